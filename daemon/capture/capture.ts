@@ -1,0 +1,82 @@
+/**
+ * The seam between the captures and all that follows: whatever the capture, what comes out is a delta.
+ * Nothing here knows QEMU, the wire or the journal's bytes.
+ */
+import type { PointId, PointKind } from '../../journal/point.ts';
+
+/** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
+export type CapturedRun =
+  | { readonly kind: 'zero'; readonly disk: number; readonly offset: number; readonly length: number }
+  | {
+    readonly kind: 'data'; readonly disk: number; readonly offset: number; readonly length: number;
+    /** Reads the run's bytes into `into` at `at`. Valid until the delta is ended. */
+    read(into: Buffer, at: number): Promise<void>;
+  };
+
+export interface DiskSize { readonly disk: number; readonly sizeBytes: number }
+
+/** A delta (or, when `isRound`, a part of one that is not sealed yet) that the capture holds until it is ended. */
+export interface CapturedDelta {
+  /** True: send the runs as a part, never as a point. */
+  readonly isRound: boolean;
+  readonly kind: PointKind;
+  /** Wall clock and monotonic clock of the source at the cut, ms. */
+  readonly cutAtMs: number;
+  readonly cutMonotonicMs: number;
+  readonly disks: readonly DiskSize[];
+  /** Bytes of all runs, known before the first is read. */
+  readonly changedBytes: number;
+  /** In order of disk and offset. */
+  runs(): Iterable<CapturedRun>;
+  /**
+   * `acknowledged`: the target holds it durably; what was kept for it is released. `dropped`: it is not there; what it
+   * held goes into the next delta. Resolves when the guest is clean of it.
+   */
+  end(outcome: 'acknowledged' | 'dropped'): Promise<void>;
+}
+
+/** Figures for `status`. */
+export interface CaptureFigures {
+  readonly dirtyBytes: number;
+  readonly spoolBytes: number;
+  readonly spoolBudgetBytes: number;
+  /** Time that our job was in the guest's path in the last cycle, ms. */
+  readonly inPathMs: number;
+  readonly cutMs: number;
+  readonly cycles: number;
+  readonly droppedCycles: number;
+  readonly rounds: number;
+}
+
+/** What the capture found in the guest, compared with what the target holds. */
+export type CaptureStanding =
+  /** Bitmaps fit the target's newest point: deltas can be cut. */
+  | { readonly standing: 'ready' }
+  /** No bitmap, or none that fits: the disks must be compared or copied whole. `why` is for people. */
+  | { readonly standing: 'resync'; readonly why: string };
+
+/** One disk of a full pass (first sync, resync) as QEMU's mirror job writes it. */
+export interface FullPassSink {
+  /** Takes over `bytes` (one whole run; the first `headroomBytes` are free for a header). Resolves when there is room for more. */
+  write(disk: number, offset: number, buffer: Buffer, headroomBytes: number): Promise<void>;
+  zero(disk: number, offset: number, length: number): Promise<void>;
+}
+
+export interface FullPassProgress { readonly doneBytes: number; readonly totalBytes: number }
+
+export interface Capture {
+  /** Connects, lists the disks, adopts or removes what an earlier life left behind. `held`: the target's newest sealed point, or null. */
+  reconcile(held: PointId | null): Promise<CaptureStanding>;
+  /** Cuts. `next` is the point that the delta will lead to. A round instead when the delta does not fit the spool. */
+  cut(next: PointId, kind: PointKind): Promise<CapturedDelta>;
+  /**
+   * A full pass over all disks: fresh bitmaps for `base` first, then a mirror of every disk into the sink. Resolves when
+   * every mirror has reported ready and was cancelled.
+   */
+  fullPass(base: PointId, sink: FullPassSink, options: { rateBytesPerSecond: number; onProgress(progress: FullPassProgress): void; signal: AbortSignal }): Promise<void>;
+  figures(): CaptureFigures;
+  /** Removes everything of ours from the guest (bitmaps, nodes, jobs, exports) and closes. */
+  release(): Promise<void>;
+  /** Closes the connection, leaves the bitmaps. */
+  close(): Promise<void>;
+}

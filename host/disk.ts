@@ -1,0 +1,39 @@
+/**
+ * Files as a seam (the target's store sees no other disk). The real one is host/node/disk.ts; the simulated one of
+ * the tests loses what was not synced, in any subset of sectors, and can fail or stop at any operation.
+ *
+ * Durability: file content is durable after `sync` of the file; a file's being there, or its new name, after
+ * `syncFolder` of its folder. Errors are Node's (`error.code`: ENOSPC, EIO, ENOENT, …).
+ */
+export interface Disk {
+  /** `create`: fails with EEXIST if there. `readWrite` and `read` fail with ENOENT if not there. */
+  open(path: string, mode: 'read' | 'readWrite' | 'create'): Promise<DiskFile>;
+  /** Names in a folder, unsorted. ENOENT if the folder is not there. */
+  list(folder: string): Promise<string[]>;
+  makeFolder(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+  syncFolder(path: string): Promise<void>;
+  /** Bytes free for us on the file system of this folder. */
+  freeBytes(folder: string): Promise<number>;
+}
+
+export interface DiskFile {
+  readonly path: string;
+  /** Bytes read; fewer than `length` only at the end of the file. */
+  read(into: Buffer, intoAt: number, length: number, at: number): Promise<number>;
+  /** All of `bytes` at `at`, or an error (then any part may be there). */
+  write(bytes: Buffer, at: number): Promise<void>;
+  /** fdatasync. After it failed once, what was written since the last success counts as lost. */
+  sync(): Promise<void>;
+  sizeBytes(): Promise<number>;
+  /** Sets the length: cut off, or grown with zeroes. */
+  truncate(sizeBytes: number): Promise<void>;
+  /** Reads as zero afterwards and takes no space (FALLOC_FL_PUNCH_HOLE | KEEP_SIZE). Writes zeroes where the file system cannot. */
+  punch(at: number, length: number): Promise<void>;
+  /** Space for [0, sizeBytes), length grown to it, new bytes zero. Best effort where the file system cannot. ENOSPC is thrown. */
+  preallocate(sizeBytes: number): Promise<void>;
+  /** Next range with data at or after `at` (SEEK_DATA/SEEK_HOLE), or null when there is none. */
+  nextData(at: number): Promise<{ start: number; end: number } | null>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,80 @@
+/**
+ * Failures of the world (not bugs: those are assertions). One class, a code of a closed union, facts as fields.
+ * The table is also the manual: `afterimage explain CODE` prints its row. Nobody matches on message text.
+ */
+
+export interface FaultRow {
+  /** What happened. */
+  readonly meaning: string;
+  /** What the daemon does about it by itself. */
+  readonly daemonDoes: string;
+  /** What the operator can do. */
+  readonly operatorCan: string;
+}
+
+export const faultTable = {
+  // Wire
+  WIRE_GARBAGE: { meaning: 'The peer sent bytes that are no message of this protocol.', daemonDoes: 'Closes the connection; a source connects again after a pause.', operatorCan: 'Check that the address is an Afterimage target and that nothing between the hosts alters the stream.' },
+  WIRE_VERSION: { meaning: 'The peer speaks a protocol version that this one does not.', daemonDoes: 'Closes the connection and tries again later.', operatorCan: 'Bring both hosts to the same release; the message says which versions each speaks.' },
+  WIRE_OVERSIZED: { meaning: 'The peer sent a frame larger than the limit, or more than its credit.', daemonDoes: 'Closes the connection; nothing of the frame is used.', operatorCan: 'Check the peer: this does not happen between sound daemons.' },
+  WIRE_SECRET: { meaning: 'The source could not prove that it knows the shared secret.', daemonDoes: 'Refuses the connection, counts it.', operatorCan: 'Pair the source again with a new token.' },
+  WIRE_FINGERPRINT: { meaning: 'The target showed a certificate other than the one it was paired with.', daemonDoes: 'Sends nothing, tries again later.', operatorCan: 'If the target was set up anew, pair again. Otherwise someone may be between the hosts.' },
+  WIRE_SILENT: { meaning: 'The peer did not answer a heartbeat in time.', daemonDoes: 'Ends the connection and connects again.', operatorCan: 'Check the network between the hosts.' },
+  // Records and deltas, as the target sees them
+  RECORD_CORRUPT: { meaning: 'A record arrived that fails its checksum or its limits.', daemonDoes: 'Uses nothing of it, closes the connection; the source sends the delta again.', operatorCan: 'If it repeats, test the memory and network adapters of both hosts.' },
+  RECORD_MISPLACED: { meaning: 'A record does not follow its predecessor, belongs to another delta, or lies beyond the end of its disk.', daemonDoes: 'Uses nothing of it, closes the connection.', operatorCan: 'Report it: sound daemons do not do this.' },
+  DELTA_BASE: { meaning: 'A delta does not follow the newest sealed point of the group.', daemonDoes: 'Refuses it; the source compares and resyncs.', operatorCan: 'Nothing, unless it repeats.' },
+  TERM_OLD: { meaning: 'The source belongs to a lower term: the group failed over since.', daemonDoes: 'Refuses the source for this group; the source stops sending and keeps its bitmaps.', operatorCan: 'Do not start the old guest as the live one. Fail back, or unprotect it there.' },
+  GROUP_UNKNOWN: { meaning: 'The group is not known here.', daemonDoes: 'Refuses the request.', operatorCan: 'See `afterimage status` for the names.' },
+  GROUP_FOREIGN: { meaning: 'The group belongs to another source.', daemonDoes: 'Refuses the announcement.', operatorCan: 'Choose another name, or unprotect it at the source that owns it.' },
+  GROUP_FAILED_OVER: { meaning: 'The group has failed over and does not accept deltas.', daemonDoes: 'Refuses the source for this group.', operatorCan: 'Commit or roll back the failover at the target.' },
+  // Store
+  STORE_FULL: { meaning: 'The target has no space for what arrived.', daemonDoes: 'Acknowledges nothing more, keeps everything, tries again when there is space. The guest is untouched.', operatorCan: 'Free or add space on the target’s data volume.' },
+  STORE_SYNC: { meaning: 'The target’s disk failed to make data durable.', daemonDoes: 'Closes the segment, counts its tail as lost, asks for it again.', operatorCan: 'Check the target’s disk and its kernel log.' },
+  STORE_CORRUPT: { meaning: 'A file of the target does not hold what was written to it.', daemonDoes: 'Refuses to use it, names file and offset, never repairs it in silence.', operatorCan: 'Check the disk. A damaged replica can be resynced from the source by hash.' },
+  STORE_NEWER: { meaning: 'A file was written by a newer release.', daemonDoes: 'Refuses to open the group.', operatorCan: 'Run the release that the message names, or a newer one.' },
+  STORE_LOCKED: { meaning: 'Another target process has this data folder open.', daemonDoes: 'Refuses to start.', operatorCan: 'Stop the other process.' },
+  // Hypervisor
+  QMP_UNREACHABLE: { meaning: 'The guest’s QMP socket cannot be connected.', daemonDoes: 'Tries again; the guest’s RPO grows and is reported.', operatorCan: 'Start the guest, or check path and permissions of the socket.' },
+  QMP_CLOSED: { meaning: 'The QMP connection ended.', daemonDoes: 'Drops the running cycle, merges its bitmap, connects again.', operatorCan: 'Nothing, unless the guest should be running.' },
+  QMP_TIMEOUT: { meaning: 'QEMU did not answer a command in time.', daemonDoes: 'Closes the connection, starts over.', operatorCan: 'Look at the host’s load and at the guest’s QEMU.' },
+  QMP_COMMAND: { meaning: 'QEMU refused a command.', daemonDoes: 'Drops the running cycle, merges its bitmap, tries again.', operatorCan: 'The message holds QEMU’s own words.' },
+  QMP_GARBAGE: { meaning: 'What answers on the socket is not QMP.', daemonDoes: 'Closes the connection, tries again later.', operatorCan: 'Check that the path is the guest’s QMP socket.' },
+  NBD_PROTOCOL: { meaning: 'The NBD peer broke the protocol.', daemonDoes: 'Closes the connection.', operatorCan: 'Report it with the peer’s version.' },
+  NBD_REFUSED: { meaning: 'The NBD server refused an option or export.', daemonDoes: 'Gives up this connection.', operatorCan: 'The message names option and reason.' },
+  NBD_IO: { meaning: 'The NBD server reported an error for a request.', daemonDoes: 'Fails that request.', operatorCan: 'Look at the disk behind the server.' },
+  NBD_CLOSED: { meaning: 'The NBD connection ended with requests under way.', daemonDoes: 'Fails those requests.', operatorCan: 'Nothing by itself.' },
+  GUEST_UNSUITED: { meaning: 'This guest or its QEMU cannot be protected safely.', daemonDoes: 'Refuses, inserts nothing.', operatorCan: 'The message says what is missing; `afterimage doctor` shows all of it.' },
+  GUEST_CHANGED: { meaning: 'The guest’s disks are not what they were: a disk came, went, was replaced or overlaid.', daemonDoes: 'Seals no point until the chain is accounted for.', operatorCan: 'Nothing if the change was meant.' },
+  GUEST_TAKEN: { meaning: 'The guest is protected already under another name.', daemonDoes: 'Refuses.', operatorCan: 'Unprotect it first.' },
+  BITMAP_LOST: { meaning: 'The guest’s dirty bitmaps are gone, broken, or do not match what the target holds.', daemonDoes: 'Resyncs by hash comparison: only what differs moves.', operatorCan: 'Nothing.' },
+  DELTA_BROKEN: { meaning: 'The delta image could not take all that QEMU wrote (full or failing spool).', daemonDoes: 'Drops the cycle, merges its bitmap; the next delta is larger. The guest is untouched.', operatorCan: 'Give the spool more space or a sound disk.' },
+  SPOOL_FULL: { meaning: 'The spool’s budget or the minimum of free space does not allow a delta image.', daemonDoes: 'Waits; the bitmaps go on. RPO grows and is reported.', operatorCan: 'Raise the spool’s budget or free space.' },
+  // Failover
+  FAILOVER_NO_POINT: { meaning: 'The group has no sealed point yet.', daemonDoes: 'Refuses.', operatorCan: 'Wait for the first sync to end.' },
+  FAILOVER_BOOT: { meaning: 'QEMU did not start the guest at the target.', daemonDoes: 'Leaves overlay and log for inspection, says QEMU’s own words.', operatorCan: 'Run `afterimage doctor` at the target; mend what the message names; fail over again.' },
+  FAILOVER_STATE: { meaning: 'The group’s state does not allow this step.', daemonDoes: 'Refuses.', operatorCan: 'See `afterimage status` for the state.' },
+  // Operator
+  CONFIG_INVALID: { meaning: 'The configuration has an unknown key, a wrong type or an impossible value.', daemonDoes: 'Refuses to start, exit code 78.', operatorCan: 'The message names line and expectation.' },
+  PAIRING_TOKEN: { meaning: 'The pairing token is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Copy the token whole, or make a new one at the target.' },
+  DAEMON_UNREACHABLE: { meaning: 'No daemon answers on the control socket.', daemonDoes: 'Nothing.', operatorCan: 'Start the daemon, or name its config with --config.' },
+  REQUEST_INVALID: { meaning: 'The request to the daemon is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Use the command line of the same release as the daemon.' },
+} as const satisfies Record<string, FaultRow>;
+
+export type FaultCode = keyof typeof faultTable;
+
+export class Fault extends Error {
+  override readonly name = 'Fault';
+  readonly code: FaultCode;
+  readonly facts: Readonly<Record<string, unknown>>;
+
+  constructor(code: FaultCode, message: string, facts: Readonly<Record<string, unknown>> = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.facts = facts;
+  }
+}
+
+export function isFault(error: unknown, code?: FaultCode): error is Fault {
+  return error instanceof Fault && (code === undefined || error.code === code);
+}

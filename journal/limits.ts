@@ -1,0 +1,49 @@
+/**
+ * The limits of the format and of the wire, by name. FORMAT.md and PROTOCOL.md list them with these
+ * names; a reader refuses what exceeds them before it allocates anything for it.
+ */
+
+/** Bytes of a record's fixed header (FORMAT.md, "Record"). */
+export const recordHeaderBytes = 80;
+
+/** Largest run of bytes in one data record, before compression. QEMU's mirror and backup jobs move at most 1 MiB at a time. */
+export const runBytesMax = 1024 * 1024;
+
+/** Largest payload of a record. Snappy never grows its input by more than 32 + n/6 bytes, but a record that grew is sent plain. */
+export const payloadBytesMax = runBytesMax;
+
+/** Largest record as it travels and as it lies in a segment. */
+export const recordBytesMax = recordHeaderBytes + payloadBytesMax;
+
+/** Largest run of a zero record: 1 GiB, so that a length always fits 32 bits. */
+export const zeroRunBytesMax = 1024 * 1024 * 1024;
+
+/** Largest JSON payload of an open, part or seal record. */
+export const sealPayloadBytesMax = 64 * 1024;
+
+/** Disks of one group; the record's disk field has 16 bits, QEMU guests rarely have more than 26. */
+export const diskCountMax = 256;
+
+/** Largest virtual size of a disk: 64 TiB, so that every offset is an exact JavaScript number. */
+export const diskBytesMax = 64 * 1024 ** 4;
+
+/** Every offset and every length of a record is a multiple of this, but for nothing: QEMU's own sector. */
+export const sectorBytes = 512;
+
+/** Largest binary WebSocket message: several records may share one. */
+export const frameBytesMax = 4 * 1024 * 1024;
+
+/** Largest text WebSocket message (JSON). A group's hardware with its firmware variables is the largest. */
+export const controlBytesMax = 2 * 1024 * 1024;
+
+/** Block of the hash comparison (resync, seed from an image). */
+export const compareBlockBytes = 64 * 1024;
+
+/** Blocks in one compare message. */
+export const compareBlocksMax = 256;
+
+/** Bytes that a source may have under way to a target beyond what the target has consumed. */
+export const creditBytes = 32 * 1024 * 1024;
+
+/** Size of a journal segment as it is preallocated. A record never spans two segments. */
+export const segmentBytes = 64 * 1024 * 1024;

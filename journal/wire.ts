@@ -1,0 +1,107 @@
+/**
+ * Control messages of the wire (PROTOCOL.md). Text WebSocket messages are one JSON object each, of the shapes
+ * below; binary messages are one or more whole records, back to back, exactly as the journal stores them.
+ * This file knows the shapes and their limits, and no socket.
+ */
+import { z } from 'zod';
+import { compareBlocksMax, controlBytesMax, diskBytesMax, diskCountMax, sectorBytes } from './limits.ts';
+
+export const protocolVersion = 1;
+export const protocolPath = '/afterimage/v1';
+
+const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+const hex = (bytes: number) => z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`));
+const groupId = hex(16);
+/** Names travel into paths and terminals: letters, digits, dot, dash, underscore; not starting with a dot or dash. */
+export const safeName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$/);
+const term = count.min(1).max(0xffffffff);
+const pointId = z.object({ term, point: count });
+const text = z.string().max(2000);
+
+export const wireDisk = z.object({
+  disk: z.number().int().min(0).max(diskCountMax - 1),
+  /** What the source calls the disk: device id or qdev path. */
+  name: z.string().min(1).max(255),
+  sizeBytes: count.max(diskBytesMax).multipleOf(sectorBytes),
+});
+
+/** What it takes to start the guest elsewhere, as QEMU reported it. The shape belongs to qemu/hardware.ts; the wire carries it whole. */
+export const wireHardware = z.record(z.string(), z.unknown());
+
+const sourceShapes = {
+  /** First message of a source. `nonce`: 32 random bytes for the target's own proof. */
+  hello: z.object({ t: z.literal('hello'), versions: z.array(z.number().int()).min(1).max(16), sourceId: hex(16), sourceName: safeName, nonce: hex(32) }),
+  /** HMAC-SHA-256(secret, "source" ‖ target's nonce ‖ source's nonce ‖ certificate fingerprint), hex. */
+  auth: z.object({ t: z.literal('auth'), mac: hex(32) }),
+  /** Names a group that this source protects; answered by `group` or `refused`. Sent after each connect, and again when facts change. */
+  announce: z.object({
+    t: z.literal('announce'), group: groupId, name: safeName, term, rpoMs: count, disks: z.array(wireDisk).min(1).max(diskCountMax), hardware: wireHardware,
+  }),
+  /** Starts or resumes a first sync. `compare`: blocks will be compared before they are sent. Answered by `group`. */
+  seedBegin: z.object({ t: z.literal('seedBegin'), group: groupId, deltaId: hex(8) }),
+  /** All of the first sync has been sent; answered by `seeded` once the replica is durable. */
+  seedEnd: z.object({ t: z.literal('seedEnd'), group: groupId }),
+  /** Hashes (BLAKE3, 32 bytes each, base64 of all of them joined) of consecutive blocks at `offset`; the last may be shorter. Answered by `differs`. */
+  compare: z.object({
+    t: z.literal('compare'), group: groupId, id: count, disk: z.number().int().min(0).max(diskCountMax - 1), offset: count.multipleOf(sectorBytes), length: count.min(1),
+    blockBytes: z.number().int().min(4096).max(1024 * 1024), hashes: z.string().max(compareBlocksMax * 44 + 8),
+  }),
+  /** Forgets the group at the target (unprotect --forget). Answered by `forgotten`. */
+  forget: z.object({ t: z.literal('forget'), group: groupId }),
+} as const;
+
+const targetShapes = {
+  /** Answer to hello. */
+  challenge: z.object({ t: z.literal('challenge'), version: z.number().int(), targetId: hex(16), targetName: safeName, nonce: hex(32) }),
+  /** The source has proved itself; `mac` is the target's proof, HMAC-SHA-256(secret, "target" ‖ source's nonce ‖ target's nonce ‖ fingerprint). */
+  welcome: z.object({ t: z.literal('welcome'), mac: hex(32), creditBytes: count }),
+  /** What the target holds of a group. `newest`: newest sealed durable point. `open`: an unsealed delta with durable parts, to be continued, never reopened. */
+  group: z.object({
+    t: z.literal('group'), group: groupId, term, newest: pointId.nullable(), applied: pointId.nullable(),
+    open: z.object({ point: count, deltaId: hex(8), nextSequence: count, parts: count }).nullable(),
+    /** none: no replica yet. partial: a first sync was begun, or an image was put there to compare with. done: the replica is whole but may lack the first point. */
+    seed: z.enum(['none', 'partial', 'done']),
+  }),
+  /** More bytes of binary messages that the source may send. */
+  credit: z.object({ t: z.literal('credit'), bytes: count }),
+  /** Durable. With `part`: that part of the unsealed delta of `point`; without: the sealed point. */
+  ack: z.object({ t: z.literal('ack'), group: groupId, term, point: count, part: count.optional() }),
+  applied: z.object({ t: z.literal('applied'), group: groupId, term, point: count }),
+  seeded: z.object({ t: z.literal('seeded'), group: groupId }),
+  /** `bits`: one character per block, '1' where the target's differs. */
+  differs: z.object({ t: z.literal('differs'), group: groupId, id: count, bits: z.string().regex(/^[01]*$/).max(compareBlocksMax) }),
+  /** The target cannot take more for now (full disk); nothing is lost. `released` ends it; what was unacknowledged is sent again after a new `announce`. */
+  held: z.object({ t: z.literal('held'), group: groupId, code: z.string().max(40), message: text }),
+  released: z.object({ t: z.literal('released'), group: groupId }),
+  forgotten: z.object({ t: z.literal('forgotten'), group: groupId }),
+  /** A named error. With `group`: only that group is refused, the connection stays. Without: the target closes. `term`: the group's term at the target. */
+  refused: z.object({ t: z.literal('refused'), code: z.string().max(40), message: text, group: groupId.optional(), term: term.optional() }),
+} as const;
+
+export const sourceMessage = z.discriminatedUnion('t', [
+  sourceShapes.hello, sourceShapes.auth, sourceShapes.announce, sourceShapes.seedBegin, sourceShapes.seedEnd, sourceShapes.compare, sourceShapes.forget,
+]);
+export const targetMessage = z.discriminatedUnion('t', [
+  targetShapes.challenge, targetShapes.welcome, targetShapes.group, targetShapes.credit, targetShapes.ack, targetShapes.applied, targetShapes.seeded,
+  targetShapes.differs, targetShapes.held, targetShapes.released, targetShapes.forgotten, targetShapes.refused,
+]);
+export type SourceMessage = z.infer<typeof sourceMessage>;
+export type TargetMessage = z.infer<typeof targetMessage>;
+export type WireDisk = z.infer<typeof wireDisk>;
+export type WireHardware = z.infer<typeof wireHardware>;
+export type GroupAnnouncement = Omit<z.infer<typeof sourceShapes.announce>, 't'>;
+export type GroupHolding = Omit<z.infer<typeof targetShapes.group>, 't'>;
+
+/** Undefined for anything that is not a message of the schema within its size; the caller closes with WIRE_GARBAGE. */
+export function decodeMessage<T>(schema: z.ZodType<T>, textMessage: string): T | undefined {
+  if (textMessage.length > controlBytesMax) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(textMessage);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+  const parsed = schema.safeParse(value);
+  return parsed.success ? parsed.data : undefined;
+}

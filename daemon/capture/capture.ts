@@ -64,19 +64,46 @@ export interface FullPassSink {
 
 export interface FullPassProgress { readonly doneBytes: number; readonly totalBytes: number }
 
+export interface FullPassOptions {
+  /** 0: no limit. */
+  readonly rateBytesPerSecond: number;
+  readonly signal: AbortSignal;
+  onProgress(progress: FullPassProgress): void;
+}
+
 export interface Capture {
-  /** Connects, lists the disks, adopts or removes what an earlier life left behind. `held`: the target's newest sealed point, or null. */
-  reconcile(held: PointId | null): Promise<CaptureStanding>;
-  /** Cuts. `next` is the point that the delta will lead to. A round instead when the delta does not fit the spool. */
-  cut(next: PointId, kind: PointKind): Promise<CapturedDelta>;
   /**
-   * A full pass over all disks: fresh bitmaps for `base` first, then a mirror of every disk into the sink. Resolves when
-   * every mirror has reported ready and was cancelled.
+   * Connects, lists the disks, adopts or removes what an earlier life left behind. `held`: the target's newest sealed
+   * point; with point 0 when its replica is whole but has no point yet; null when it holds nothing to build on.
    */
-  fullPass(base: PointId, sink: FullPassSink, options: { rateBytesPerSecond: number; onProgress(progress: FullPassProgress): void; signal: AbortSignal }): Promise<void>;
+  reconcile(held: PointId | null): Promise<CaptureStanding>;
+  /** The disks as last seen, in order of their index. */
+  disks(): readonly CapturedDisk[];
+  /**
+   * Cuts: the delta from `base` (what the target holds, see `reconcile`) to `next`. A round instead, of the same unsealed delta, when it does not fit the spool.
+   * Throws GUEST_CHANGED when the disks are not what they were: reconcile again.
+   */
+  cut(base: PointId, next: PointId, kind: PointKind): Promise<CapturedDelta>;
+  /**
+   * A full pass over all disks: first a fresh bitmap on each (named so that no restart takes it for one that fits a point), then a
+   * mirror of every disk into the sink. Resolves when every mirror has been ready and is gone. The caller then waits until the
+   * target holds what was sent, and calls `settlePass`.
+   */
+  fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void>;
+  /** What the full pass sent is durable at the target: its bitmaps become those of `base`. */
+  settlePass(base: PointId): Promise<void>;
+  /** Pauses or resumes the mirror jobs of a full pass under way. */
+  pausePass(isPaused: boolean): Promise<void>;
   figures(): CaptureFigures;
   /** Removes everything of ours from the guest (bitmaps, nodes, jobs, exports) and closes. */
   release(): Promise<void>;
   /** Closes the connection, leaves the bitmaps. */
   close(): Promise<void>;
+}
+
+export interface CapturedDisk {
+  readonly disk: number;
+  /** Device id, or qdev path where it has none, or node name on a storage daemon. */
+  readonly name: string;
+  readonly sizeBytes: number;
 }

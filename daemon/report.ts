@@ -1,0 +1,47 @@
+/** The source's one report; every renderer (table, JSON, later API and dashboard) works from it alone. */
+import type { CaptureFigures, CapturedDisk, FullPassProgress } from './capture/capture.ts';
+import type { LinkReport } from './stream/session.ts';
+
+export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'superseded' | 'refused';
+
+/** The four clocks of RPO: ms between now and the cut of the newest point in that state; null when there is none yet. Monotonic source time for the first two and the last. */
+export interface RpoClocks {
+  readonly capturedMs: number | null;
+  readonly receivedMs: number | null;
+  readonly appliedMs: number | null;
+  /** Age of the newest restorable (acknowledged) point: what would be lost now. */
+  readonly newestPointMs: number | null;
+}
+
+export interface GuestReport {
+  readonly name: string;
+  readonly groupId: string;
+  readonly qmpPath: string;
+  readonly target: string;
+  readonly term: number;
+  readonly rpoMs: number;
+  readonly phase: GuestPhase;
+  /** For people: why it is in this phase. */
+  readonly detail: string;
+  readonly phaseSinceMs: number;
+  readonly disks: readonly CapturedDisk[];
+  readonly newestPoint: { readonly term: number; readonly point: number; readonly cutAtMs: number } | null;
+  readonly clocks: RpoClocks;
+  /** Bytes dirty and not yet acknowledged. */
+  readonly behindBytes: number;
+  readonly pass: (FullPassProgress & { readonly rateBytesPerSecond: number; readonly isPaused: boolean; readonly startedAtMs: number; readonly sentBytes: number }) | null;
+  readonly capture: CaptureFigures | null;
+  /** From cut to acknowledgement, of the last 1,000 points, ms. */
+  readonly rpo: { readonly samples: number; readonly p50Ms: number | null; readonly p99Ms: number | null; readonly maxMs: number | null };
+  readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
+  readonly fullPasses: number;
+}
+
+export interface SourceReport {
+  readonly role: 'source';
+  readonly version: string;
+  readonly atMs: number;
+  readonly targets: readonly ({ readonly name: string; readonly address: string } & LinkReport)[];
+  readonly guests: readonly GuestReport[];
+  readonly memoryRssBytes: number;
+}

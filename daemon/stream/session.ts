@@ -1,0 +1,49 @@
+/** What the supervisor of a group sees of the connection to a target. The real one is target-link.ts. */
+import type { Fault } from '../../journal/fault.ts';
+import type { RecordView } from '../../journal/record.ts';
+import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+
+export interface SessionListener {
+  /** Durable at the target. `part` for a part of an unsealed delta. */
+  onAck?(ack: { readonly term: number; readonly point: number; readonly part?: number }): void;
+  onApplied?(applied: { readonly term: number; readonly point: number }): void;
+  /** The target is full: stop sending until released, then announce again. */
+  onHeld?(code: string, message: string): void;
+  onReleased?(): void;
+  /** The group is refused; the connection stays. */
+  onRefused?(fault: Fault): void;
+}
+
+/** One connection, authenticated. When it is over, all its promises reject and a new session must be announced to anew. */
+export interface TargetSession {
+  readonly closed: Promise<Fault>;
+  announce(announcement: GroupAnnouncement): Promise<GroupHolding>;
+  listen(groupId: string, listener: SessionListener): () => void;
+  /** Hands over one record (the buffer belongs to the session from then on). Resolves when there is credit and socket room for another. */
+  send(record: RecordView): Promise<void>;
+  seedBegin(groupId: string, deltaId: string): Promise<GroupHolding>;
+  seedEnd(groupId: string): Promise<void>;
+  /** '1' per block that differs at the target. `hashes`: 32 bytes per block. Several may be under way. */
+  compare(request: { readonly groupId: string; readonly disk: number; readonly offset: number; readonly length: number; readonly blockBytes: number; readonly hashes: Buffer }): Promise<string>;
+  forget(groupId: string): Promise<void>;
+  close(): void;
+}
+
+export interface LinkReport {
+  readonly state: 'down' | 'connecting' | 'up';
+  /** Wall clock since when it is in this state, ms. */
+  readonly sinceMs: number;
+  readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
+  readonly sentBytes: number;
+  readonly reconnects: number;
+  /** Whether records are compressed just now, and why. */
+  readonly compression: { readonly isOn: boolean; readonly why: string; readonly ratio: number };
+}
+
+/** Keeps one connection to one target alive, with backoff and jitter. */
+export interface TargetLink {
+  /** The current session, or the next one once it stands. Rejects with the signal's reason when aborted. */
+  session(signal: AbortSignal): Promise<TargetSession>;
+  report(): LinkReport;
+  close(): Promise<void>;
+}

@@ -2,6 +2,7 @@
  * The seam between the captures and all that follows: whatever the capture, what comes out is a delta.
  * Nothing here knows QEMU, the wire or the journal's bytes.
  */
+import type { Fault } from '../../journal/fault.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
 
 /** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
@@ -71,9 +72,22 @@ export interface FullPassOptions {
   onProgress(progress: FullPassProgress): void;
 }
 
+/** What the capture finds when it connects. */
+export interface CapturedGuest {
+  readonly disks: readonly CapturedDisk[];
+  /** What it takes to start the guest elsewhere (qemu/hardware.ts `recordHardware`); empty on a storage daemon. */
+  readonly hardware: Readonly<Record<string, unknown>>;
+}
+
 export interface Capture {
+  /** Connects (again, when the last connection is over), lists the disks, records the hardware; changes nothing in the guest. Comes before `reconcile`. */
+  connect(): Promise<CapturedGuest>;
+  /** Resolves once, with why, when the connection of the last `connect` is over. */
+  closed(): Promise<Fault>;
+  /** Bytes dirty since what the target last acknowledged, asked of QEMU now; for `status` while the target is away. Needs `connect` only. */
+  measureDirtyBytes(): Promise<number>;
   /**
-   * Connects, lists the disks, adopts or removes what an earlier life left behind. `held`: the target's newest sealed
+   * Adopts or removes what an earlier life left behind. `held`: the target's newest sealed
    * point; with point 0 when its replica is whole but has no point yet; null when it holds nothing to build on.
    */
   reconcile(held: PointId | null): Promise<CaptureStanding>;

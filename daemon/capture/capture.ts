@@ -30,10 +30,11 @@ export interface CapturedDelta {
   /** In order of disk and offset. */
   runs(): Iterable<CapturedRun>;
   /**
-   * `acknowledged`: the target holds it durably; what was kept for it is released. `dropped`: it is not there; what it
-   * held goes into the next delta. Resolves when the guest is clean of it.
+   * `acknowledged`: the target holds it durably; what was kept for it is released. `dropped`: it is certainly not there; what
+   * it held goes into the next delta. `unknown`: the connection was lost before the acknowledgement; the spool is freed, both
+   * bitmaps stay until `reconcile` is told what the target holds. Resolves when that is done.
    */
-  end(outcome: 'acknowledged' | 'dropped'): Promise<void>;
+  end(outcome: 'acknowledged' | 'dropped' | 'unknown'): Promise<void>;
 }
 
 /** Figures for `status`. */

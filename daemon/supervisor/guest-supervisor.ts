@@ -1,0 +1,287 @@
+/**
+ * Keeps one guest protected: connects to it, agrees with the target on a base, and then either passes over the whole
+ * disks (first sync, resync) or cuts deltas at the group's pace, for ever. It heals by starting over: whatever fails, the
+ * running delta is dropped (its bitmap merged back by the capture), and the loop asks both sides anew what they hold.
+ * It decides nothing itself about bases (next-step-plan.ts) and touches neither QMP nor sockets.
+ */
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import type { Random } from '../../host/random.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
+import { formatPoint, type PointId } from '../../journal/point.ts';
+import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import type { Capture, CapturedDelta } from '../capture/capture.ts';
+import type { GuestReport } from '../report.ts';
+import { PassSender } from '../resync/pass-sender.ts';
+import { sendDelta } from '../stream/delta-sender.ts';
+import type { Encoder } from '../stream/encoder.ts';
+import type { TargetLink, TargetSession } from '../stream/session.ts';
+import { GuestStatus, type GuestFacts } from './guest-status.ts';
+import { heldPoint, nextPoint, planNextStep } from './next-step-plan.ts';
+
+/** Pause before starting over, growing from the first to the second while nothing succeeds, ms. */
+const retryMsMin = 250;
+const retryMsMax = 10_000;
+/** How often QEMU is asked how much is dirty while the target is away, ms. */
+const measureMs = 2_000;
+
+export interface SupervisorOptions {
+  readonly facts: GuestFacts;
+  readonly capture: Capture;
+  readonly link: TargetLink;
+  readonly encoder: Encoder;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** Rate limit of full passes, bytes per second; 0: none. */
+  readonly rateBytesPerSecond: number;
+  /** Called with each acknowledged point, so that a restarted daemon knows how far behind it is. */
+  readonly onAcknowledged: (point: PointId, cutAtMs: number) => void;
+}
+
+export class GuestSupervisor {
+  readonly #o: SupervisorOptions;
+  readonly #status: GuestStatus;
+  readonly #stop = new AbortController();
+  #running: Promise<void> | null = null;
+  #isConnected = false;
+  #hardware: Readonly<Record<string, unknown>> = {};
+  #rate: number;
+  #retryMs = retryMsMin;
+
+  constructor(options: SupervisorOptions) {
+    this.#o = options;
+    this.#status = new GuestStatus(options.clock);
+    this.#rate = options.rateBytesPerSecond;
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  report(): GuestReport {
+    return this.#status.report(this.#o.facts, this.#isConnected ? this.#o.capture.figures() : null);
+  }
+
+  /** Holds a full pass, or lets it go on. Cycles are not held: that would only make RPO worse. */
+  async pause(isPaused: boolean): Promise<void> {
+    this.#status.isPaused = isPaused;
+    if (this.#status.phase === 'first-sync' || this.#status.phase === 'resync') await this.#o.capture.pausePass(isPaused);
+  }
+
+  /** Takes effect with the next full pass. */
+  setRate(bytesPerSecond: number): void {
+    this.#rate = bytesPerSecond;
+  }
+
+  /** Ends supervision; the bitmaps stay in the guest, so that the next start goes on with a delta. */
+  async close(): Promise<void> {
+    await this.#halt();
+    await this.#o.capture.close();
+  }
+
+  /** Ends supervision and takes everything of ours out of the guest. */
+  async release(): Promise<void> {
+    await this.#halt();
+    await this.#o.capture.connect();
+    await this.#o.capture.release();
+  }
+
+  async #halt(): Promise<void> {
+    this.#stop.abort(new Error('supervision ended'));
+    await this.#running;
+    this.#running = null;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.#connectGuest();
+        const session = await this.#awaitSession(signal);
+        await this.#protect(session, signal);
+      } catch (error) {
+        if (signal.aborted) break;
+        await this.#recover(error, signal);
+      }
+    }
+  }
+
+  async #connectGuest(): Promise<void> {
+    if (this.#isConnected) return;
+    if (this.#status.phase !== 'behind') this.#status.enter('connecting', 'connecting to the guest');
+    const guest = await this.#o.capture.connect();
+    this.#isConnected = true;
+    this.#hardware = guest.hardware;
+    this.#status.disks = guest.disks;
+    void this.#o.capture.closed().then(() => { this.#isConnected = false; });
+  }
+
+  /** Waits for the target; meanwhile keeps the figure of how far behind it is. */
+  async #awaitSession(signal: AbortSignal): Promise<TargetSession> {
+    const waiting = new AbortController();
+    const stop = (): void => waiting.abort(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      const session = this.#o.link.session(waiting.signal);
+      let isDone = false;
+      const done = session.then(() => { isDone = true; }, () => { isDone = true; });
+      await Promise.race([done, this.#o.clock.delay(50, signal)]);
+      while (!isDone) {
+        const link = this.#o.link.report();
+        this.#status.enter('behind', `target ${link.state}: ${link.lastFault?.message ?? 'no connection yet'}`);
+        if (this.#isConnected) this.#status.behindBytes = await this.#o.capture.measureDirtyBytes();
+        await Promise.race([done, this.#o.clock.delay(measureMs, signal)]);
+      }
+      return await session;
+    } finally {
+      signal.removeEventListener('abort', stop);
+      waiting.abort(new Error('no longer waiting'));
+    }
+  }
+
+  async #recover(error: unknown, signal: AbortSignal): Promise<void> {
+    if (!isFault(error)) throw error;
+    this.#status.fault(error);
+    this.#o.log.warn({ guest: this.#o.facts.name, code: error.code, facts: error.facts, retryMs: this.#retryMs }, error.message);
+    switch (error.code) {
+      case 'TERM_OLD': case 'GROUP_FAILED_OVER':
+        this.#status.enter('superseded', error.message);
+        this.#retryMs = retryMsMax;
+        break;
+      case 'GROUP_FOREIGN': case 'GUEST_UNSUITED': case 'GUEST_TAKEN':
+        this.#status.enter('refused', error.message);
+        this.#retryMs = retryMsMax;
+        break;
+      case 'STORE_FULL': case 'STORE_SYNC':
+        this.#status.enter('held', error.message);
+        break;
+      case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':
+        this.#isConnected = false;
+        this.#status.enter('connecting', error.message);
+        await this.#o.capture.close();
+        break;
+      default:
+        this.#status.enter('behind', error.message);
+    }
+    const pauseMs = this.#retryMs * (0.5 + this.#o.random.fraction() / 2);
+    this.#retryMs = Math.min(retryMsMax, this.#retryMs * 2);
+    await this.#o.clock.delay(pauseMs, signal).catch((reason: unknown) => { if (!signal.aborted) throw reason; });
+  }
+
+  /** All that happens over one session: it returns only by a fault. */
+  async #protect(session: TargetSession, signal: AbortSignal): Promise<void> {
+    const over = new AbortController();
+    const end = (reason: unknown): void => over.abort(reason);
+    const onStop = (): void => end(signal.reason);
+    signal.addEventListener('abort', onStop, { once: true });
+    void session.closed.then(end);
+    const ignored = session.listen(this.#o.facts.groupId, {
+      onApplied: (applied) => this.#status.applied(applied),
+      onHeld: (code, message) => end(new Fault('STORE_FULL', `the target holds us off (${code}): ${message}`)),
+      onRefused: end,
+    });
+    try {
+      const holding = await session.announce(this.#announcement());
+      this.#status.term = holding.term;
+      await this.#advance(session, holding, over.signal);
+    } finally {
+      ignored();
+      signal.removeEventListener('abort', onStop);
+    }
+  }
+
+  #announcement(): GroupAnnouncement {
+    const { groupId, name, rpoMs } = this.#o.facts;
+    return { group: groupId, name, term: this.#status.term, rpoMs, disks: this.#o.capture.disks().map((disk) => ({ ...disk })), hardware: { ...this.#hardware } };
+  }
+
+  async #advance(session: TargetSession, holding: GroupHolding, signal: AbortSignal): Promise<void> {
+    const standing = await this.#o.capture.reconcile(heldPoint(holding));
+    const step = planNextStep(holding, standing);
+    switch (step.step) {
+      case 'first-sync': {
+        this.#status.enter('first-sync', step.why);
+        this.#o.log.info({ guest: this.#o.facts.name, compared: step.isCompared }, `first sync: ${step.why}`);
+        const begun = await session.seedBegin(this.#o.facts.groupId, this.#o.random.bytes(8).toString('hex'));
+        const base = { term: holding.term, point: 0 };
+        await this.#fullPass(session, begun, 'seed', step.isCompared, base, signal);
+        return this.#cycles(session, { ...begun, seed: 'done' }, base, signal);
+      }
+      case 'resync': {
+        this.#status.enter('resync', step.why);
+        this.#o.log.warn({ guest: this.#o.facts.name }, `resync: ${step.why}`);
+        const open = await this.#fullPass(session, holding, 'delta', true, step.base, signal);
+        return this.#cycles(session, { ...holding, open }, step.base, signal);
+      }
+      case 'cycle': return this.#cycles(session, holding, step.base, signal);
+      default: return step satisfies never;
+    }
+  }
+
+  async #fullPass(
+    session: TargetSession, holding: GroupHolding, kind: 'seed' | 'delta', isCompared: boolean, base: PointId, signal: AbortSignal,
+  ): Promise<GroupHolding['open']> {
+    const { capture, facts, encoder, random } = this.#o;
+    const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), kind, isCompared, encoder, random });
+    this.#status.passBegan(this.#rate);
+    try {
+      await capture.fullPass(sender, {
+        rateBytesPerSecond: this.#rate,
+        signal,
+        onProgress: (progress) => {
+          this.#status.passProgressed(progress);
+          this.#status.passSentBytes = sender.sentBytes;
+        },
+      });
+      const ended = await sender.finish();
+      await capture.settlePass(base);
+      return ended.open;
+    } finally {
+      this.#status.passEnded();
+    }
+  }
+
+  /** Cuts at the group's pace; a round is followed at once by the next cut. */
+  async #cycles(session: TargetSession, holding: GroupHolding, from: PointId, signal: AbortSignal): Promise<void> {
+    const { capture, clock, facts } = this.#o;
+    let base = from;
+    let open = holding.open;
+    for (;;) {
+      if (signal.aborted) throw signal.reason;
+      const next = nextPoint(base, holding.term);
+      const begunMs = clock.monotonicMs();
+      const delta = await capture.cut(base, next, 'crash');
+      if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
+      this.#status.behindBytes = delta.changedBytes;
+      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open }, signal);
+      this.#retryMs = retryMsMin;
+      if (delta.isRound) {
+        this.#status.enter('behind', 'catching up in rounds: the delta is larger than the spool');
+        continue;
+      }
+      this.#status.acknowledged(next);
+      this.#o.onAcknowledged(next, delta.cutAtMs);
+      this.#status.enter('protected', `newest point ${formatPoint(next)}`);
+      base = next;
+      await clock.delay(Math.max(0, facts.rpoMs - (clock.monotonicMs() - begunMs)), signal);
+    }
+  }
+
+  /** Sends a delta and ends it, one way or the other: after this the guest holds nothing for it. */
+  async #ship(
+    session: TargetSession, delta: CapturedDelta,
+    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open'] }, signal: AbortSignal,
+  ): Promise<GroupHolding['open']> {
+    const { facts, encoder, random } = this.#o;
+    let sent: { readonly open: GroupHolding['open'] };
+    try {
+      sent = await sendDelta(session, { groupId: facts.groupId, ...place, random, encoder, signal }, delta);
+    } catch (error) {
+      await delta.end('unknown');
+      throw error;
+    }
+    await delta.end('acknowledged');
+    return sent.open;
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * What a source must know after a restart: who it is, which targets it is paired with, which guests it protects. One small
+ * JSON file each, replaced whole (written aside, synced, renamed, folder synced), so that a crash leaves the old or the new.
+ * Secrets are in here: the folder is 0700, the files 0600, and looser ones are refused.
+ */
+import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { Fault } from '../journal/fault.ts';
+import { safeName } from '../journal/wire.ts';
+
+const sourceIdentity = z.object({ sourceId: z.string().regex(/^[0-9a-f]{32}$/) });
+
+const pairedTarget = z.object({
+  name: safeName,
+  host: z.string().min(1),
+  port: z.number().int().min(1).max(65535),
+  fingerprint: z.string().min(1),
+  secretHex: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
+const protectedGuest = z.object({
+  name: safeName,
+  groupId: z.string().regex(/^[0-9a-f]{32}$/),
+  qmpPath: z.string().min(1),
+  target: safeName,
+  rpoMs: z.number().int().min(1000).max(3_600_000),
+  rateBytesPerSecond: z.number().int().nonnegative(),
+  storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
+});
+
+/** The last acknowledged point, so that a restarted source can tell how far behind it is while its target is away. */
+const lastPoint = z.object({ term: z.number().int(), point: z.number().int(), cutAtMs: z.number() });
+
+export type PairedTarget = z.infer<typeof pairedTarget>;
+export type ProtectedGuest = z.infer<typeof protectedGuest>;
+export type LastPoint = z.infer<typeof lastPoint>;
+
+export class SourceState {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  async prepare(): Promise<void> {
+    for (const folder of ['', 'targets', 'guests', 'points']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
+  }
+
+  /** The source's lasting id; drawn by `draw` when there is none yet. */
+  async identity(draw: () => string): Promise<string> {
+    const path = join(this.#folder, 'source.json');
+    const known = await readJson(path, sourceIdentity);
+    if (known !== null) return known.sourceId;
+    const sourceId = draw();
+    await replaceJson(path, { sourceId });
+    return sourceId;
+  }
+
+  targets(): Promise<PairedTarget[]> {
+    return readFolder(join(this.#folder, 'targets'), pairedTarget);
+  }
+
+  putTarget(target: PairedTarget): Promise<void> {
+    return replaceJson(join(this.#folder, 'targets', `${target.name}.json`), target);
+  }
+
+  guests(): Promise<ProtectedGuest[]> {
+    return readFolder(join(this.#folder, 'guests'), protectedGuest);
+  }
+
+  putGuest(guest: ProtectedGuest): Promise<void> {
+    return replaceJson(join(this.#folder, 'guests', `${guest.name}.json`), guest);
+  }
+
+  async removeGuest(name: string): Promise<void> {
+    await rm(join(this.#folder, 'guests', `${name}.json`), { force: true });
+    await rm(join(this.#folder, 'points', `${name}.json`), { force: true });
+    await syncFolder(join(this.#folder, 'guests'));
+  }
+
+  lastPoint(name: string): Promise<LastPoint | null> {
+    return readJson(join(this.#folder, 'points', `${name}.json`), lastPoint);
+  }
+
+  /** Not synced: after a power cut an older figure is shown, nothing more. */
+  putLastPoint(name: string, point: LastPoint): Promise<void> {
+    return replaceJson(join(this.#folder, 'points', `${name}.json`), point, false);
+  }
+}
+
+async function readFolder<T>(folder: string, schema: z.ZodType<T>): Promise<T[]> {
+  const found: T[] = [];
+  for (const name of (await readdir(folder)).sort()) {
+    if (!name.endsWith('.json')) continue;
+    const value = await readJson(join(folder, name), schema);
+    if (value !== null) found.push(value);
+  }
+  return found;
+}
+
+async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | null> {
+  let text: string;
+  try {
+    const { mode } = await stat(path);
+    if ((mode & 0o077) !== 0) throw new Fault('CONFIG_INVALID', `${path} is readable by others (mode ${(mode & 0o777).toString(8)}); it must be 600`, { path });
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+  const parsed = schema.safeParse(parseJson(text));
+  if (!parsed.success) throw new Fault('CONFIG_INVALID', `${path} does not hold what this release wrote there: ${z.prettifyError(parsed.error)}`, { path });
+  return parsed.data;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+async function replaceJson(path: string, value: unknown, isDurable = true): Promise<void> {
+  const aside = `${path}.new`;
+  const file = await open(aside, 'w', 0o600);
+  try {
+    await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
+    if (isDurable) await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(aside, path);
+  if (isDurable) await syncFolder(join(path, '..'));
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}

@@ -59,6 +59,10 @@ export const faultTable = {
   PAIRING_TOKEN: { meaning: 'The pairing token is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Copy the token whole, or make a new one at the target.' },
   DAEMON_UNREACHABLE: { meaning: 'No daemon answers on the control socket.', daemonDoes: 'Nothing.', operatorCan: 'Start the daemon, or name its config with --config.' },
   REQUEST_INVALID: { meaning: 'The request to the daemon is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Use the command line of the same release as the daemon.' },
+  TARGET_UNREACHABLE: { meaning: 'The target’s address cannot be connected.', daemonDoes: 'When pairing: nothing is kept. Otherwise tries again, and the RPO grows and is reported.', operatorCan: 'Check that the target runs, that its `advertise` names this address and port, and that no firewall is between.' },
+  TARGET_UNPAIRED: { meaning: 'This source is not paired with that target, or with more than one and none was named.', daemonDoes: 'Refuses.', operatorCan: 'Run `afterimage target token` at the target and `afterimage pair TOKEN` here; name the target with --target when there are several.' },
+  CONTROL_SOCKET: { meaning: 'The control socket cannot be opened safely: another daemon listens there, or others may write to its folder.', daemonDoes: 'Refuses to start.', operatorCan: 'Stop the other daemon, or name another `control` path in a folder that only its owner may write to.' },
+  INTERNAL: { meaning: 'A bug: the daemon met a state that it takes for impossible.', daemonDoes: 'Fails the request and logs the stack; if it concerns more than the request, it ends with exit code 70 and the service manager starts it anew.', operatorCan: 'Report it with the log.' },
 } as const satisfies Record<string, FaultRow>;
 
 export type FaultCode = keyof typeof faultTable;

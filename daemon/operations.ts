@@ -1,0 +1,76 @@
+/**
+ * What an operator can ask of a running source, and what it takes to start one: plain typed values, so that the role knows
+ * neither config files nor HTTP, and whatever faces the operator knows no capture. Every operation throws `Fault`s.
+ */
+import type { Logger } from 'pino';
+import type { SourceReport } from './report.ts';
+
+export interface SourceOptions {
+  /** How this source names itself to its targets (journal/wire.ts `safeName`). */
+  readonly name: string;
+  /** Absolute. Identity, pairings and protected guests; survives restarts. Exists or is made (mode 0700). */
+  readonly dataFolder: string;
+  readonly spool: {
+    /** Absolute; on a local file system. Delta images and nothing else. */
+    readonly folder: string;
+    /** Upper bound of all that is in it. */
+    readonly budgetBytes: number;
+    /** What is left free on its file system, whatever the budget says. */
+    readonly keepFreeBytes: number;
+  };
+}
+
+export interface SourceDeps {
+  readonly log: Logger;
+  /** The release, for reports. */
+  readonly version: string;
+}
+
+export interface ProtectRequest {
+  /** The guest's name; also the name of its group (journal/wire.ts `safeName`). */
+  readonly name: string;
+  /** Absolute path of the guest's QMP socket. */
+  readonly qmpPath: string;
+  /** 1 s to 1 h. */
+  readonly rpoMs: number;
+  /** Name of a paired target; may be left out when there is exactly one. */
+  readonly target?: string | undefined;
+  /** Limit of full passes, bytes per second; 0 or absent: none. */
+  readonly rateBytesPerSecond?: number | undefined;
+  /** Begins no full pass before `resume`: time to put an existing image under the group at the target. */
+  readonly isPaused?: boolean | undefined;
+  /** Node names of the disks when `qmpPath` is a qemu-storage-daemon, which has no devices to find them by. */
+  readonly storageDaemonDisks?: readonly string[] | undefined;
+}
+
+export interface PairedTarget {
+  readonly name: string;
+  /** host:port */
+  readonly address: string;
+  readonly fingerprint: string;
+}
+
+/** Faults: GROUP_UNKNOWN for a guest that is not protected here, beside those that are named. */
+export interface SourceOperations {
+  report(): SourceReport;
+  /** Resolves once the target of the token has been reached and both have proved themselves. Faults: PAIRING_TOKEN, WIRE_*, TARGET_UNREACHABLE. */
+  pair(token: string): Promise<PairedTarget>;
+  /** Resolves once the guest was reached and found suited; the first sync goes on in the background. Faults: QMP_*, GUEST_UNSUITED, GUEST_TAKEN, TARGET_UNPAIRED. */
+  protect(request: ProtectRequest): Promise<{ readonly name: string; readonly groupId: string; readonly target: string }>;
+  /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */
+  unprotect(name: string, isForgotten: boolean): Promise<void>;
+  pause(name: string): Promise<void>;
+  resume(name: string): Promise<void>;
+  /** 0: no limit. */
+  setRate(name: string, rateBytesPerSecond: number): Promise<void>;
+}
+
+/** What `startSource(options, deps)` of source.ts resolves to. */
+export interface RunningSource {
+  readonly operations: SourceOperations;
+  report(): SourceReport;
+  /** Ends supervision, leaves the bitmaps in the guests, closes everything. */
+  close(): Promise<void>;
+}
+
+export type StartSource = (options: SourceOptions, deps: SourceDeps) => Promise<RunningSource>;

@@ -1,0 +1,92 @@
+/**
+ * What an operator can ask of a running target, and what it takes to start one: plain typed values, so that the role knows
+ * neither config files nor HTTP, and whatever faces the operator knows no store. Every operation throws `Fault`s.
+ */
+import type { Logger } from 'pino';
+import type { TargetReport } from './report.ts';
+import type { StoredPoint } from './store/store.ts';
+
+export type AccelChoice = 'kvm' | 'tcg' | 'auto';
+/** `none`: no NIC is connected. `user`: QEMU's user-mode network (outward only, behind NAT). */
+export type NetworkChoice = 'none' | 'user';
+
+export interface TargetOptions {
+  /** How this target names itself to its sources (journal/wire.ts `safeName`). */
+  readonly name: string;
+  /** Port 0: any free one (then `advertise` is completed with it). */
+  readonly listen: { readonly host: string; readonly port: number };
+  /** host:port that sources are told in tokens; port 0 stands for the one that is listened on. */
+  readonly advertise: { readonly host: string; readonly port: number };
+  /** Absolute. Identity, pairings and groups. Exists or is made (mode 0700). */
+  readonly dataFolder: string;
+  readonly failover: {
+    readonly accel: AccelChoice;
+    readonly network: NetworkChoice;
+    /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
+    readonly overlayFolder: string;
+  };
+  /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
+  readonly keepFreeBytes: number;
+}
+
+export interface TargetDeps {
+  readonly log: Logger;
+  /** The release, for reports. */
+  readonly version: string;
+}
+
+export interface FailoverRequest {
+  readonly group: string;
+  /** In place of the config's. */
+  readonly accel?: AccelChoice | undefined;
+  readonly network?: NetworkChoice | undefined;
+}
+
+export interface FailoverResult {
+  readonly group: string;
+  /** The term that the group entered by this. */
+  readonly term: number;
+  /** The point that was booted. */
+  readonly point: StoredPoint;
+  /** Age of the point when failover was asked for: what is lost at most, ms. */
+  readonly lostMs: number;
+  /** From the request until the guest's processors ran, ms. */
+  readonly rtoMs: number;
+  readonly qmpPath: string;
+  readonly pid: number;
+  readonly logPath: string;
+  readonly overlayPaths: readonly string[];
+  readonly accel: 'kvm' | 'tcg';
+}
+
+export interface TokenResult {
+  readonly token: string;
+  /** host:port that the token names. */
+  readonly address: string;
+  readonly fingerprint: string;
+}
+
+/** Faults: GROUP_UNKNOWN for a group that is not here, beside those that are named. `group`: name or id. */
+export interface TargetOperations {
+  report(): TargetReport;
+  /** Newest last. */
+  points(group: string): Promise<readonly StoredPoint[]>;
+  /** A new pairing token. */
+  token(): Promise<TokenResult>;
+  /** Boots the newest acknowledged point on an overlay, in a new term. Faults: FAILOVER_*. */
+  failover(request: FailoverRequest): Promise<FailoverResult>;
+  /** Ends the guest that a failover started. `isRolledBack`: its overlay is removed and the group is protected again; else both stay. Faults: FAILOVER_STATE. */
+  stopFailover(group: string, isRolledBack: boolean): Promise<void>;
+  /** Puts an existing raw image under a disk of a group without a replica, to be compared by hash. */
+  seedFrom(group: string, disk: number, imagePath: string): Promise<void>;
+}
+
+/** What `startTarget(options, deps)` of target.ts resolves to. */
+export interface RunningTarget {
+  readonly operations: TargetOperations;
+  report(): TargetReport;
+  /** Stops taking, ends appliers at a batch's end, closes files. Guests that failover started go on. */
+  close(): Promise<void>;
+}
+
+export type StartTarget = (options: TargetOptions, deps: TargetDeps) => Promise<RunningTarget>;

@@ -3,10 +3,10 @@
  * JSON file each, replaced whole (written aside, synced, renamed, folder synced), so that a crash leaves the old or the new.
  * Secrets are in here: the folder is 0700, the files 0600, and looser ones are refused.
  */
-import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { Fault } from '../journal/fault.ts';
+import { readJson, readJsonFolder, replaceJson, syncFolder } from '../host/node/json-file.ts';
 import { safeName } from '../journal/wire.ts';
 
 const sourceIdentity = z.object({ sourceId: z.string().regex(/^[0-9a-f]{32}$/) });
@@ -58,7 +58,7 @@ export class SourceState {
   }
 
   targets(): Promise<PairedTarget[]> {
-    return readFolder(join(this.#folder, 'targets'), pairedTarget);
+    return readJsonFolder(join(this.#folder, 'targets'), pairedTarget);
   }
 
   putTarget(target: PairedTarget): Promise<void> {
@@ -66,7 +66,7 @@ export class SourceState {
   }
 
   guests(): Promise<ProtectedGuest[]> {
-    return readFolder(join(this.#folder, 'guests'), protectedGuest);
+    return readJsonFolder(join(this.#folder, 'guests'), protectedGuest);
   }
 
   putGuest(guest: ProtectedGuest): Promise<void> {
@@ -86,61 +86,5 @@ export class SourceState {
   /** Not synced: after a power cut an older figure is shown, nothing more. */
   putLastPoint(name: string, point: LastPoint): Promise<void> {
     return replaceJson(join(this.#folder, 'points', `${name}.json`), point, false);
-  }
-}
-
-async function readFolder<T>(folder: string, schema: z.ZodType<T>): Promise<T[]> {
-  const found: T[] = [];
-  for (const name of (await readdir(folder)).sort()) {
-    if (!name.endsWith('.json')) continue;
-    const value = await readJson(join(folder, name), schema);
-    if (value !== null) found.push(value);
-  }
-  return found;
-}
-
-async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | null> {
-  let text: string;
-  try {
-    const { mode } = await stat(path);
-    if ((mode & 0o077) !== 0) throw new Fault('CONFIG_INVALID', `${path} is readable by others (mode ${(mode & 0o777).toString(8)}); it must be 600`, { path });
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
-  }
-  const parsed = schema.safeParse(parseJson(text));
-  if (!parsed.success) throw new Fault('CONFIG_INVALID', `${path} does not hold what this release wrote there: ${z.prettifyError(parsed.error)}`, { path });
-  return parsed.data;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-}
-
-async function replaceJson(path: string, value: unknown, isDurable = true): Promise<void> {
-  const aside = `${path}.new`;
-  const file = await open(aside, 'w', 0o600);
-  try {
-    await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
-    if (isDurable) await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(aside, path);
-  if (isDurable) await syncFolder(join(path, '..'));
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
   }
 }

@@ -41,9 +41,11 @@ export class GuestStatus {
   isPaused = false;
   passSentBytes = 0;
 
-  constructor(clock: Clock) {
+  /** `last`: the newest point that an earlier life of the daemon knew to be acknowledged; its age is then told by the wall clock. */
+  constructor(clock: Clock, last: (PointId & { readonly cutAtMs: number }) | null = null) {
     this.#clock = clock;
     this.#phaseSinceMs = clock.nowMs();
+    if (last !== null) this.#received = { id: last, cutAtMs: last.cutAtMs, cutMonotonicMs: clock.monotonicMs() - Math.max(0, clock.nowMs() - last.cutAtMs) };
   }
 
   get phase(): GuestPhase {
@@ -105,7 +107,7 @@ export class GuestStatus {
       detail: this.#detail,
       phaseSinceMs: this.#phaseSinceMs,
       disks: this.disks,
-      newestPoint: this.#received === null ? null : { ...this.#received.id, cutAtMs: this.#received.cutAtMs },
+      newestPoint: this.#received === null ? null : { term: this.#received.id.term, point: this.#received.id.point, cutAtMs: this.#received.cutAtMs },
       clocks: { capturedMs: age(this.#captured), receivedMs: age(this.#received), appliedMs: age(this.#applied), newestPointMs: age(this.#received) },
       behindBytes: this.behindBytes,
       pass: this.#pass === null ? null : {

@@ -35,6 +35,10 @@ export interface SupervisorOptions {
   readonly log: Logger;
   /** Rate limit of full passes, bytes per second; 0: none. */
   readonly rateBytesPerSecond: number;
+  /** Holds the first full pass until `pause(false)`. */
+  readonly isPaused: boolean;
+  /** What an earlier life of the daemon knew to be acknowledged. */
+  readonly lastPoint: (PointId & { readonly cutAtMs: number }) | null;
   /** Called with each acknowledged point, so that a restarted daemon knows how far behind it is. */
   readonly onAcknowledged: (point: PointId, cutAtMs: number) => void;
 }
@@ -48,10 +52,12 @@ export class GuestSupervisor {
   #hardware: Readonly<Record<string, unknown>> = {};
   #rate: number;
   #retryMs = retryMsMin;
+  #resume: () => void = () => undefined;
 
   constructor(options: SupervisorOptions) {
     this.#o = options;
-    this.#status = new GuestStatus(options.clock);
+    this.#status = new GuestStatus(options.clock, options.lastPoint);
+    this.#status.isPaused = options.isPaused;
     this.#rate = options.rateBytesPerSecond;
   }
 
@@ -66,6 +72,7 @@ export class GuestSupervisor {
   /** Holds a full pass, or lets it go on. Cycles are not held: that would only make RPO worse. */
   async pause(isPaused: boolean): Promise<void> {
     this.#status.isPaused = isPaused;
+    if (!isPaused) this.#resume();
     if (this.#status.phase === 'first-sync' || this.#status.phase === 'resync') await this.#o.capture.pausePass(isPaused);
   }
 
@@ -224,6 +231,7 @@ export class GuestSupervisor {
   ): Promise<GroupHolding['open']> {
     const { capture, facts, encoder, random } = this.#o;
     const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), kind, isCompared, encoder, random });
+    await this.#untilResumed(signal);
     this.#status.passBegan(this.#rate);
     try {
       await capture.fullPass(sender, {
@@ -240,6 +248,14 @@ export class GuestSupervisor {
     } finally {
       this.#status.passEnded();
     }
+  }
+
+  async #untilResumed(signal: AbortSignal): Promise<void> {
+    if (!this.#status.isPaused) return;
+    await new Promise<void>((resolve, reject) => {
+      this.#resume = resolve;
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
   }
 
   /** Cuts at the group's pace; a round is followed at once by the next cut. */

@@ -1,0 +1,208 @@
+/**
+ * The source role put together: state, links to the paired targets, one supervisor per protected guest. It answers the
+ * operator (operations.ts) and makes the one report; how a guest is kept protected is the supervisor's matter.
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { nodeClock } from '../host/node/clock.ts';
+import { nodeRandom } from '../host/node/random.ts';
+import { Fault } from '../journal/fault.ts';
+import { readToken } from '../journal/identity.ts';
+import { CbtCapture } from './capture/cbt-capture.ts';
+import type { PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
+import type { SourceReport } from './report.ts';
+import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
+import { Encoder } from './stream/encoder.ts';
+import type { TargetLink } from './stream/session.ts';
+import { openTargetLink } from './stream/target-link.ts';
+import { GuestSupervisor } from './supervisor/guest-supervisor.ts';
+
+/** How long `pair` waits for the target's proof, ms. */
+const pairLimitMs = 15_000;
+
+interface Linked { readonly target: PairedTarget; readonly link: TargetLink }
+interface Supervised { readonly guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
+
+class Source implements SourceOperations {
+  readonly #options: SourceOptions;
+  readonly #deps: SourceDeps;
+  readonly #state: SourceState;
+  readonly #links = new Map<string, Linked>();
+  readonly #guests = new Map<string, Supervised>();
+  #sourceId = '';
+
+  constructor(options: SourceOptions, deps: SourceDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#state = new SourceState(options.dataFolder);
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o700 });
+    await this.#state.prepare();
+    this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
+    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target) });
+    for (const guest of await this.#state.guests()) await this.#supervise(guest, false);
+  }
+
+  report(): SourceReport {
+    return {
+      role: 'source',
+      version: this.#deps.version,
+      atMs: nodeClock.nowMs(),
+      targets: [...this.#links.values()].map(({ target, link }) => ({ name: target.name, address: `${target.host}:${target.port}`, ...link.report() })),
+      guests: [...this.#guests.values()].map(({ supervisor }) => supervisor.report()),
+      memoryRssBytes: process.memoryUsage.rss(),
+    };
+  }
+
+  async pair(token: string): Promise<PairedTargetReply> {
+    const facts = readToken(token);
+    const target: PairedTarget = {
+      name: facts.targetName, host: facts.host, port: facts.port, fingerprint: facts.fingerprint, secretHex: facts.secret.toString('hex'),
+    };
+    const link = this.#openLink(target);
+    try {
+      await link.session(AbortSignal.timeout(pairLimitMs));
+    } catch (error) {
+      const report = link.report();
+      await link.close();
+      throw new Fault('TARGET_UNREACHABLE', `target ${target.name} at ${target.host}:${target.port} could not be paired with: ${report.lastFault?.message ?? 'no answer'}`, { fault: report.lastFault }, error);
+    }
+    await this.#state.putTarget(target);
+    const before = this.#links.get(target.name);
+    this.#links.set(target.name, { target, link });
+    if (before !== undefined) await this.#relink(target.name, before.link);
+    return { name: target.name, address: `${target.host}:${target.port}`, fingerprint: target.fingerprint };
+  }
+
+  async protect(request: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> {
+    const target = this.#chooseTarget(request.target);
+    for (const { guest } of this.#guests.values()) {
+      if (guest.name === request.name || guest.qmpPath === request.qmpPath) {
+        throw new Fault('GUEST_TAKEN', `${guest.name === request.name ? `a guest named ${guest.name}` : `the guest at ${guest.qmpPath}`} is protected already, as ${guest.name}`, { name: guest.name });
+      }
+    }
+    const guest: ProtectedGuest = {
+      name: request.name,
+      groupId: nodeRandom.bytes(16).toString('hex'),
+      qmpPath: request.qmpPath,
+      target: target.target.name,
+      rpoMs: request.rpoMs,
+      rateBytesPerSecond: request.rateBytesPerSecond ?? 0,
+      ...(request.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: request.storageDaemonDisks.map((node) => ({ name: node, node })) }),
+    };
+    const probe = this.#capture(guest);
+    try {
+      await probe.connect();
+    } finally {
+      await probe.close();
+    }
+    await this.#state.putGuest(guest);
+    await this.#supervise(guest, request.isPaused ?? false);
+    return { name: guest.name, groupId: guest.groupId, target: guest.target };
+  }
+
+  async unprotect(name: string, isForgotten: boolean): Promise<void> {
+    const { guest, supervisor } = this.#guest(name);
+    if (isForgotten) {
+      const session = await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs));
+      await supervisor.release();
+      await session.forget(guest.groupId);
+    } else {
+      await supervisor.release();
+    }
+    this.#guests.delete(name);
+    await this.#state.removeGuest(name);
+  }
+
+  pause(name: string): Promise<void> {
+    return this.#guest(name).supervisor.pause(true);
+  }
+
+  resume(name: string): Promise<void> {
+    return this.#guest(name).supervisor.pause(false);
+  }
+
+  async setRate(name: string, rateBytesPerSecond: number): Promise<void> {
+    const { guest, supervisor } = this.#guest(name);
+    await this.#state.putGuest({ ...guest, rateBytesPerSecond });
+    supervisor.setRate(rateBytesPerSecond);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#guests.values()].map(({ supervisor }) => supervisor.close()));
+    await Promise.all([...this.#links.values()].map(({ link }) => link.close()));
+  }
+
+  #guest(name: string): Supervised {
+    const found = this.#guests.get(name);
+    if (found === undefined) throw new Fault('GROUP_UNKNOWN', `no guest named ${name} is protected here`, { name });
+    return found;
+  }
+
+  #chooseTarget(name: string | undefined): Linked {
+    const found = name === undefined && this.#links.size === 1 ? [...this.#links.values()][0] : this.#links.get(name ?? '');
+    if (found === undefined) {
+      throw new Fault('TARGET_UNPAIRED', name === undefined ? `name the target: ${this.#links.size} are paired` : `no target named ${name} is paired`, { paired: [...this.#links.keys()] });
+    }
+    return found;
+  }
+
+  #openLink(target: PairedTarget): TargetLink {
+    return openTargetLink({
+      name: target.name, host: target.host, port: target.port, fingerprint: target.fingerprint, secret: Buffer.from(target.secretHex, 'hex'),
+      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log,
+    });
+  }
+
+  /** A target was paired anew: its guests go on over the new link. */
+  async #relink(targetName: string, before: TargetLink): Promise<void> {
+    for (const { guest, supervisor } of [...this.#guests.values()]) {
+      if (guest.target !== targetName) continue;
+      await supervisor.close();
+      await this.#supervise(guest, false);
+    }
+    await before.close();
+  }
+
+  #capture(guest: ProtectedGuest): CbtCapture {
+    const { folder, budgetBytes, keepFreeBytes } = this.#options.spool;
+    return new CbtCapture({
+      groupId: guest.groupId,
+      qmpPath: guest.qmpPath,
+      spool: { folder: join(folder, guest.name), budgetBytes, freeBytesMin: keepFreeBytes },
+      clock: nodeClock,
+      log: this.#deps.log,
+      ...(guest.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: guest.storageDaemonDisks }),
+    });
+  }
+
+  async #supervise(guest: ProtectedGuest, isPaused: boolean): Promise<void> {
+    const linked = this.#links.get(guest.target);
+    if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${guest.target}, which is not paired`, { guest: guest.name });
+    const supervisor = new GuestSupervisor({
+      facts: { name: guest.name, groupId: guest.groupId, qmpPath: guest.qmpPath, target: guest.target, rpoMs: guest.rpoMs },
+      capture: this.#capture(guest),
+      link: linked.link,
+      encoder: new Encoder({ clock: nodeClock }),
+      clock: nodeClock,
+      random: nodeRandom,
+      log: this.#deps.log.child({ guest: guest.name }),
+      rateBytesPerSecond: guest.rateBytesPerSecond,
+      isPaused,
+      lastPoint: await this.#state.lastPoint(guest.name),
+      onAcknowledged: (point, cutAtMs) => {
+        this.#state.putLastPoint(guest.name, { ...point, cutAtMs }).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
+      },
+    });
+    this.#guests.set(guest.name, { guest, supervisor });
+    supervisor.start();
+  }
+}
+
+export async function startSource(options: SourceOptions, deps: SourceDeps): Promise<RunningSource> {
+  const source = new Source(options, deps);
+  await source.start();
+  return { operations: source, report: () => source.report(), close: () => source.close() };
+}

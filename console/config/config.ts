@@ -1,0 +1,154 @@
+/**
+ * Config files of both roles: reads, checks, fills in what was left out, and refuses with all problems at once, each with
+ * line, column and what is expected. What comes out are the roles' own plain options. It touches no file but the config.
+ */
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join, relative } from 'node:path';
+import type { z } from 'zod';
+import type { SourceOptions } from '../../daemon/operations.ts';
+import { Fault } from '../../journal/fault.ts';
+import { safeName } from '../../journal/wire.ts';
+import type { TargetOptions } from '../../replica-target/operations.ts';
+import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
+import { YamlSource, type ConfigProblem } from './yaml-source.ts';
+
+interface ConfigCommon {
+  /** The file, as it was named. */
+  readonly path: string;
+  /** Unix socket of the operator's side. */
+  readonly controlPath: string;
+  readonly logLevel: LogLevel;
+}
+export interface SourceConfig extends ConfigCommon { readonly role: 'source'; readonly options: SourceOptions }
+export interface TargetConfig extends ConfigCommon { readonly role: 'target'; readonly options: TargetOptions }
+export type Config = SourceConfig | TargetConfig;
+
+/** Port of a target unless it says otherwise. */
+export const defaultPort = 7228;
+const defaultBudgetBytes = 4 * 1024 ** 3;
+const defaultKeepFreeBytes = 1024 ** 3;
+/** A config is a few hundred bytes; what is larger than this is another file. */
+const fileBytesMax = 256 * 1024;
+
+export function defaultConfigPath(role: Config['role']): string {
+  return `/etc/afterimage/${role}.yaml`;
+}
+
+/** Fault CONFIG_INVALID, whose message has one `file:line:column: key: what` per line and whose facts hold `problems`. */
+export async function loadConfig(path: string): Promise<Config> {
+  let text: string;
+  try {
+    const bytes = await readFile(path);
+    if (bytes.length > fileBytesMax) throw invalid(path, [{ line: 1, column: 1, key: '', message: `expected a config file, found ${bytes.length} bytes` }]);
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  return parseConfig(path, text);
+}
+
+export function parseConfig(path: string, text: string, hostName: string = hostname()): Config {
+  const yaml = new YamlSource(text);
+  if (yaml.problems.length > 0) throw invalid(path, yaml.problems);
+  const { role } = yaml.value as { role?: unknown };
+  switch (role) {
+    case 'source': return sourceConfig(path, yaml, check(path, yaml, sourceShape), hostName);
+    case 'target': return targetConfig(path, yaml, check(path, yaml, targetShape), hostName);
+    default: throw invalid(path, [yaml.at(['role'], role === undefined ? 'is missing: expected `role: source` or `role: target`' : `expected source or target, found ${JSON.stringify(role)}`)]);
+  }
+}
+
+function check<T>(path: string, yaml: YamlSource, shape: z.ZodType<T>): T {
+  const parsed = shape.safeParse(yaml.value);
+  if (parsed.success) return parsed.data;
+  throw invalid(path, parsed.error.issues.flatMap((issue) => {
+    const at = issue.path.map((step) => (typeof step === 'number' ? step : String(step)));
+    if (issue.code !== 'unrecognized_keys') return [yaml.at(at, issue.message)];
+    return issue.keys.map((key) => yaml.atKey([...at, key], `unknown key; ${knownKeys(shape, at)}`));
+  }));
+}
+
+/** What may stand where an unknown key stood. */
+function knownKeys(shape: z.ZodType, at: readonly (string | number)[]): string {
+  let inner: unknown = shape;
+  for (const step of at) inner = unwrapped((inner as { shape?: Record<string, unknown> }).shape?.[String(step)]);
+  return `expected one of ${Object.keys((inner as { shape?: object }).shape ?? {}).join(', ')}`;
+}
+
+function unwrapped(type: unknown): unknown {
+  const optional = type as { unwrap?: () => unknown } | undefined;
+  return optional?.unwrap?.() ?? type;
+}
+
+function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName: string): SourceConfig {
+  const problems: ConfigProblem[] = [];
+  const folder = file.spool?.folder ?? join(file.data, 'spool');
+  // What lies in the spool is removed at will: it must not hold the data folder.
+  if (isWithin(file.data, folder)) problems.push(yaml.at(['spool', 'folder'], 'expected a folder of its own, found one that holds the data folder'));
+  const name = ownName(yaml, file.name, hostName, problems);
+  const controlPath = ownControl(yaml, file.control, file.data, problems);
+  if (problems.length > 0) throw invalid(path, problems);
+  return {
+    role: 'source', path, controlPath, logLevel: file.log?.level ?? 'info',
+    options: {
+      name, dataFolder: file.data,
+      spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
+    },
+  };
+}
+
+function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName: string): TargetConfig {
+  const problems: ConfigProblem[] = [];
+  const overlayFolder = file.failover?.overlayFolder ?? join(file.data, 'failover');
+  if (isWithin(file.data, overlayFolder)) problems.push(yaml.at(['failover', 'overlayFolder'], 'expected a folder of its own, found one that holds the data folder'));
+  const name = ownName(yaml, file.name, hostName, problems);
+  const controlPath = ownControl(yaml, file.control, file.data, problems);
+  if (problems.length > 0) throw invalid(path, problems);
+  const port = file.listen?.port ?? defaultPort;
+  return {
+    role: 'target', path, controlPath, logLevel: file.log?.level ?? 'info',
+    options: {
+      name, dataFolder: file.data,
+      listen: { host: file.listen?.host ?? '0.0.0.0', port },
+      advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
+      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder },
+      keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
+    },
+  };
+}
+
+function ownName(yaml: YamlSource, given: string | undefined, hostName: string, problems: ConfigProblem[]): string {
+  const name = given ?? hostName.split('.')[0]!;
+  if (!safeName.safeParse(name).success) problems.push(yaml.at(['name'], `is missing, and this host’s name (${JSON.stringify(hostName)}) cannot stand in: expected a name of letters, digits, dots, dashes and underscores`));
+  return name;
+}
+
+function ownControl(yaml: YamlSource, given: string | undefined, data: string, problems: ConfigProblem[]): string {
+  const path = given ?? join(data, 'control.sock');
+  if (Buffer.byteLength(path) > socketPathBytesMax) problems.push(yaml.at(['data'], `a control socket in this folder would have a path longer than ${socketPathBytesMax} bytes: expected a shorter folder, or \`control\` with a shorter path`));
+  return path;
+}
+
+/** Whether `path` is `folder` or lies within it. */
+function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path);
+  return way === '' || !(way === '..' || way.startsWith('../'));
+}
+
+function invalid(path: string, problems: readonly ConfigProblem[]): Fault {
+  const sorted = [...problems].sort((a, b) => a.line - b.line || a.column - b.column);
+  const lines = sorted.map(({ line, column, key, message }) => `${path}:${line}:${column}: ${key === '' ? '' : `${key}: `}${message}`);
+  return new Fault('CONFIG_INVALID', lines.join('\n'), { path, problems: sorted });
+}
+
+function unreadable(path: string, error: unknown): unknown {
+  if (error instanceof Fault) return error;
+  const { code } = error as NodeJS.ErrnoException;
+  const why = error instanceof TypeError ? 'it is not UTF-8 text'
+    : code === 'ENOENT' ? 'there is no such file'
+    : code === 'EACCES' ? 'this user may not read it'
+    : code === 'EISDIR' ? 'it is a folder'
+    : null;
+  return why === null ? error : new Fault('CONFIG_INVALID', `${path}: cannot read the configuration: ${why}`, { path, error: code ?? 'EILSEQ', problems: [] }, error);
+}

@@ -1,0 +1,103 @@
+/**
+ * The shapes of both config files. Every field says in one phrase what is expected of it, and that phrase is the whole of
+ * its error message: "expected a size with its unit, such as 4GiB". Unknown keys are errors everywhere. Nothing here reads
+ * files or knows line numbers.
+ */
+import { isAbsolute, normalize } from 'node:path';
+import { z } from 'zod';
+import { safeName } from '../../journal/wire.ts';
+import { readHostPort, readSizeBytes } from './quantity.ts';
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** Bytes of a unix socket's path, without the terminating zero (unix(7), sun_path). */
+export const socketPathBytesMax = 107;
+/** Below this hardly a delta image fits, and every cycle would go in rounds. */
+const budgetBytesMin = 16 * 1024 ** 2;
+
+/** A field that `read` takes or refuses; refused values are shown beside what was expected. */
+function field<T>(expected: string, read: (value: unknown) => T | undefined) {
+  return z.unknown().transform((value, context): T => {
+    const taken = read(value);
+    if (taken !== undefined) return taken;
+    context.addIssue({ code: 'custom', message: value === undefined ? `is missing: expected ${expected}` : `expected ${expected}, found ${show(value)}` });
+    return z.NEVER;
+  });
+}
+
+/** As {@link field}, for a key that may be left out. */
+function optional<T>(expected: string, read: (value: unknown) => T | undefined) {
+  return z.unknown().transform((value, context): T | undefined => {
+    if (value === undefined) return undefined;
+    const taken = read(value);
+    if (taken === undefined) context.addIssue({ code: 'custom', message: `expected ${expected}, found ${show(value)}` });
+    return taken;
+  }).optional();
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+function ofText<T>(read: (text: string) => T | undefined): (value: unknown) => T | undefined {
+  return (value) => (typeof value === 'string' ? read(value) : undefined);
+}
+
+function oneOf<const T extends string>(values: readonly T[]): readonly [string, (value: unknown) => T | undefined] {
+  return [values.length === 2 ? values.join(' or ') : `one of ${values.join(', ')}`, (value) => values.find((known) => known === value)];
+}
+
+function sizeAtLeast(min: number, expected: string): readonly [string, (value: unknown) => number | undefined] {
+  return [expected, ofText((text) => {
+    const sizeBytes = readSizeBytes(text);
+    return sizeBytes !== undefined && sizeBytes >= min ? sizeBytes : undefined;
+  })];
+}
+
+const name = ['a name of at most 63 letters, digits, dots, dashes and underscores', ofText((text) => (safeName.safeParse(text).success ? text : undefined))] as const;
+/** A zero byte in a path would be refused by every system call. */
+const path = ['an absolute path', ofText((text) => (isAbsolute(text) && !text.includes('\0') ? tidied(text) : undefined))] as const;
+const socketPath = [`an absolute path of at most ${socketPathBytesMax} bytes`, ofText((text) => (isAbsolute(text) && !text.includes('\0') && Buffer.byteLength(tidied(text)) <= socketPathBytesMax ? tidied(text) : undefined))] as const;
+const size = sizeAtLeast(0, 'a size with its unit, such as 1GiB');
+const budget = sizeAtLeast(budgetBytesMin, 'a size of at least 16MiB with its unit, such as 4GiB');
+const port = ['a port from 0 (any free one) to 65535', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65_535 ? value : undefined)] as const;
+const listenHost = ['an address or host name to listen on, such as 0.0.0.0', ofText((text) => (readHostPort(text)?.port === null ? text : undefined))] as const;
+const advertise = ['host or host:port as sources reach this target', ofText(readHostPort)] as const;
+
+function tidied(text: string): string {
+  return normalize(text).replace(/(.)\/+$/, '$1');
+}
+
+/** An object whose message for a wrong type names its keys. */
+function section<const T extends z.ZodRawShape>(shape: T) {
+  const expected = `expected the keys ${Object.keys(shape).join(', ')}`;
+  return z.strictObject(shape, { error: (issue) => (issue.code === 'invalid_type' ? `${expected}, found ${show(issue.input)}` : undefined) });
+}
+
+const log = section({ level: optional(...oneOf(logLevels)) }).optional();
+
+export const sourceShape = section({
+  role: field(...oneOf(['source'])),
+  name: optional(...name),
+  data: field(...path),
+  spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
+  control: optional(...socketPath),
+  log,
+});
+
+export const targetShape = section({
+  role: field(...oneOf(['target'])),
+  name: optional(...name),
+  listen: section({ host: optional(...listenHost), port: optional(...port) }).optional(),
+  advertise: optional(...advertise),
+  data: field(...path),
+  control: optional(...socketPath),
+  log,
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path) }).optional(),
+  keepFree: optional(...size),
+});
+
+export type SourceFile = z.infer<typeof sourceShape>;
+export type TargetFile = z.infer<typeof targetShape>;

@@ -1,0 +1,123 @@
+import { readFile, mkdtemp, writeFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { defaultPort, loadConfig, parseConfig } from '../../../console/config/config.ts';
+import { isFault } from '../../../journal/fault.ts';
+
+const samples = new URL('../../../console/config/samples/', import.meta.url);
+const GiB = 1024 ** 3;
+
+function problems(text: string, hostName = 'alpha'): string[] {
+  try {
+    parseConfig('F', text, hostName);
+  } catch (error) {
+    if (isFault(error, 'CONFIG_INVALID')) return error.message.split('\n');
+    throw error;
+  }
+  return [];
+}
+
+t.test('samples load', async (t) => {
+  const at = (name: string): string => new URL(name, samples).pathname;
+  t.strictSame(await loadConfig(at('source.yaml')), {
+    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source.sock', logLevel: 'info',
+    options: {
+      name: 'alpha', dataFolder: '/var/lib/afterimage/source',
+      spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
+    },
+  });
+  t.strictSame(await loadConfig(at('target.yaml')), {
+    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info',
+    options: {
+      name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
+      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/failover' }, keepFreeBytes: 8 * GiB,
+    },
+  });
+});
+
+t.test('what is left out is filled in', async (t) => {
+  t.strictSame(parseConfig('F', await readFile(new URL('source-minimal.yaml', samples), 'utf8'), 'host-1.example.org'), {
+    role: 'source', path: 'F', controlPath: '/var/lib/afterimage/source/control.sock', logLevel: 'info',
+    options: {
+      name: 'host-1', dataFolder: '/var/lib/afterimage/source',
+      spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
+    },
+  });
+  const target = parseConfig('F', await readFile(new URL('target-minimal.yaml', samples), 'utf8'), 'host-2.example.org');
+  t.match(target, { role: 'target', options: { listen: { port: defaultPort }, advertise: { host: 'host-2.example.org', port: defaultPort } } });
+});
+
+t.test('golden errors: all problems of a file at once, each with its place', async (t) => {
+  t.strictSame(problems([
+    'role: source',
+    'name: "two words"',
+    'data: relative/path',
+    'spool:',
+    '  folder: /spool',
+    '  budget: 4096',
+    '  keepfree: 1GiB',
+    'colour: blue',
+    'log:',
+    '  level: loud',
+    'control: []',
+  ].join('\n')), [
+    'F:2:7: name: expected a name of at most 63 letters, digits, dots, dashes and underscores, found "two words"',
+    'F:3:7: data: expected an absolute path, found "relative/path"',
+    'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
+    'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
+    'F:8:1: colour: unknown key; expected one of role, name, data, spool, control, log',
+    'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
+    'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
+  ]);
+  t.strictSame(problems([
+    'role: target',
+    'listen: 7228',
+    'advertise: bravo:99999',
+    'failover: { accel: xen, network: bridge, overlayFolder: / }',
+    'keepFree: -1GiB',
+  ].join('\n')), [
+    'F:1:1: data: is missing: expected an absolute path',
+    'F:2:9: listen: expected the keys host, port, found 7228',
+    'F:3:12: advertise: expected host or host:port as sources reach this target, found "bravo:99999"',
+    'F:4:20: failover.accel: expected one of kvm, tcg, auto, found "xen"',
+    'F:4:34: failover.network: expected none or user, found "bridge"',
+    'F:5:11: keepFree: expected a size with its unit, such as 1GiB, found "-1GiB"',
+  ]);
+});
+
+t.test('golden errors: role, impossible combinations', async (t) => {
+  t.strictSame(problems('data: /x'), ['F:1:1: role: is missing: expected `role: source` or `role: target`']);
+  t.strictSame(problems('\nrole: both'), ['F:2:7: role: expected source or target, found "both"']);
+  t.strictSame(problems('role: source\ndata: /srv/x\nspool: {folder: /srv}'), ['F:3:17: spool.folder: expected a folder of its own, found one that holds the data folder']);
+  t.strictSame(problems('role: target\ndata: /srv/x\nfailover:\n  overlayFolder: /srv/x/'), ['F:4:18: failover.overlayFolder: expected a folder of its own, found one that holds the data folder']);
+  t.match(problems(`role: source\ndata: /${'d'.repeat(100)}`)[0], /^F:2:7: data: a control socket in this folder would have a path longer than 107 bytes/);
+  t.match(problems('role: source\ndata: /x', 'bad host')[0], /^F:1:1: name: is missing, and this host’s name \("bad host"\) cannot stand in/);
+  t.strictSame(problems('role: source\ndata: /srv/x\nspool: {folder: /srv/xy}'), [], 'a sibling with the same beginning is no parent');
+});
+
+t.test('golden errors: what is not plain YAML', async (t) => {
+  const first = (text: string): string => problems(text)[0]!;
+  t.match(first('role: source\nrole: target'), /^F:2:1: Map keys must be unique/);
+  t.match(first('role: [source'), /^F:1:14: /);
+  t.match(first('role: source\n\tdata: /x'), /^F:2:1: /);
+  t.match(first('a: &a /x\ndata: *a'), /^F:2:7: expected the value itself, found an alias/);
+  t.match(first('data: !!js/function x'), /^F:1:7: Unresolved tag/);
+  t.match(first('data: !own x'), /^F:1:7: Unresolved tag/);
+  t.match(first('- role'), /^F:1:1: expected keys and values/);
+  t.match(first(''), /^F:1:1: expected keys and values/);
+  t.match(first('a: 1\n---\nb: 2'), /^F:\d+:\d+: /);
+  const laughs = ['a: &a [x,x,x,x,x,x,x,x,x]', ...'bcdefgh'.split('').map((key, index) => `${key}: &${key} [${`*${'abcdefg'[index]},`.repeat(9)}]`)].join('\n');
+  t.match(first(laughs), /found an alias/, 'and nothing was expanded');
+});
+
+t.test('files that cannot be read are named', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'afterimage-config-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  await t.rejects(loadConfig(join(folder, 'none.yaml')), { code: 'CONFIG_INVALID', message: `${join(folder, 'none.yaml')}: cannot read the configuration: there is no such file` });
+  await t.rejects(loadConfig(folder), { code: 'CONFIG_INVALID', message: /it is a folder/ });
+  await writeFile(join(folder, 'latin1.yaml'), Buffer.from([0x72, 0xff, 0xfe]));
+  await t.rejects(loadConfig(join(folder, 'latin1.yaml')), { code: 'CONFIG_INVALID', message: /not UTF-8/ });
+  await writeFile(join(folder, 'large.yaml'), Buffer.alloc(300 * 1024, 0x20));
+  await t.rejects(loadConfig(join(folder, 'large.yaml')), { code: 'CONFIG_INVALID', message: /expected a config file, found 307200 bytes/ });
+});

@@ -1,0 +1,37 @@
+/**
+ * The operator's API between the command line and a daemon: bodies, paths and the form of errors, for both ends. JSON over
+ * HTTP on a unix socket. Bodies are checked here for shape; what they mean is the role's to judge.
+ */
+import { z } from 'zod';
+import { safeName } from '../journal/wire.ts';
+
+/** A request is a few paths and names. */
+export const bodyBytesMax = 64 * 1024;
+
+const name = safeName;
+const path = z.string().min(1).max(4096).startsWith('/', 'not an absolute path').regex(/^[^\0]*$/, 'a zero byte in a path');
+const rate = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+/** 1 s to 1 h. */
+export const rpoMsMin = 1000;
+export const rpoMsMax = 3_600_000;
+
+export const requestBodies = {
+  pair: z.strictObject({ token: z.string().min(1).max(4096) }),
+  protect: z.strictObject({
+    name, qmpPath: path, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), target: name.optional(), rateBytesPerSecond: rate.optional(),
+    isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
+  }),
+  unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
+  guest: z.strictObject({ name }),
+  rate: z.strictObject({ name, rateBytesPerSecond: rate }),
+  failover: z.strictObject({ group: name, accel: z.enum(['kvm', 'tcg', 'auto']).optional(), network: z.enum(['none', 'user']).optional() }),
+  failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
+  seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),
+  nothing: z.strictObject({}),
+} as const;
+
+export const pointsQuery = z.strictObject({ group: name });
+
+/** Every reply that is no success. */
+export const errorReply = z.object({ code: z.string().max(40), message: z.string(), facts: z.record(z.string(), z.unknown()).default({}) });
+export type ErrorReply = z.infer<typeof errorReply>;

@@ -1,0 +1,109 @@
+/**
+ * The command line's end of the operator's API. Every failure is a `Fault`: those of the daemon as they were thrown there,
+ * and DAEMON_UNREACHABLE when no one answers.
+ */
+import { request } from 'node:http';
+import type { PairedTarget, ProtectRequest } from '../daemon/operations.ts';
+import type { SourceReport } from '../daemon/report.ts';
+import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
+import type { FailoverRequest, FailoverResult, TokenResult } from '../replica-target/operations.ts';
+import type { TargetReport } from '../replica-target/report.ts';
+import type { StoredPoint } from '../replica-target/store/store.ts';
+import { errorReply } from './control-api.ts';
+
+/** For what a daemon answers from memory, ms. */
+const answerMsMax = 15_000;
+/** For what connects to a guest or a target first, ms. */
+const actMsMax = 120_000;
+/** A failover applies what is sealed and boots a guest; an unprotect merges and removes. Ended only by hand before this, ms. */
+const longMsMax = 3_600_000;
+
+class ControlClient {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  protected get<T>(route: string, timeoutMs = answerMsMax): Promise<T> {
+    return call<T>(this.path, 'GET', route, undefined, timeoutMs);
+  }
+
+  protected post<T>(route: string, body: unknown, timeoutMs = actMsMax): Promise<T> {
+    return call<T>(this.path, 'POST', route, body, timeoutMs);
+  }
+}
+
+export class SourceClient extends ControlClient {
+  report(): Promise<SourceReport> { return this.get('/report'); }
+  pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
+  protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
+  async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
+  async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
+  async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
+  async setRate(name: string, rateBytesPerSecond: number): Promise<void> { await this.post('/rate', { name, rateBytesPerSecond }); }
+}
+
+export class TargetClient extends ControlClient {
+  report(): Promise<TargetReport> { return this.get('/report'); }
+  points(group: string): Promise<readonly StoredPoint[]> { return this.get(`/points?group=${encodeURIComponent(group)}`); }
+  token(): Promise<TokenResult> { return this.post('/token', {}); }
+  failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
+  async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
+  async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }
+}
+
+function call<T>(socketPath: string, method: 'GET' | 'POST', path: string, body: unknown, timeoutMs: number): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const outgoing = request({
+      socketPath, path, method, agent: false,
+      headers: text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) },
+    });
+    const timer = setTimeout(() => outgoing.destroy(new Fault('DAEMON_UNREACHABLE', `the daemon at ${socketPath} did not answer ${method} ${path} within ${timeoutMs / 1000} s`, { socketPath, timeoutMs })), timeoutMs);
+    const settle = (act: () => void): void => {
+      clearTimeout(timer);
+      act();
+    };
+    const failed = (error: Error): void => settle(() => reject(unreachable(socketPath, error)));
+    outgoing.on('error', failed);
+    outgoing.on('response', (incoming) => {
+      const chunks: Buffer[] = [];
+      incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+      incoming.on('error', failed);
+      incoming.on('end', () => settle(() => {
+        const reply = readReply(socketPath, incoming.statusCode ?? 0, Buffer.concat(chunks).toString('utf8'));
+        if (reply instanceof Fault) reject(reply);
+        else resolve(reply.value as T);
+      }));
+    });
+    outgoing.end(text);
+  });
+}
+
+function readReply(socketPath: string, status: number, text: string): { readonly value: unknown } | Fault {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return new Fault('DAEMON_UNREACHABLE', `what answers at ${socketPath} is no Afterimage daemon`, { socketPath, status }, error);
+  }
+  if (status === 200) return { value };
+  const parsed = errorReply.safeParse(value);
+  if (!parsed.success) return new Fault('DAEMON_UNREACHABLE', `what answers at ${socketPath} is no Afterimage daemon`, { socketPath, status });
+  const { code, message, facts } = parsed.data;
+  // A daemon of another release may know codes that this one does not.
+  if (!Object.hasOwn(faultTable, code)) return new Fault('REQUEST_INVALID', `${code}: ${message}`, { ...facts, code });
+  return new Fault(code as FaultCode, message, facts);
+}
+
+function unreachable(socketPath: string, error: Error): Fault {
+  if (error instanceof Fault) return error;
+  const { code } = error as NodeJS.ErrnoException;
+  const why = code === 'ENOENT' ? 'there is no such socket'
+    : code === 'ECONNREFUSED' ? 'nobody listens there any more'
+    : code === 'EACCES' ? 'this user may not connect to it (use sudo, or the daemon’s own user)'
+    : code === 'ECONNRESET' ? 'the daemon ended in the middle of it'
+    : error.message;
+  return new Fault('DAEMON_UNREACHABLE', `no daemon answers at ${socketPath}: ${why}`, { socketPath, error: code }, error);
+}

@@ -64,7 +64,9 @@ export function startStorageDaemon(t: Teardown, args: readonly string[] = [], fo
 }
 
 export async function connect(t: Teardown, running: Running): Promise<QmpConnection> {
-  const qmp = await connectQmp(running.qmpPath);
+  const qmp = await connectQmp(running.qmpPath, { connectTimeoutMs: 20_000 }).catch((error: unknown) => {
+    throw new Error(`no QMP from ${running.child.spawnfile}, which said: ${running.said()}`, { cause: error });
+  });
   t.teardown(() => qmp.close());
   return qmp;
 }

@@ -46,6 +46,8 @@ export interface LabGuestOptions {
   readonly extraArgs?: readonly string[];
   /** After this the guest is killed. Default 120,000. */
   readonly timeLimitMs?: number;
+  /** A folder of the caller's for the QMP sockets, for a guest that starts again under the same paths. Default: one that goes with the guest. */
+  readonly socketFolder?: string;
 }
 
 export interface LabGuest {
@@ -80,7 +82,7 @@ export interface LabGuest {
 export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest> {
   const image = await buildLabGuest();
   // Not the test's own folder: a unix socket's path must stay below 108 bytes.
-  const folder = await mkdtemp(join(tmpdir(), 'af-lab-'));
+  const folder = options.socketFolder ?? await mkdtemp(join(tmpdir(), 'af-lab-'));
   const qmpPath = join(folder, 'qmp');
   const ownQmpPath = join(folder, 'qmp-own');
   const args = qemuArguments(options, { ...image, qmpPaths: [qmpPath, ownQmpPath] });
@@ -115,7 +117,7 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   limit.unref();
   const cleanUp = (): Promise<void> => {
     clearTimeout(limit);
-    return rm(folder, { recursive: true, force: true });
+    return options.socketFolder === undefined ? rm(folder, { recursive: true, force: true }) : Promise.resolve();
   };
   exited.then(cleanUp, cleanUp).catch(() => undefined);
 

@@ -3,6 +3,7 @@
  * neither config files nor HTTP, and whatever faces the operator knows no store. Every operation throws `Fault`s.
  */
 import type { Logger } from 'pino';
+import type { Disk } from '../host/disk.ts';
 import type { TargetReport } from './report.ts';
 import type { StoredPoint } from './store/store.ts';
 
@@ -33,6 +34,8 @@ export interface TargetDeps {
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;
+  /** In place of the machine's own disk, for a test that stalls or fails it. */
+  readonly disk?: Disk;
 }
 
 export interface FailoverRequest {

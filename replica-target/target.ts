@@ -48,7 +48,7 @@ class Target implements TargetOperations {
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
     const failovers = new Failovers({ failover: options.failover, folder: join(options.dataFolder, 'failovers'), clock: nodeClock, log: deps.log });
     await failovers.open();
-    const registry = await openRegistry({ disk: nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes } });
+    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes } });
     const secrets = await state.secrets();
     try {
       const ingest = await listenIngest({

@@ -89,9 +89,11 @@ export interface Capture {
   measureDirtyBytes(): Promise<number>;
   /**
    * Adopts or removes what an earlier life left behind. `held`: the target's newest sealed
-   * point; with point 0 when its replica is whole but has no point yet; null when it holds nothing to build on.
+   * point; with point 0 when its replica is whole but has no point yet; null when it holds nothing to build on. `heldParts`: parts of the
+   * unsealed delta behind it that the target still holds and will go on with; rounds that it has are then not taken again.
+   * Comes again after a `cut` that threw and after an end that was `unknown`.
    */
-  reconcile(held: PointId | null): Promise<CaptureStanding>;
+  reconcile(held: PointId | null, heldParts?: number): Promise<CaptureStanding>;
   /** The disks as last seen, in order of their index. */
   disks(): readonly CapturedDisk[];
   /**

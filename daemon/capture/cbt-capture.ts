@@ -1,0 +1,374 @@
+/**
+ * The `cbt` capture: dirty bitmaps say what changed, backup jobs copy it into the spool at one instant for all disks. This file
+ * holds the state of one guest's capture and puts the steps together; what a step does to QEMU is in dirty-copy.ts,
+ * mirror-pass.ts and guest-objects.ts, what is decided in cycle-plan.ts and reconcile-plan.ts.
+ *
+ * Invariant: at every moment, whatever dies, the bitmap named by the target's newest sealed point holds at least all that
+ * changed since then, on every disk; it is removed only when a bitmap named by a newer acknowledged point is there. Between
+ * `cut` and `end`, and in no other state, two points' bitmaps exist.
+ */
+import assert from 'node:assert/strict';
+import { stat } from 'node:fs/promises';
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
+import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
+import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
+import { connectQmp } from '../../qemu/qmp-client.ts';
+import type { QmpConnection } from '../../qemu/qmp.ts';
+import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
+import { planCycle } from './cycle-plan.ts';
+import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
+import { describeProbe } from './delta-target.ts';
+import { queryNodes, queryOwnJobs, removeBitmaps, removeExports, removeJobs, removeNodes, unlessRefused, type FoundBitmap } from './guest-objects.ts';
+import { JobWatch } from './job-watch.ts';
+import { bitmapName, CycleStamps, nodeName, ownPrefix, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
+import { bitmapGranularity, planReconcile } from './reconcile-plan.ts';
+import { Spool, type SpoolOptions } from './spool.ts';
+import { SpooledDelta, type DeltaOutcome } from './spooled-delta.ts';
+
+export interface CbtCaptureOptions {
+  /** 32 lower-case hex digits. */
+  readonly groupId: string;
+  readonly qmpPath: string;
+  readonly spool: SpoolOptions;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** For a qemu-storage-daemon, which has no devices: the nodes that are the disks. */
+  readonly storageDaemonDisks?: readonly { readonly name: string; readonly node: string }[];
+}
+
+/** Room for the guest's writes between count and cut, as a factor; doubled when a delta broke, up to the second. */
+const marginMin = 1.25;
+const marginMax = 10;
+
+/** States of `query-migrate` in which QEMU takes no new jobs or is about to hand the disks over. */
+const migrating: ReadonlySet<string> = new Set(['setup', 'active', 'postcopy-active', 'postcopy-paused', 'postcopy-recover', 'pre-switchover', 'device', 'wait-unplug']);
+
+type Action = { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
+
+interface Link { readonly qmp: QmpConnection; readonly watch: JobWatch; readonly owner: { readonly uid: number; readonly gid: number } }
+
+/** What the bitmaps in the guest are good for. `work`: parts that the work bitmaps leave out; null when there are none. */
+interface Standing { readonly base: PointId; readonly work: number | null }
+
+export class CbtCapture implements Capture {
+  readonly #o: CbtCaptureOptions;
+  readonly #spool: Spool;
+  readonly #stamps = new CycleStamps();
+  #link: Link | null = null;
+  #disks: readonly GuestDisk[] = [];
+  #isVhdUsable = true;
+  /** Null: reconcile first. */
+  #standing: Standing | null = null;
+  #delta: SpooledDelta | null = null;
+  #margin = marginMin;
+  #figures = { dirtyBytes: 0, inPathMs: 0, cutMs: 0, cycles: 0, droppedCycles: 0, rounds: 0 };
+
+  constructor(options: CbtCaptureOptions) {
+    this.#o = options;
+    this.#spool = new Spool(options.spool, `${shortGroup(options.groupId)}-`);
+  }
+
+  async connect(): Promise<CapturedGuest> {
+    this.#link?.qmp.close();
+    this.#link = null;
+    this.#standing = null;
+    const qmp = await connectQmp(this.#o.qmpPath);
+    const { major, minor } = qmp.version;
+    try {
+      if (major < 7 || (major === 7 && minor < 2)) throw new Fault('GUEST_UNSUITED', `QEMU ${major}.${minor} is older than 7.2, the oldest that was verified`, { version: qmp.version });
+      const { uid, gid } = await stat(this.#o.qmpPath);
+      this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner: { uid, gid } };
+      this.#isVhdUsable = true;
+      this.#disks = await this.#listDisks();
+      return { disks: this.disks(), hardware: {} };
+    } catch (error) {
+      qmp.close();
+      this.#link = null;
+      throw error;
+    }
+  }
+
+  closed(): Promise<Fault> {
+    return this.#linked().qmp.closed;
+  }
+
+  disks(): readonly CapturedDisk[] {
+    return this.#disks.map(({ name, sizeBytes }, disk) => ({ disk, name, sizeBytes }));
+  }
+
+  figures(): CaptureFigures {
+    return { ...this.#figures, spoolBytes: this.#spool.usedBytes, spoolBudgetBytes: this.#spool.budgetBytes };
+  }
+
+  async measureDirtyBytes(): Promise<number> {
+    const { bitmaps } = await queryNodes(this.#linked().qmp);
+    let sum = 0;
+    for (const [disk, { trackNode, sizeBytes }] of this.#disks.entries()) {
+      const own = bitmaps.filter(({ node, name }) => node === trackNode && name.startsWith(ownPrefix));
+      const counts = own.flatMap(({ name, count }) => {
+        const parsed = parseBitmapName(name);
+        return parsed?.role === 'point' && parsed.disk === disk && parsed.group === shortGroup(this.#o.groupId) ? [count] : [];
+      });
+      // The oldest point's holds most. Without any, nothing is known to be at the target.
+      sum += counts.length > 0 ? Math.max(...counts) : sizeBytes;
+    }
+    this.#figures.dirtyBytes = sum;
+    return sum;
+  }
+
+  async reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> {
+    assert(this.#delta === null, 'a delta is ended before the next reconcile');
+    const { qmp, watch } = this.#linked();
+    this.#standing = null;
+    await this.#sweep();
+    await this.#probeQuorum();
+    this.#disks = await this.#listDisks();
+    const { bitmaps } = await queryNodes(qmp);
+    const disks = this.#disks.map(({ name, trackNode }, disk) => ({ disk, name, trackNode }));
+    const plan = planReconcile({ groupId: this.#o.groupId, held, heldParts, disks, bitmaps });
+    if (plan.merges.length > 0) await this.#transact(plan.merges.map(({ node, target, source }) => mergeAction(node, target, source)));
+    const refused = await removeBitmaps(qmp, plan.removals);
+    if (refused.length > 0) this.#o.log.warn({ refused }, 'bitmaps of ours that would not go; they are not used');
+    watch.forgetBreaks(ownPrefix);
+    if (plan.standing.standing === 'ready') this.#standing = { base: held!, work: plan.workParts };
+    return plan.standing;
+  }
+
+  async cut(base: PointId, next: PointId, kind: PointKind): Promise<CapturedDelta> {
+    assert(this.#delta === null, 'a delta is ended before the next cut');
+    const standing = this.#standing;
+    if (standing === null) throw new Fault('GUEST_CHANGED', 'the capture has to reconcile with the target first');
+    assert(isSamePoint(standing.base, base), `cut from ${formatPoint(base)}, the bitmaps are of ${formatPoint(standing.base)}`);
+    this.#standing = null; // until the delta is ended well
+    try {
+      const delta = await this.#take(standing, next, kind);
+      this.#delta = delta;
+      return delta;
+    } catch (error) {
+      this.#figures.droppedCycles += 1;
+      if (isFault(error, 'DELTA_BROKEN')) this.#margin = Math.min(marginMax, this.#margin * 2);
+      throw error;
+    }
+  }
+
+  fullPass(_sink: FullPassSink, _options: FullPassOptions): Promise<void> {
+    return Promise.reject(new Error('not there yet'));
+  }
+
+  settlePass(_base: PointId): Promise<void> {
+    return Promise.reject(new Error('not there yet'));
+  }
+
+  pausePass(_isPaused: boolean): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async release(): Promise<void> {
+    const { qmp } = this.#linked();
+    this.#standing = null;
+    await this.#sweep();
+    const { bitmaps } = await queryNodes(qmp);
+    await removeBitmaps(qmp, bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
+    const left = await this.#listOwn();
+    if (left.length > 0) throw new Fault('GUEST_CHANGED', `not everything of ours could be taken out of the guest: ${left.join(', ')}`, { left });
+    await this.close();
+  }
+
+  close(): Promise<void> {
+    this.#link?.qmp.close();
+    this.#link = null;
+    this.#standing = null;
+    return Promise.resolve();
+  }
+
+  #linked(): Link {
+    if (this.#link === null) throw new Fault('QMP_CLOSED', `there is no connection to ${this.#o.qmpPath}`, { path: this.#o.qmpPath });
+    return this.#link;
+  }
+
+  async #listDisks(): Promise<readonly GuestDisk[]> {
+    const { qmp } = this.#linked();
+    const wanted = this.#o.storageDaemonDisks;
+    const { disks, skipped } = wanted === undefined ? await takeDiskInventory(qmp) : await takeStorageDaemonInventory(qmp, wanted);
+    if (disks.length === 0 || (wanted !== undefined && skipped.length > 0)) {
+      throw new Fault('GUEST_UNSUITED', `the guest has no disk to protect (${skipped.map(({ name, reason }) => `${name}: ${reason}`).join('; ')})`, { skipped });
+    }
+    return disks;
+  }
+
+  async #verifyDisks(): Promise<void> {
+    const now = await this.#listDisks();
+    const describe = (disks: readonly GuestDisk[]): string => disks.map(({ name, trackNode }) => `${name} on ${trackNode}`).join(', ');
+    if (describe(now) !== describe(this.#disks)) throw new Fault('GUEST_CHANGED', `the guest's disks were ${describe(this.#disks)}, and are now ${describe(now)}`);
+    this.#disks = now;
+  }
+
+  async #refuseMigration(): Promise<void> {
+    if (this.#o.storageDaemonDisks !== undefined) return;
+    const { status } = await this.#linked().qmp.execute<{ readonly status?: string }>('query-migrate');
+    if (status !== undefined && migrating.has(status)) throw new Fault('GUEST_CHANGED', `the guest is being migrated (${status}): no cut until that is over`, { status });
+  }
+
+  /** Takes out what jobs, exports, nodes and files of ours there are, of this life or an earlier one. */
+  async #sweep(): Promise<void> {
+    const { qmp, watch } = this.#linked();
+    await removeJobs(qmp, watch);
+    await removeExports(qmp);
+    const left = await removeNodes(qmp);
+    if (left.length > 0) throw new Fault('GUEST_CHANGED', `nodes of ours would not go: ${left.join(', ')}`, { left });
+    await this.#spool.sweep();
+  }
+
+  async #probeQuorum(): Promise<void> {
+    const { qmp } = this.#linked();
+    const stamp = this.#stamps.next(this.#o.clock.nowMs());
+    const refused = await unlessRefused(qmp.execute('blockdev-add', describeProbe(this.#o.groupId, stamp)));
+    if (refused !== null) throw new Fault('GUEST_UNSUITED', `this QEMU cannot keep a full spool from the guest: ${refused.message}`, {}, refused);
+    await qmp.execute('blockdev-del', { 'node-name': nodeName(this.#o.groupId, stamp, 0, 'probe') });
+  }
+
+  async #take(standing: Standing, next: PointId, kind: PointKind): Promise<SpooledDelta> {
+    const { qmp } = this.#linked();
+    await this.#refuseMigration();
+    await this.#verifyDisks();
+    const { bitmaps } = await queryNodes(qmp);
+    const source = this.#sourceRole(standing);
+    const disks = this.#disks.map(({ trackNode, sizeBytes }, disk) => ({
+      disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: this.#dirtyOf(bitmaps, trackNode, this.#name(disk, source)),
+    }));
+    this.#figures.dirtyBytes = disks.reduce((sum, { dirtyBytes }) => sum + dirtyBytes, 0);
+    const plan = planCycle(disks, await this.#spool.roomBytes(), this.#margin);
+    switch (plan.kind) {
+      case 'full': throw new Fault('SPOOL_FULL', `the spool has ${plan.roomBytes} bytes left, the delta needs ${plan.needBytes}`, { ...plan });
+      case 'whole': {
+        const adds = disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'point', point: next }), this.#disks[disk]!.isBitmapPersistable));
+        const copied = await copyDirty(this.#context(), {
+          stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
+          disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
+        });
+        this.#figures.cycles += 1;
+        this.#margin = Math.max(marginMin, this.#margin * 0.9);
+        return this.#deltaOf(copied, disks, false, kind, (outcome) => this.#settlePoint(standing, next, outcome));
+      }
+      case 'round': {
+        const disk = disks[plan.disk]!;
+        const parts = standing.work ?? 0;
+        const work = (index: number): string => this.#name(index, { role: 'work', point: standing.base, parts });
+        const copyName = this.#name(plan.disk, { role: 'copy', point: standing.base, parts });
+        const begin = standing.work !== null ? [] : disks.flatMap(({ disk: index, trackNode, bitmap }) => [this.#addAction(trackNode, work(index), false), mergeAction(trackNode, work(index), bitmap)]);
+        // The copy goes on recording, so that it holds whatever the job may take, whenever within the transaction it begins.
+        const keep = [this.#addAction(disk.trackNode, copyName, false), mergeAction(disk.trackNode, copyName, disk.bitmap)];
+        const copied = await copyDirty(this.#context(), {
+          stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'always', actionsBefore: [...begin, ...keep],
+          disks: [{ ...disk, bitmap: work(plan.disk), capBytes: plan.capBytes }], round: plan,
+        });
+        this.#figures.rounds += 1;
+        return this.#deltaOf(copied, disks, true, kind, (outcome) => this.#settleRound(standing.base, parts, plan.disk, outcome));
+      }
+      default: return plan satisfies never;
+    }
+  }
+
+  #deltaOf(
+    copy: CopyResult, sizes: readonly DiskSize[], isRound: boolean, kind: PointKind, settle: (outcome: DeltaOutcome) => Promise<Standing | null>,
+  ): SpooledDelta {
+    this.#figures.cutMs = copy.cutMs;
+    this.#figures.inPathMs = copy.inPathMs;
+    const disks = sizes.map(({ disk, sizeBytes }) => ({ disk, sizeBytes }));
+    return new SpooledDelta({
+      isRound, kind, disks, cutAtMs: copy.cutAtMs, cutMonotonicMs: copy.cutMonotonicMs, copied: copy.copied,
+      settle: async (outcome) => {
+        this.#delta = null;
+        if (outcome === 'dropped') this.#figures.droppedCycles += 1;
+        if (outcome !== 'unknown') this.#standing = await settle(outcome);
+      },
+    });
+  }
+
+  async #settlePoint(standing: Standing, next: PointId, outcome: DeltaOutcome): Promise<Standing> {
+    const nextRole: BitmapRole = { role: 'point', point: next };
+    const baseRole: BitmapRole = { role: 'point', point: standing.base };
+    if (outcome === 'acknowledged') {
+      const roles = standing.work === null ? [baseRole] : [baseRole, this.#sourceRole(standing)];
+      await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => roles.map((role) => removeAction(trackNode, this.#name(disk, role)))));
+      return { base: next, work: null };
+    }
+    // The base's bitmap went on recording, so that it has all that the next one has; the merge costs nothing and says so.
+    await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
+      mergeAction(trackNode, this.#name(disk, baseRole), this.#name(disk, nextRole)), removeAction(trackNode, this.#name(disk, nextRole)),
+    ]));
+    return standing;
+  }
+
+  async #settleRound(base: PointId, parts: number, roundDisk: number, outcome: DeltaOutcome): Promise<Standing> {
+    const work = (disk: number, count: number): string => this.#name(disk, { role: 'work', point: base, parts: count });
+    const { trackNode } = this.#disks[roundDisk]!;
+    const copyName = this.#name(roundDisk, { role: 'copy', point: base, parts });
+    if (outcome === 'dropped') {
+      await this.#transact([mergeAction(trackNode, work(roundDisk, parts), copyName), removeAction(trackNode, copyName)]);
+      return { base, work: parts };
+    }
+    // The name says how many parts it leaves out, and only an acknowledged one counts: so it becomes another bitmap.
+    await this.#transact([
+      ...this.#disks.flatMap(({ trackNode: node }, disk) => [
+        this.#addAction(node, work(disk, parts + 1), false), mergeAction(node, work(disk, parts + 1), work(disk, parts)), removeAction(node, work(disk, parts)),
+      ]),
+      removeAction(trackNode, copyName),
+    ]);
+    return { base, work: parts + 1 };
+  }
+
+  #sourceRole({ base, work }: Standing): BitmapRole {
+    return work === null ? { role: 'point', point: base } : { role: 'work', point: base, parts: work };
+  }
+
+  #dirtyOf(bitmaps: readonly FoundBitmap[], node: string, name: string): number {
+    const found = bitmaps.find((bitmap) => bitmap.node === node && bitmap.name === name);
+    if (found === undefined || found.isInconsistent || !found.isRecording) throw new Fault('BITMAP_LOST', `the dirty bitmap ${name} is gone from ${node}, or not recording`, { node, name });
+    return found.count;
+  }
+
+  #context(): CopyContext {
+    const { qmp, watch, owner } = this.#linked();
+    const { clock, groupId } = this.#o;
+    const capture = this;
+    return {
+      qmp, watch, owner, clock, groupId, spool: this.#spool, verifyDisks: () => this.#verifyDisks(),
+      get isVhdUsable() { return capture.#isVhdUsable; },
+      set isVhdUsable(isUsable) { capture.#isVhdUsable = isUsable; },
+    };
+  }
+
+  #name(disk: number, role: BitmapRole): string {
+    return bitmapName(this.#o.groupId, disk, role);
+  }
+
+  #addAction(node: string, name: string, isPersistent: boolean): Action {
+    return { type: 'block-dirty-bitmap-add', data: { node, name, granularity: bitmapGranularity, persistent: isPersistent } };
+  }
+
+  async #transact(actions: readonly Action[]): Promise<void> {
+    await this.#linked().qmp.execute('transaction', { actions });
+  }
+
+  async #listOwn(): Promise<string[]> {
+    const { qmp } = this.#linked();
+    const { nodes, bitmaps } = await queryNodes(qmp);
+    const jobs = await queryOwnJobs(qmp);
+    const exported = await qmp.execute<readonly { readonly id: string }[]>('query-block-exports');
+    const names = [
+      ...nodes.map(({ node }) => node), ...jobs.map(({ id }) => id), ...exported.map(({ id }) => id),
+    ].filter((name) => name.startsWith(ownPrefix));
+    return [...names, ...bitmaps.filter(({ name }) => name.startsWith(ownPrefix)).map(({ node, name }) => `${name} on ${node}`)];
+  }
+}
+
+function mergeAction(node: string, target: string, source: string): Action {
+  return { type: 'block-dirty-bitmap-merge', data: { node, target, bitmaps: [source] } };
+}
+
+function removeAction(node: string, name: string): Action {
+  return { type: 'block-dirty-bitmap-remove', data: { node, name } };
+}

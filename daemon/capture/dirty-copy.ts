@@ -1,0 +1,199 @@
+/**
+ * One copy of dirty blocks into the spool: makes the targets, runs one transaction in which all backup jobs begin at one
+ * instant, waits until the jobs are gone, takes the targets out of QEMU again and reads what they got.
+ *
+ * Invariants: on return nothing of this copy is left in QEMU but the bitmaps that the caller's own actions made; on a throw the
+ * same, unless the connection is over (then `reconcile` finds it). Only an image is returned that QEMU has let go of, in which
+ * no quorum break was reported, over one connection throughout. Bitmaps are the caller's business.
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import type { Clock } from '../../host/clock.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
+import type { QmpConnection } from '../../qemu/qmp.ts';
+import { makeDeltaImage } from './delta-image.ts';
+import { mapDeltaImage } from './delta-image-map.ts';
+import { canHaveVhd, describeTarget } from './delta-target.ts';
+import { queryNodes, queryOwnJobs, removeJobs, removeNodes } from './guest-objects.ts';
+import type { JobWatch } from './job-watch.ts';
+import { nodeName } from './object-names.ts';
+import type { Spool, SpoolFile } from './spool.ts';
+import type { CopiedDisk } from './spooled-delta.ts';
+
+export interface CopyDisk {
+  readonly disk: number;
+  readonly trackNode: string;
+  readonly sizeBytes: number;
+  readonly capBytes: number;
+  /** The bitmap that says what is copied. */
+  readonly bitmap: string;
+}
+
+export interface CopyOrder {
+  readonly stamp: string;
+  readonly disks: readonly CopyDisk[];
+  /** Of the same transaction, ahead of the jobs. */
+  readonly actionsBefore: readonly Readonly<Record<string, unknown>>[];
+  /** `never`: the bitmaps keep their bits whatever happens. `always`: they keep those that were not copied. */
+  readonly bitmapMode: 'never' | 'always';
+  /** Of a round: the job is cancelled on purpose when it has copied enough. */
+  readonly round?: { readonly stopAtBytes: number; readonly speedBytesPerSecond: number; readonly workers: number };
+}
+
+export interface CopyContext {
+  readonly qmp: QmpConnection;
+  readonly watch: JobWatch;
+  readonly clock: Clock;
+  readonly spool: Spool;
+  readonly groupId: string;
+  readonly owner: { readonly uid: number; readonly gid: number };
+  /** False once this QEMU has refused the VHD layer, as one started with --only-migratable does. */
+  isVhdUsable: boolean;
+  /** Throws GUEST_CHANGED unless every device has the node beneath it that it had. */
+  verifyDisks(): Promise<void>;
+}
+
+export interface CopyResult {
+  readonly copied: readonly CopiedDisk[];
+  readonly cutAtMs: number;
+  readonly cutMonotonicMs: number;
+  /** How long the transaction took. */
+  readonly cutMs: number;
+  /** How long a job was in the guest's path. */
+  readonly inPathMs: number;
+}
+
+/** A job may take this long, and as long again as its bytes need at the rate of a slow disk. */
+const jobLimitMsBase = 60_000;
+const jobBytesPerMsMin = 8 * 1024;
+/** Between two looks at how far a round's job is, ms. */
+const roundLookMs = 20;
+
+export async function copyDirty(context: CopyContext, order: CopyOrder): Promise<CopyResult> {
+  const { qmp, clock } = context;
+  const files: SpoolFile[] = [];
+  try {
+    const targets = [];
+    for (const disk of order.disks) targets.push(await addTarget(context, order.stamp, disk, files));
+    const cutAtMs = clock.nowMs();
+    const cutMonotonicMs = clock.monotonicMs();
+    await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk))] });
+    const cutMs = clock.monotonicMs() - cutMonotonicMs;
+    await verifySizes(qmp, order.disks);
+    await awaitJobs(context, order);
+    const inPathMs = clock.monotonicMs() - cutMonotonicMs;
+    for (const { disk } of order.disks) await qmp.execute('blockdev-del', { 'node-name': nodeName(context.groupId, order.stamp, disk, 'top') });
+    // A round trip after the last write of QEMU's: an event that it raised has arrived when this returns. It also tells whether
+    // the jobs copied what the guest's devices write to: a node that came between device and disk is not in this delta.
+    await context.verifyDisks();
+    refuseBroken(context, order);
+    const copied: CopiedDisk[] = [];
+    for (const [index, { head, file }] of targets.entries()) {
+      await file.unlink();
+      const extents = await mapDeltaImage(head, (into, at) => file.read(into, 0, into.length, at));
+      copied.push({ disk: order.disks[index]!.disk, sizeBytes: order.disks[index]!.sizeBytes, extents, file });
+    }
+    return { copied, cutAtMs, cutMonotonicMs, cutMs, inPathMs };
+  } catch (error) {
+    await undo(context, order, files, error);
+    throw error;
+  } finally {
+    context.watch.forgetBreaks(cyclePrefix(context, order.stamp));
+  }
+}
+
+function cyclePrefix(context: CopyContext, stamp: string): string {
+  return nodeName(context.groupId, stamp, 0, 'top').slice(0, -2);
+}
+
+async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, files: SpoolFile[]): Promise<{ head: ReturnType<typeof makeDeltaImage>; file: SpoolFile }> {
+  const hasFooter = context.isVhdUsable && canHaveVhd(disk.sizeBytes);
+  const head = makeDeltaImage({ diskSizeBytes: disk.sizeBytes, hasFooter, capBytes: disk.capBytes, randomBytes });
+  const file = await context.spool.create(`${stamp}-${disk.disk}`, head, context.owner);
+  files.push(file);
+  try {
+    await context.qmp.execute('blockdev-add', describeTarget({ groupId: context.groupId, stamp, disk: disk.disk }, head.layout, file.path));
+  } catch (error) {
+    if (!hasFooter || !isFault(error, 'QMP_COMMAND')) throw error;
+    // Without the VHD the guest's log gets a warning at every job: better than no protection.
+    await file.remove();
+    files.splice(files.indexOf(file), 1);
+    context.isVhdUsable = false;
+    try {
+      return await addTarget(context, stamp, disk, files);
+    } catch (second) {
+      context.isVhdUsable = true; // it was not the VHD's fault
+      throw second;
+    }
+  }
+  return { head, file };
+}
+
+function backupAction(context: CopyContext, order: CopyOrder, { disk, trackNode, bitmap }: CopyDisk): Readonly<Record<string, unknown>> {
+  const { groupId } = context;
+  return {
+    type: 'blockdev-backup',
+    data: {
+      'job-id': nodeName(groupId, order.stamp, disk, 'job'), device: trackNode, target: nodeName(groupId, order.stamp, disk, 'top'),
+      sync: 'bitmap', bitmap, 'bitmap-mode': order.bitmapMode, 'filter-node-name': nodeName(groupId, order.stamp, disk, 'filter'),
+      'on-source-error': 'report', 'on-target-error': 'report', 'auto-finalize': true, 'auto-dismiss': false,
+      ...(order.round === undefined ? {} : { speed: order.round.speedBytesPerSecond, 'x-perf': { 'max-workers': order.round.workers } }),
+    },
+  };
+}
+
+/** While the job is in place a disk cannot be resized: its size now is its size at the cut. */
+async function verifySizes(qmp: QmpConnection, disks: readonly CopyDisk[]): Promise<void> {
+  const { nodes } = await queryNodes(qmp);
+  for (const { disk, trackNode, sizeBytes } of disks) {
+    const now = nodes.find(({ node }) => node === trackNode)?.sizeBytes;
+    if (now !== sizeBytes) throw new Fault('GUEST_CHANGED', `disk ${disk} has ${now} bytes, not ${sizeBytes}`, { disk, was: sizeBytes, is: now });
+  }
+}
+
+async function awaitJobs(context: CopyContext, order: CopyOrder): Promise<void> {
+  const limitMs = jobLimitMsBase + order.disks.reduce((sum, { capBytes }) => sum + capBytes, 0) / jobBytesPerMsMin;
+  const endMs = context.clock.monotonicMs() + limitMs;
+  const isStopped = order.round !== undefined && await stopRoundInTime(context, order, order.round.stopAtBytes, endMs);
+  for (const { disk } of order.disks) {
+    const id = nodeName(context.groupId, order.stamp, disk, 'job');
+    await context.watch.until(id, ['concluded'], Math.max(1, endMs - context.clock.monotonicMs()));
+    const failed = await context.watch.result(id);
+    if (failed !== null && !isStopped) throw new Fault('QMP_COMMAND', `QEMU could not copy the changes of disk ${disk}: ${failed}`, { disk, job: id });
+  }
+}
+
+/** True when the job was cancelled by us. */
+async function stopRoundInTime(context: CopyContext, order: CopyOrder, stopAtBytes: number, endMs: number): Promise<boolean> {
+  const prefix = cyclePrefix(context, order.stamp);
+  assert(order.disks.length === 1, 'a round copies one disk');
+  for (;;) {
+    const [job] = await queryOwnJobs(context.qmp, prefix);
+    if (job === undefined || job.status === 'concluded') return false;
+    if (job['current-progress'] >= stopAtBytes) {
+      await context.qmp.execute('job-cancel', { id: job.id });
+      return true;
+    }
+    if (context.clock.monotonicMs() > endMs) throw new Fault('QMP_TIMEOUT', `job ${job.id} copies too slowly`, { job: job.id });
+    await context.clock.delay(roundLookMs);
+  }
+}
+
+function refuseBroken(context: CopyContext, order: CopyOrder): void {
+  const [first] = context.watch.breaks(cyclePrefix(context, order.stamp));
+  if (first !== undefined) throw new Fault('DELTA_BROKEN', `the delta image ${first.node} did not take a ${first.type}: ${first.error}`, { ...first });
+}
+
+/** Takes out what the copy put in. What fails here is said with the copy's own failure as its cause, unless the connection is over. */
+async function undo(context: CopyContext, order: CopyOrder, files: readonly SpoolFile[], cause: unknown): Promise<void> {
+  try {
+    const prefix = cyclePrefix(context, order.stamp);
+    await removeJobs(context.qmp, context.watch, prefix);
+    const left = await removeNodes(context.qmp, prefix);
+    if (left.length > 0) throw new Fault('GUEST_CHANGED', `nodes of ours would not go: ${left.join(', ')}`, { left }, cause);
+  } catch (error) {
+    if (!isFault(error, 'QMP_CLOSED')) throw error;
+  } finally {
+    for (const file of files) await file.remove();
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * Follows the states of our jobs and the breaks of our quorum nodes, from the events of one QMP connection. It listens from
+ * the connection's first moment, so that no event can fall between two waits; every wait has a limit and ends with the
+ * connection. It starts and cancels nothing.
+ */
+import type { Clock } from '../../host/clock.ts';
+import { Fault } from '../../journal/fault.ts';
+import type { QmpConnection } from '../../qemu/qmp.ts';
+import type { RawJob } from './guest-objects.ts';
+import { ownPrefix } from './object-names.ts';
+
+/** For a job to end that was told to, and for QEMU to say so, ms. A job waits for its I/O under way, on a slow disk too. */
+const endLimitMs = 60_000;
+
+export interface QuorumBreak { readonly node: string; readonly type: string; readonly error: string }
+
+export class JobWatch {
+  readonly #qmp: QmpConnection;
+  readonly #clock: Clock;
+  readonly #states = new Map<string, string>();
+  readonly #waiting = new Set<() => void>();
+  readonly #breaks: QuorumBreak[] = [];
+  #end: Fault | null = null;
+
+  constructor(qmp: QmpConnection, clock: Clock) {
+    this.#qmp = qmp;
+    this.#clock = clock;
+    qmp.onEvent(({ event, data }) => {
+      if (event === 'JOB_STATUS_CHANGE') this.#state(String(data['id']), String(data['status']));
+      if (event === 'QUORUM_REPORT_BAD' && String(data['node-name']).startsWith(ownPrefix)) {
+        this.#breaks.push({ node: String(data['node-name']), type: String(data['type']), error: String(data['error'] ?? '') });
+      }
+    });
+    void qmp.closed.then((fault) => { this.#end = fault; this.#wake(); });
+  }
+
+  /** Breaks of quorum children whose names begin so, as far as QEMU has reported them. */
+  breaks(prefix: string): QuorumBreak[] {
+    return this.#breaks.filter(({ node }) => node.startsWith(prefix));
+  }
+
+  /** Forgets breaks whose nodes are gone for good. */
+  forgetBreaks(prefix: string): void {
+    this.#breaks.splice(0, this.#breaks.length, ...this.#breaks.filter(({ node }) => !node.startsWith(prefix)));
+  }
+
+  /** Takes note of a job that began before this connection. */
+  see(job: RawJob): void {
+    this.#state(job.id, job.status);
+  }
+
+  /** Resolves with the state, once the job is in one of `states`, or concluded. */
+  async until(id: string, states: readonly string[], limitMs: number = endLimitMs, signal?: AbortSignal): Promise<string> {
+    const limit = new AbortController();
+    const abort = (): void => { limit.abort(signal?.reason); this.#wake(); };
+    signal?.addEventListener('abort', abort, { once: true });
+    let isLate = false;
+    this.#clock.delay(limitMs, limit.signal).then(() => { isLate = true; this.#wake(); }, () => undefined);
+    try {
+      for (;;) {
+        signal?.throwIfAborted();
+        const state = this.#states.get(id);
+        if (state !== undefined && (states.includes(state) || state === 'concluded' || state === 'null')) return state;
+        if (this.#end !== null) throw new Fault('QMP_CLOSED', `the QMP connection ended while job ${id} ran: ${this.#end.message}`, { job: id }, this.#end);
+        if (isLate) throw new Fault('QMP_TIMEOUT', `job ${id} did not become ${states.join(' or ')} within ${limitMs} ms`, { job: id, limitMs, state });
+        await new Promise<void>((resolve) => {
+          const wake = (): void => { this.#waiting.delete(wake); resolve(); };
+          this.#waiting.add(wake);
+        });
+      }
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      limit.abort(new Error('no longer waiting'));
+    }
+  }
+
+  /** Of a concluded job: null when it did what it was to do. Forgets the job in QEMU. */
+  async result(id: string): Promise<string | null> {
+    const job = (await this.#qmp.execute<readonly RawJob[]>('query-jobs')).find((one) => one.id === id);
+    if (job === undefined) throw new Fault('GUEST_CHANGED', `someone else dismissed job ${id}`, { job: id });
+    await this.dismiss(id);
+    return job.error ?? null;
+  }
+
+  async dismiss(id: string): Promise<void> {
+    await this.#qmp.execute('job-dismiss', { id });
+    this.#states.delete(id);
+  }
+
+  #state(id: string, status: string): void {
+    if (!id.startsWith(ownPrefix)) return;
+    if (status === 'null') this.#states.delete(id);
+    else this.#states.set(id, status);
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const wake of [...this.#waiting]) wake();
+  }
+}

@@ -12,10 +12,17 @@ export interface Disk {
   list(folder: string): Promise<string[]>;
   makeFolder(path: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
+  /** A file, or an empty folder. */
   remove(path: string): Promise<void>;
   syncFolder(path: string): Promise<void>;
   /** Bytes free for us on the file system of this folder. */
   freeBytes(folder: string): Promise<number>;
+  /** Takes the exclusive lock of this path (a file, made if needed). EWOULDBLOCK when someone has it. The end of the process releases it, however it ends. */
+  lock(path: string): Promise<DiskLock>;
+}
+
+export interface DiskLock {
+  release(): Promise<void>;
 }
 
 export interface DiskFile {
@@ -24,9 +31,13 @@ export interface DiskFile {
   read(into: Buffer, intoAt: number, length: number, at: number): Promise<number>;
   /** All of `bytes` at `at`, or an error (then any part may be there). */
   write(bytes: Buffer, at: number): Promise<void>;
+  /** As `write` of all of them back to back, without putting them together first. */
+  writeMany(buffers: readonly Buffer[], at: number): Promise<void>;
   /** fdatasync. After it failed once, what was written since the last success counts as lost. */
   sync(): Promise<void>;
   sizeBytes(): Promise<number>;
+  /** Bytes of space that the file takes: less than its size where it has holes. */
+  allocatedBytes(): Promise<number>;
   /** Sets the length: cut off, or grown with zeroes. */
   truncate(sizeBytes: number): Promise<void>;
   /** Reads as zero afterwards and takes no space (FALLOC_FL_PUNCH_HOLE | KEEP_SIZE). Writes zeroes where the file system cannot. */

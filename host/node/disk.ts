@@ -1,0 +1,156 @@
+/**
+ * The real disk: node:fs for what Node can do, libc.ts for holes, preallocation and locks. Where a file system cannot punch or
+ * preallocate, it does what the seam promises by other means: zeroes are written, space is not reserved.
+ */
+import { constants } from 'node:fs';
+import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
+import type { Disk, DiskFile, DiskLock } from '../disk.ts';
+import { syncFolder } from './json-file.ts';
+import { fallocate, fallocateModes, flockExclusive, seekData, seekHole } from './libc.ts';
+
+/** One write of zeroes where holes cannot be punched. */
+const zeroes = Buffer.alloc(1024 * 1024);
+/** IOV_MAX of Linux: the most buffers that one writev takes. */
+const gatherMax = 1024;
+
+const flags = {
+  read: constants.O_RDONLY,
+  readWrite: constants.O_RDWR,
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+} as const;
+
+export const nodeDisk: Disk = {
+  async open(path, mode) {
+    return new NodeFile(path, await open(path, flags[mode], 0o600));
+  },
+  list: (folder) => readdir(folder),
+  async makeFolder(path) {
+    await mkdir(path, { mode: 0o700 });
+  },
+  rename,
+  async remove(path) {
+    try {
+      await unlink(path);
+    } catch (error) {
+      // Linux says EISDIR for a folder, POSIX EPERM.
+      if (!hasCode(error, 'EISDIR', 'EPERM')) throw error;
+      await rmdir(path);
+    }
+  },
+  syncFolder,
+  async freeBytes(folder) {
+    const { bavail, bsize } = await statfs(folder);
+    return bavail * bsize;
+  },
+  async lock(path): Promise<DiskLock> {
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      await flockExclusive(file.fd);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    return { release: () => file.close() };
+  },
+};
+
+class NodeFile implements DiskFile {
+  readonly path: string;
+  readonly #file: FileHandle;
+
+  constructor(path: string, file: FileHandle) {
+    this.path = path;
+    this.#file = file;
+  }
+
+  async read(into: Buffer, intoAt: number, length: number, at: number): Promise<number> {
+    let done = 0;
+    while (done < length) {
+      const { bytesRead } = await this.#file.read(into, intoAt + done, length - done, at + done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+    return done;
+  }
+
+  async write(bytes: Buffer, at: number): Promise<void> {
+    let done = 0;
+    while (done < bytes.length) {
+      const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, at + done);
+      done += bytesWritten;
+    }
+  }
+
+  async writeMany(buffers: readonly Buffer[], at: number): Promise<void> {
+    let position = at;
+    for (let first = 0; first < buffers.length; first += gatherMax) {
+      const some = buffers.slice(first, first + gatherMax);
+      const { bytesWritten } = await this.#file.writev(some, position);
+      // A short writev is rare (a full disk, a signal): the rest goes one by one, and then says why.
+      let skip = bytesWritten;
+      for (const buffer of some) {
+        if (skip < buffer.length) await this.write(buffer.subarray(skip), position + skip);
+        skip = Math.max(0, skip - buffer.length);
+        position += buffer.length;
+      }
+    }
+  }
+
+  async sync(): Promise<void> {
+    await this.#file.datasync();
+  }
+
+  async sizeBytes(): Promise<number> {
+    return (await this.#file.stat()).size;
+  }
+
+  async allocatedBytes(): Promise<number> {
+    return (await this.#file.stat()).blocks * 512;
+  }
+
+  async truncate(sizeBytes: number): Promise<void> {
+    await this.#file.truncate(sizeBytes);
+  }
+
+  async punch(at: number, length: number): Promise<void> {
+    try {
+      await fallocate(this.#file.fd, fallocateModes.keepSizePunchHole, at, length);
+    } catch (error) {
+      if (!hasCode(error, 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS')) throw error;
+      const end = Math.min(at + length, await this.sizeBytes());
+      for (let position = at; position < end; position += zeroes.length) {
+        await this.write(zeroes.subarray(0, Math.min(zeroes.length, end - position)), position);
+      }
+    }
+  }
+
+  async preallocate(sizeBytes: number): Promise<void> {
+    try {
+      await fallocate(this.#file.fd, fallocateModes.extend, 0, sizeBytes);
+    } catch (error) {
+      if (!hasCode(error, 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS')) throw error;
+      if (await this.sizeBytes() < sizeBytes) await this.truncate(sizeBytes);
+    }
+  }
+
+  async nextData(at: number): Promise<{ start: number; end: number } | null> {
+    let start: number;
+    try {
+      start = await seekData(this.#file.fd, at);
+    } catch (error) {
+      if (hasCode(error, 'ENXIO')) return null;
+      if (!hasCode(error, 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP')) throw error;
+      const sizeBytes = await this.sizeBytes();
+      return at < sizeBytes ? { start: at, end: sizeBytes } : null;
+    }
+    return { start, end: await seekHole(this.#file.fd, start) };
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
+}

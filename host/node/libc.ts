@@ -1,0 +1,49 @@
+/**
+ * The calls of libc that Node lacks: fallocate, lseek for SEEK_DATA and SEEK_HOLE, flock. They run on koffi's worker threads,
+ * so that a slow file system does not hold up the event loop; a failure is an error with `code`, as Node's own are. Linux only.
+ */
+import koffi from 'koffi';
+
+const libc = koffi.load('libc.so.6');
+const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const flockCall = libc.func('int flock(int fd, int operation)');
+
+/** linux/falloc.h */
+export const fallocateModes = { extend: 0, keepSizePunchHole: 0x01 | 0x02 } as const;
+/** unistd.h, lseek(2) */
+const whence = { data: 3, hole: 4 } as const;
+/** sys/file.h: LOCK_EX | LOCK_NB */
+const lockExclusiveNow = 2 | 4;
+
+const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
+
+function call(name: string, func: ReturnType<typeof libc.func>, ...args: readonly number[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    func.async(...args, (error: Error | null, result: number) => {
+      if (error !== null) return reject(error);
+      if (result !== -1) return resolve(result);
+      const errno = koffi.errno();
+      const code = errno === koffi.os.errno.EAGAIN ? 'EWOULDBLOCK' : errnoNames.get(errno) ?? `errno ${errno}`;
+      return reject(Object.assign(new Error(`${code}: ${name}(${args.join(', ')})`), { code, errno: -errno, syscall: name }));
+    });
+  });
+}
+
+export async function fallocate(fd: number, mode: number, offset: number, length: number): Promise<void> {
+  await call('fallocate', fallocateCall, fd, mode, offset, length);
+}
+
+/** ENXIO when there is none at or after `offset`. */
+export function seekData(fd: number, offset: number): Promise<number> {
+  return call('lseek', lseekCall, fd, offset, whence.data);
+}
+
+export function seekHole(fd: number, offset: number): Promise<number> {
+  return call('lseek', lseekCall, fd, offset, whence.hole);
+}
+
+/** EWOULDBLOCK when another open file has the lock. */
+export async function flockExclusive(fd: number): Promise<void> {
+  await call('flock', flockCall, fd, lockExclusiveNow);
+}

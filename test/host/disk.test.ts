@@ -1,0 +1,86 @@
+/** The real disk against the real file system of the temporary folder: holes, preallocation, gathered writes, locks. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { nodeDisk } from '../../host/node/disk.ts';
+
+const folder = await mkdtemp(join(tmpdir(), 'ai-disk-'));
+t.teardown(() => rm(folder, { recursive: true }));
+
+t.test('holes are seen, made and read as zero', async (t) => {
+  const file = await nodeDisk.open(join(folder, 'holes'), 'create');
+  await file.truncate(8 * 1024 * 1024);
+  t.equal(await file.nextData(0), null, 'a file without data has none');
+  await file.write(Buffer.alloc(1024 * 1024, 7), 2 * 1024 * 1024);
+  t.same(await file.nextData(0), { start: 2 * 1024 * 1024, end: 3 * 1024 * 1024 });
+  const before = await file.allocatedBytes();
+  await file.punch(2 * 1024 * 1024, 512 * 1024);
+  t.same(await file.nextData(0), { start: 2.5 * 1024 * 1024, end: 3 * 1024 * 1024 });
+  t.ok(await file.allocatedBytes() < before);
+  t.equal(await file.sizeBytes(), 8 * 1024 * 1024, 'punching keeps the size');
+  const into = Buffer.alloc(1024 * 1024, 1);
+  t.equal(await file.read(into, 0, into.length, 2 * 1024 * 1024), into.length);
+  t.ok(into.subarray(0, 512 * 1024).every((byte) => byte === 0));
+  t.ok(into.subarray(512 * 1024).every((byte) => byte === 7));
+  await file.close();
+});
+
+t.test('preallocation takes space and reads as zero; what was there stays', async (t) => {
+  const file = await nodeDisk.open(join(folder, 'preallocated'), 'create');
+  await file.write(Buffer.from('here'), 0);
+  await file.preallocate(4 * 1024 * 1024);
+  t.equal(await file.sizeBytes(), 4 * 1024 * 1024);
+  t.ok(await file.allocatedBytes() >= 4 * 1024 * 1024);
+  const into = Buffer.alloc(8);
+  await file.read(into, 0, 8, 0);
+  t.equal(into.toString('latin1'), 'here\0\0\0\0');
+  await file.sync();
+  await file.close();
+});
+
+t.test('many buffers land back to back, more than one writev takes', async (t) => {
+  const file = await nodeDisk.open(join(folder, 'many'), 'create');
+  const buffers = Array.from({ length: 2500 }, (_, i) => Buffer.alloc(1 + (i % 3), i % 251));
+  await file.writeMany(buffers, 5);
+  const whole = Buffer.concat(buffers);
+  const into = Buffer.alloc(whole.length + 10);
+  t.equal(await file.read(into, 0, into.length, 5), whole.length, 'a read ends at the end of the file');
+  t.ok(into.subarray(0, whole.length).equals(whole));
+  await file.close();
+});
+
+t.test('errors carry their code, also with many calls under way', async (t) => {
+  const file = await nodeDisk.open(join(folder, 'errors'), 'create');
+  await file.truncate(4096);
+  const outcomes = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
+    if (i % 2 === 0) return file.nextData(0);
+    return file.punch(-1, 4096).then(() => 'no error', (error: NodeJS.ErrnoException) => error.code);
+  }));
+  t.same(outcomes, Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? null : 'EINVAL')));
+  await file.close();
+  await t.rejects(nodeDisk.open(join(folder, 'errors'), 'create'), { code: 'EEXIST' });
+  await t.rejects(nodeDisk.open(join(folder, 'nothing'), 'readWrite'), { code: 'ENOENT' });
+  await t.rejects(nodeDisk.list(join(folder, 'nothing')), { code: 'ENOENT' });
+});
+
+t.test('a lock is held by one', async (t) => {
+  const path = join(folder, 'lock');
+  const lock = await nodeDisk.lock(path);
+  await t.rejects(nodeDisk.lock(path), { code: 'EWOULDBLOCK' });
+  await lock.release();
+  await (await nodeDisk.lock(path)).release();
+});
+
+t.test('folders come and go', async (t) => {
+  const path = join(folder, 'sub');
+  await nodeDisk.makeFolder(path);
+  await (await nodeDisk.open(join(path, 'a'), 'create')).close();
+  await nodeDisk.syncFolder(path);
+  await t.rejects(nodeDisk.remove(path), { code: 'ENOTEMPTY' });
+  await nodeDisk.rename(join(path, 'a'), join(path, 'b'));
+  t.same(await nodeDisk.list(path), ['b']);
+  await nodeDisk.remove(join(path, 'b'));
+  await nodeDisk.remove(path);
+  t.ok(await nodeDisk.freeBytes(folder) > 0);
+});

@@ -100,7 +100,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
 
 function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName: string): TargetConfig {
   const problems: ConfigProblem[] = [];
-  const overlayFolder = file.failover?.overlayFolder ?? join(file.data, 'failover');
+  const overlayFolder = file.failover?.overlayFolder ?? join(file.data, 'overlays');
   if (isWithin(file.data, overlayFolder)) problems.push(yaml.at(['failover', 'overlayFolder'], 'expected a folder of its own, found one that holds the data folder'));
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);

@@ -31,7 +31,7 @@ t.test('samples load', async (t) => {
     role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info',
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
-      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/failover' }, keepFreeBytes: 8 * GiB,
+      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays' }, keepFreeBytes: 8 * GiB,
     },
   });
 });

@@ -1,0 +1,104 @@
+/** Commands of a target: token, points, failover and its end, seed-from. */
+import { resolve } from 'node:path';
+import { Option, type Command } from 'commander';
+import { Fault } from '../../journal/fault.ts';
+import type { AccelChoice, NetworkChoice } from '../../replica-target/operations.ts';
+import type { GroupStoreReport } from '../../replica-target/store/store.ts';
+import { chooseTarget, type ConfigOption } from '../choose-config.ts';
+import { TargetClient } from '../control-client.ts';
+import { exitCodes, UsageError } from '../exit-code.ts';
+import { formatFailoverOutlook, formatFailoverResult, formatPoints } from '../render/points.ts';
+import { printable } from '../render/units.ts';
+import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
+import { readName } from './guests.ts';
+import { withConfig } from './with-config.ts';
+
+interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
+
+export function addTokenCommand(target: Command): void {
+  withConfig(target.command('token').description('make a token with which a source pairs with this target'))
+    .option('--json', 'token, address and fingerprint')
+    .action(async (option: ConfigOption & { readonly json?: true }) => {
+      const made = await (await client(option, 'target token')).token();
+      if (option.json === true) return printJson(made);
+      // The token alone on stdout, for scripts; what a person should know beside it.
+      printAside(`for ${printable(made.address)}, fingerprint ${made.fingerprint}. Whoever has it can send to this target. At the source: afterimage pair TOKEN\n`);
+      print(`${made.token}\n`);
+    });
+}
+
+export function addFailoverCommands(program: Command): void {
+  withConfig(program.command('points').description('the points of a guest (at the target)').argument('<guest>', 'its name', readName))
+    .option('--json', 'as JSON')
+    .action(async (name: string, option: ConfigOption & { readonly json?: true }) => {
+      const points = await (await client(option, 'points')).points(name);
+      if (option.json === true) printJson(points);
+      else print(formatPoints(lookOf(process.stdout), points, Date.now()));
+    });
+
+  withConfig(program.command('failover').description('boot a guest here, from its newest point (at the target)').argument('<guest>', 'its name', readName))
+    .option('--yes', 'do not ask')
+    .option('--json', 'the result as JSON')
+    .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
+    .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
+    .action(failover);
+
+  withConfig(program.command('failover-stop').description('end the guest that a failover started (at the target)').argument('<guest>', 'its name', readName))
+    .option('--roll-back', 'throw away what it wrote here, and take changes from the source again')
+    .option('--yes', 'do not ask')
+    .action(failoverStop);
+
+  withConfig(program.command('seed-from').description('put an image that is here under a disk, to be compared by hash (at the target)')
+    .argument('<guest>', 'its name', readName).argument('<disk>', 'number or name of the disk').argument('<image>', 'a raw image; it is not changed', (path) => resolve(path)))
+    .action(seedFrom);
+}
+
+async function failover(name: string, option: FailoverOptions): Promise<void> {
+  const target = await client(option, 'failover');
+  if (option.yes !== true) {
+    const report = await target.report();
+    printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs)}\n`);
+    if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
+  }
+  const result = await target.failover({ group: name, accel: option.accel, network: option.network });
+  if (option.json === true) printJson(result);
+  else print(formatFailoverResult(lookOf(process.stdout), result));
+}
+
+async function failoverStop(name: string, option: ConfigOption & { readonly rollBack?: true; readonly yes?: true }): Promise<void> {
+  const target = await client(option, 'failover-stop');
+  const isRolledBack = option.rollBack === true;
+  if (option.yes !== true) {
+    printAside(`The guest ${name} that runs here is ended${isRolledBack ? ', and everything that it wrote here is thrown away' : '; what it wrote stays in its overlay'}.\n`);
+    if (!await isAgreed(`End ${name}? Type yes: `)) return;
+  }
+  await target.stopFailover(name, isRolledBack);
+  print(`${name} no longer runs here${isRolledBack ? ', and takes changes from its source again' : ''}\n`);
+}
+
+async function seedFrom(name: string, diskText: string, imagePath: string, option: ConfigOption): Promise<void> {
+  const target = await client(option, 'seed-from');
+  const { disks } = find((await target.report()).groups, name);
+  const found = disks.find((disk) => disk.name === diskText) ?? disks.find(({ disk }) => String(disk) === diskText);
+  if (found === undefined) throw new UsageError(`expected a disk of ${name}: ${disks.map(({ disk, name: known }) => `${disk} (${printable(known)})`).join(', ')}.`);
+  await target.seedFrom(name, found.disk, imagePath);
+  print(`${name}: disk ${found.disk} (${printable(found.name)}) will be compared with ${printable(imagePath)}, and only the difference sent\n`);
+}
+
+async function isAgreed(question: string): Promise<boolean> {
+  if (!isInteractive()) throw new UsageError('this asks a person, and there is no terminal: give --yes');
+  if (await confirm(question)) return true;
+  printAside('Nothing was done.\n');
+  process.exitCode = exitCodes.failed;
+  return false;
+}
+
+function find(groups: readonly GroupStoreReport[], name: string): GroupStoreReport {
+  const found = groups.find((group) => group.name === name || group.groupId === name);
+  if (found === undefined) throw new Fault('GROUP_UNKNOWN', `no group named ${name} is here${groups.length === 0 ? '' : `; there are ${groups.map((group) => printable(group.name)).join(', ')}`}`, { group: name });
+  return found;
+}
+
+async function client(option: ConfigOption, what: string): Promise<TargetClient> {
+  return new TargetClient((await chooseTarget(option, what)).controlPath);
+}

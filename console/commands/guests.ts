@@ -1,0 +1,117 @@
+/** Commands of a source: pair, protect, unprotect, pause, resume, rate. */
+import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { InvalidArgumentError, type Command } from 'commander';
+import type { GuestReport } from '../../daemon/report.ts';
+import { safeName } from '../../journal/wire.ts';
+import { chooseSource, type ConfigOption } from '../choose-config.ts';
+import { readDurationMs, readRate } from '../config/quantity.ts';
+import { rpoMsMax, rpoMsMin } from '../control-api.ts';
+import { SourceClient } from '../control-client.ts';
+import { formatBytes, formatRate, printable } from '../render/units.ts';
+import { print } from '../terminal.ts';
+import { withConfig } from './with-config.ts';
+
+/** How long the first report of a guest's disks is waited for, ms. */
+const disksMsMax = 10_000;
+
+interface ProtectOptions extends ConfigOption {
+  readonly qmp: string;
+  readonly rpo: number;
+  readonly rate?: number;
+  readonly target?: string;
+  readonly seedHint?: true;
+  readonly storageDaemonDisk?: readonly string[];
+}
+
+export function addGuestCommands(program: Command): void {
+  withConfig(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target token` printed'))
+    .action(async (token: string, option: ConfigOption) => {
+      const target = await (await client(option, 'pair')).pair(token.trim());
+      print(`paired with ${target.name} at ${printable(target.address)}, fingerprint ${target.fingerprint}\n`);
+    });
+
+  withConfig(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
+    .requiredOption('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
+    .option('--rpo <duration>', 'how much may be lost, 1s to 1h', readRpo, 5000)
+    .option('--rate <size>', 'limit of the first sync and of resyncs, such as 100MiB a second', readRateOption)
+    .option('--target <name>', 'when several targets are paired', readName)
+    .option('--seed-hint', 'begin no first sync yet: say how to put images that the target has under it')
+    .option('--storage-daemon-disk <node...>', 'node names of the disks, when the socket is a qemu-storage-daemon’s')
+    .action(protect);
+
+  withConfig(program.command('unprotect').description('end protection and take everything of ours out of the guest').argument('<guest>', 'its name', readName))
+    .option('--forget', 'the target removes its replica and points as well')
+    .action(async (name: string, option: ConfigOption & { readonly forget?: true }) => {
+      await (await client(option, 'unprotect')).unprotect(name, option.forget === true);
+      print(`${name} is no longer protected${option.forget === true ? ', and the target has forgotten it' : '; the target keeps its replica and points'}\n`);
+    });
+
+  withConfig(program.command('pause').description('hold a first sync or resync; protected guests go on').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: ConfigOption) => {
+      await (await client(option, 'pause')).pause(name);
+      print(`${name} is paused: afterimage resume ${name}\n`);
+    });
+
+  withConfig(program.command('resume').description('let a first sync or resync go on').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: ConfigOption) => {
+      await (await client(option, 'resume')).resume(name);
+      print(`${name} goes on\n`);
+    });
+
+  withConfig(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))
+    .action(async (name: string, rateBytesPerSecond: number, option: ConfigOption) => {
+      await (await client(option, 'rate')).setRate(name, rateBytesPerSecond);
+      print(`${name}: ${rateBytesPerSecond === 0 ? 'no limit' : formatRate(rateBytesPerSecond)}\n`);
+    });
+}
+
+async function protect(name: string, option: ProtectOptions): Promise<void> {
+  const source = await client(option, 'protect');
+  const done = await source.protect({
+    name, qmpPath: option.qmp, rpoMs: option.rpo, target: option.target, rateBytesPerSecond: option.rate,
+    isPaused: option.seedHint, storageDaemonDisks: option.storageDaemonDisk,
+  });
+  if (option.seedHint !== true) {
+    print(`${name} is being protected to ${done.target}. The first sync goes on by itself: afterimage status --watch ${name}\n`);
+    return;
+  }
+  print([
+    `${name} is known to ${done.target}; its first sync waits.`,
+    `On ${done.target}, for each disk of which there is a raw image (however old), which is then compared instead of sent whole:`,
+    ...(await disksOf(source, name)).map(({ disk, name: diskName, sizeBytes }) => `  afterimage seed-from ${name} ${disk} IMAGE    # ${printable(diskName)}, ${formatBytes(sizeBytes)}`),
+    'Then here:',
+    `  afterimage resume ${name}`,
+  ].join('\n') + '\n');
+}
+
+/** The source lists the disks when it has connected to the guest, which may be a moment later. */
+async function disksOf(source: SourceClient, name: string): Promise<GuestReport['disks']> {
+  for (const endMs = Date.now() + disksMsMax; ;) {
+    const guest = (await source.report()).guests.find((candidate) => candidate.name === name);
+    if (guest !== undefined && guest.disks.length > 0) return guest.disks;
+    if (Date.now() >= endMs) return [];
+    await delay(200);
+  }
+}
+
+async function client(option: ConfigOption, what: string): Promise<SourceClient> {
+  return new SourceClient((await chooseSource(option, what)).controlPath);
+}
+
+export function readName(text: string): string {
+  if (!safeName.safeParse(text).success) throw new InvalidArgumentError('Expected letters, digits, dots, dashes and underscores, at most 63.');
+  return text;
+}
+
+function readRpo(text: string): number {
+  const rpoMs = readDurationMs(text);
+  if (rpoMs === undefined || rpoMs < rpoMsMin || rpoMs > rpoMsMax) throw new InvalidArgumentError('Expected a duration from 1s to 1h.');
+  return rpoMs;
+}
+
+function readRateOption(text: string): number {
+  const rate = readRate(text);
+  if (rate === undefined) throw new InvalidArgumentError('Expected a size such as 100MiB, or 0 for no limit.');
+  return rate;
+}

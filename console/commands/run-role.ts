@@ -1,0 +1,96 @@
+/**
+ * `source run` and `target run`: a role as a process. Starts the role, then its control socket, says that it is ready, waits
+ * for SIGTERM or SIGINT, closes in the reverse order. It knows nothing of what a role does. A bug anywhere ends the process
+ * with exit code 70, and the service manager starts it anew: state that was taken for impossible is not worked on with.
+ */
+import type { Logger } from 'pino';
+import type { StartSource } from '../../daemon/operations.ts';
+import type { StartTarget } from '../../replica-target/operations.ts';
+import type { Config } from '../config/config.ts';
+import { openSourceControl, openTargetControl, type Control } from '../control.ts';
+import { exitCodes } from '../exit-code.ts';
+import { openLog } from '../log.ts';
+import { openServiceNotifier } from '../service-notify.ts';
+import { readVersion } from '../version.ts';
+
+/** What closing may take before the process ends regardless, below the 90 s after which systemd kills, ms. */
+const closeMsMax = 30_000;
+
+interface RunningRole { readonly control: Control; close(): Promise<void> }
+
+/** Resolves when the role has been asked to end and has ended. Faults of starting are thrown. */
+export async function runRole(config: Config): Promise<void> {
+  const log = openLog(config.logLevel, config.role);
+  const version = readVersion();
+  endOnBugs(log);
+  const stopped = awaitStopSignal();
+  const notifier = await openServiceNotifier(log);
+  log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
+  const running = await startRole(config, log, version);
+  log.info({ control: config.controlPath }, 'ready');
+  notifier.ready();
+  log.info({ signal: await stopped }, 'stopping');
+  notifier.stopping();
+  await closeInTime(running, log);
+  log.info('stopped');
+}
+
+async function startRole(config: Config, log: Logger, version: string): Promise<RunningRole> {
+  switch (config.role) {
+    case 'source': {
+      // The other role's code is never loaded: its native parts may be missing on this host.
+      const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
+      const role = await startSource(config.options, { log, version });
+      return { control: await orClose(role, openSourceControl(config.controlPath, role.operations, log)), close: () => role.close() };
+    }
+    case 'target': {
+      const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
+      const role = await startTarget(config.options, { log, version });
+      return { control: await orClose(role, openTargetControl(config.controlPath, role.operations, log)), close: () => role.close() };
+    }
+    default: return config satisfies never;
+  }
+}
+
+async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {
+  try {
+    return await opening;
+  } catch (error) {
+    await role.close();
+    throw error;
+  }
+}
+
+function awaitStopSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const stop = (signal: NodeJS.Signals): void => {
+      resolve(signal);
+      // A second one does not wait for anything.
+      for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => process.exit(exitCodes.failed));
+    };
+    const once = (signal: NodeJS.Signals): void => {
+      process.off('SIGTERM', once).off('SIGINT', once);
+      stop(signal);
+    };
+    process.on('SIGTERM', once).on('SIGINT', once);
+  });
+}
+
+async function closeInTime(running: RunningRole, log: Logger): Promise<void> {
+  const timer = setTimeout(() => {
+    log.error({ limitMs: closeMsMax }, 'closing takes too long: ended in the middle of it, which the next start repairs');
+    process.exit(exitCodes.failed);
+  }, closeMsMax);
+  await running.control.close();
+  await running.close();
+  clearTimeout(timer);
+}
+
+function endOnBugs(log: Logger): void {
+  const end = (error: unknown): void => {
+    log.fatal({ err: error }, 'a bug: ended, to be started anew');
+    process.exit(exitCodes.bug);
+  };
+  process.on('uncaughtException', end);
+  process.on('unhandledRejection', end);
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env node
+/**
+ * The one command, for both roles and for the operator. It reads the command line, hands over to console/commands/, and turns
+ * whatever they throw into a message for a person (or JSON, where JSON was asked for) and an exit code (exit-code.ts).
+ */
+import { Command, CommanderError } from 'commander';
+import { isFault } from '../journal/fault.ts';
+import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addDoctorCommand } from './commands/doctor.ts';
+import { addExplainCommand } from './commands/explain.ts';
+import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
+import { addGuestCommands } from './commands/guests.ts';
+import { addStatusCommand } from './commands/status.ts';
+import { withConfig } from './commands/with-config.ts';
+import { exitCodeOf, exitCodes, UsageError } from './exit-code.ts';
+import { formatFault } from './render/fault.ts';
+import { endQuietlyOnBrokenPipe, lookOf, printAside, printJson } from './terminal.ts';
+import { readVersion } from './version.ts';
+
+function commandLine(): Command {
+  const program = new Command('afterimage')
+    .description('Continuous protection for QEMU/KVM guests')
+    .version(readVersion())
+    .exitOverride()
+    .showSuggestionAfterError()
+    .addHelpText('after', `
+Exit codes: ${exitCodes.ok} ok, ${exitCodes.failed} failed, ${exitCodes.usage} usage, ${exitCodes.unreachable} daemon unreachable, ${exitCodes.bug} bug, ${exitCodes.config} configuration refused.`);
+
+  const source = program.command('source').description('the role that protects the guests of this host');
+  withConfig(source.command('run').description('run the source daemon in the foreground'))
+    .action(async (option: ConfigOption) => run(await chooseSource(option, 'source run')));
+  const target = program.command('target').description('the role that keeps replicas and boots them');
+  withConfig(target.command('run').description('run the target daemon in the foreground'))
+    .action(async (option: ConfigOption) => run(await chooseTarget(option, 'target run')));
+  addTokenCommand(target);
+
+  addGuestCommands(program);
+  addStatusCommand(program);
+  addFailoverCommands(program);
+  addDoctorCommand(program);
+  addExplainCommand(program);
+  return program;
+}
+
+async function run(config: Parameters<typeof import('./commands/run-role.ts').runRole>[0]): Promise<void> {
+  // Daemons alone need the web server and the logger: the other commands start without them.
+  const { runRole } = await import('./commands/run-role.ts');
+  await runRole(config);
+  // Whatever is left open (sockets of peers, timers) has no say any more.
+  process.exit(exitCodes.ok);
+}
+
+/** The exit code of what was thrown; the message has been printed. */
+function tell(error: unknown, isJson: boolean): number {
+  if (error instanceof CommanderError) {
+    // Commander has printed it. Help and version come as errors with code 0.
+    return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  }
+  if (error instanceof UsageError) printAside(`error: ${error.message}\n`);
+  else if (isFault(error)) {
+    if (isJson) printJson({ error: { code: error.code, message: error.message, facts: error.facts } });
+    printAside(formatFault(lookOf(process.stderr), error));
+  } else printAside(`a bug in the command line: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n`);
+  return exitCodeOf(error);
+}
+
+endQuietlyOnBrokenPipe();
+try {
+  await commandLine().parseAsync(process.argv);
+} catch (error) {
+  process.exitCode = tell(error, process.argv.includes('--json'));
+}

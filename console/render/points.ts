@@ -1,0 +1,38 @@
+/** The points of a group, and what a failover would lose or has done, as text. Pure. */
+import { formatPoint } from '../../journal/point.ts';
+import type { FailoverResult } from '../../replica-target/operations.ts';
+import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
+import { formatTable, tint, type Look } from './look.ts';
+import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+
+/** Newest last, as the daemon gives them. */
+export function formatPoints(look: Look, points: readonly StoredPoint[], atMs: number): string {
+  if (points.length === 0) return 'no point yet: the first one comes with the end of the first sync\n';
+  return `${formatTable(look, [
+    { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
+    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED' }, { head: 'LABEL', isExtra: true },
+  ], points.map((point) => [
+    formatPoint(point), point.kind, formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', printable(point.label ?? ''),
+  ]))}\n`;
+}
+
+/** What a person is shown before they say yes. */
+export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number): string {
+  const { newest } = group;
+  if (newest === null) return `${printable(group.name)} has no point yet: there is nothing to boot`;
+  return [
+    `${tint(look, 'strong', printable(group.name))} would boot here from point ${formatPoint(newest)} (${newest.kind}), cut ${formatInstant(newest.cutAtMs)}.`,
+    `What the guest wrote in the last ${tint(look, 'bad', formatSpan(atMs - newest.cutAtMs))} (since that point) would be lost.`,
+    'The old source is fenced out by a new term. Make sure that the old guest no longer runs.',
+  ].join('\n');
+}
+
+export function formatFailoverResult(look: Look, result: FailoverResult): string {
+  return [
+    `${tint(look, 'good', `${printable(result.group)} runs here`)} from point ${formatPoint(result.point)}, in term ${result.term}, ${formatSpan(result.rtoMs)} after it was asked for.`,
+    `Lost at most: the ${formatSpan(result.lostMs)} after that point.`,
+    `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
+    ...result.overlayPaths.map((path) => `overlay ${printable(path)}`),
+  ].join('\n') + '\n';
+}

@@ -1,0 +1,84 @@
+/** The source's report as a page of text. Pure: everything in it comes from the report. */
+import type { GuestPhase, GuestReport, SourceReport } from '../../daemon/report.ts';
+import { formatPoint } from '../../journal/point.ts';
+import { formatTable, tint, type Look, type Tone } from './look.ts';
+import { formatPass, type PassSample } from './pass-line.ts';
+import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+
+/** Earlier progress of each guest's pass, by guest name (a watch has it). */
+export type PassHistory = ReadonlyMap<string, PassSample>;
+
+const phases = {
+  connecting: { text: 'connecting', tone: 'working' },
+  'first-sync': { text: 'first sync', tone: 'working' },
+  resync: { text: 'resync', tone: 'working' },
+  protected: { text: 'protected', tone: 'good' },
+  behind: { text: 'behind', tone: 'bad' },
+  held: { text: 'held', tone: 'bad' },
+  superseded: { text: 'superseded', tone: 'bad' },
+  refused: { text: 'refused', tone: 'bad' },
+} as const satisfies Record<GuestPhase, { text: string; tone: Tone }>;
+
+export function formatSourceStatus(look: Look, report: SourceReport, history: PassHistory = new Map()): string {
+  const blocks = [`${tint(look, 'strong', 'source')} ${report.version}, ${formatInstant(report.atMs)}`];
+  blocks.push(report.targets.length === 0
+    ? 'no target is paired: run `afterimage target token` there, then `afterimage pair TOKEN` here'
+    : report.targets.map((target) => formatTarget(look, report, target)).join('\n'));
+  blocks.push(report.guests.length === 0 ? 'no guest is protected: `afterimage protect GUEST --qmp PATH`' : formatGuests(look, report.guests));
+  const notes = report.guests.flatMap((guest) => formatNotes(look, report, guest, history.get(guest.name) ?? null));
+  if (notes.length > 0) blocks.push(notes.join('\n'));
+  return `${blocks.join('\n\n')}\n`;
+}
+
+function formatTarget(look: Look, report: SourceReport, target: SourceReport['targets'][number]): string {
+  const head = `target ${target.name} (${printable(target.address)})`;
+  const sinceMs = report.atMs - target.sinceMs;
+  switch (target.state) {
+    case 'up': {
+      const { isOn, ratio, why } = target.compression;
+      const compression = isOn ? `compressed to ${Math.round(ratio * 100)} %` : 'not compressed';
+      return `${head} ${tint(look, 'good', 'up')} for ${formatSpan(sinceMs)}, ${formatBytes(target.sentBytes)} sent, ${compression} (${printable(why)})`;
+    }
+    case 'connecting': case 'down': {
+      const behind = report.guests.filter((guest) => guest.target === target.name);
+      const bytes = behind.reduce((sum, guest) => sum + guest.behindBytes, 0);
+      const ages = behind.map((guest) => guest.clocks.newestPointMs).filter((age) => age !== null);
+      const how = behind.length === 0 ? 'nothing to send' : `${formatBytes(bytes)} and ${ages.length === 0 ? 'all of it' : formatSpan(Math.max(...ages))} behind`;
+      const why = target.lastFault === null ? '' : ` (${target.lastFault.code}: ${printable(target.lastFault.message)})`;
+      return `${head} ${tint(look, 'bad', target.state === 'down' ? 'down' : 'down, connecting')} since ${formatInstant(target.sinceMs)} (${formatSpan(sinceMs)}), ${how}${why}`;
+    }
+    default: return target.state satisfies never;
+  }
+}
+
+function formatGuests(look: Look, guests: readonly GuestReport[]): string {
+  return formatTable(look, [
+    { head: 'GUEST' }, { head: 'PHASE' }, { head: 'TARGET', isExtra: true }, { head: 'POINT', align: 'right' }, { head: 'RPO', align: 'right' },
+    { head: 'CAPTURED', align: 'right' }, { head: 'RECEIVED', align: 'right' }, { head: 'APPLIED', align: 'right' }, { head: 'NEWEST POINT', align: 'right' },
+    { head: 'BEHIND', align: 'right' }, { head: 'RPO P50', align: 'right', isExtra: true }, { head: 'P99', align: 'right', isExtra: true }, { head: 'SPOOL', align: 'right', isExtra: true }, { head: 'IN PATH', align: 'right', isExtra: true },
+  ], guests.map((guest) => [
+    guest.name,
+    tint(look, phases[guest.phase].tone, phases[guest.phase].text),
+    guest.target,
+    guest.newestPoint === null ? absent : formatPoint(guest.newestPoint),
+    formatSpan(guest.rpoMs),
+    formatSpan(guest.clocks.capturedMs),
+    formatSpan(guest.clocks.receivedMs),
+    formatSpan(guest.clocks.appliedMs),
+    formatSpan(guest.clocks.newestPointMs),
+    formatBytes(guest.behindBytes),
+    formatSpan(guest.rpo.p50Ms),
+    formatSpan(guest.rpo.p99Ms),
+    guest.capture === null ? absent : formatBytes(guest.capture.spoolBytes),
+    guest.capture === null ? absent : formatSpan(guest.capture.inPathMs),
+  ]));
+}
+
+/** What the table has no room for: progress, why a guest is not protected, the last failure. */
+function formatNotes(look: Look, report: SourceReport, guest: GuestReport, earlier: PassSample | null): string[] {
+  const notes: string[] = [];
+  if (guest.pass !== null) notes.push(`${guest.name}: ${phases[guest.phase].text} ${formatPass(look, guest.pass, report.atMs, earlier)}`);
+  else if (guest.phase !== 'protected') notes.push(`${guest.name}: ${phases[guest.phase].text} for ${formatSpan(report.atMs - guest.phaseSinceMs)}: ${printable(guest.detail)}`);
+  if (guest.lastFault !== null) notes.push(tint(look, 'quiet', `${guest.name}: ${formatSpan(report.atMs - guest.lastFault.atMs)} ago ${guest.lastFault.code}: ${printable(guest.lastFault.message)}`));
+  return notes;
+}

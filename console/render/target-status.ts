@@ -1,0 +1,54 @@
+/** The target's report as a page of text. Pure: everything in it comes from the report. */
+import { formatPoint } from '../../journal/point.ts';
+import type { FailedOverGuest, TargetReport } from '../../replica-target/report.ts';
+import type { GroupStoreReport } from '../../replica-target/store/store.ts';
+import { formatTable, tint, type Look } from './look.ts';
+import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+
+export function formatTargetStatus(look: Look, report: TargetReport): string {
+  const blocks = [`${tint(look, 'strong', 'target')} ${report.version}, ${formatInstant(report.atMs)}, ${printable(report.address)}, fingerprint ${report.fingerprint}`];
+  blocks.push(report.sources.length === 0 ? 'no source is connected' : report.sources.map((source) =>
+    `source ${printable(source.name)} (${printable(source.address)}) ${tint(look, 'good', 'connected')} for ${formatSpan(report.atMs - source.sinceMs)}, ${formatBytes(source.receivedBytes)} received`).join('\n'));
+  blocks.push(report.groups.length === 0 ? 'no group is here yet' : formatGroups(look, report));
+  const notes = [
+    ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
+    ...report.failovers.map((guest) => formatFailover(look, report, guest)),
+  ];
+  const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
+  if (refusals.length > 0) notes.push(tint(look, 'quiet', `refused since start: ${refusals.map(([code, count]) => `${printable(code)} ${count}×`).join(', ')}`));
+  if (notes.length > 0) blocks.push(notes.join('\n'));
+  return `${blocks.join('\n\n')}\n`;
+}
+
+function formatGroups(look: Look, report: TargetReport): string {
+  return formatTable(look, [
+    { head: 'GROUP' }, { head: 'STATE' }, { head: 'DISKS', align: 'right', isExtra: true }, { head: 'SIZE', align: 'right', isExtra: true }, { head: 'POINTS', align: 'right' },
+    { head: 'NEWEST', align: 'right' }, { head: 'AGE', align: 'right' }, { head: 'RPO', align: 'right' }, { head: 'APPLIED', align: 'right' },
+    { head: 'REPLICA', align: 'right', isExtra: true }, { head: 'JOURNAL', align: 'right', isExtra: true }, { head: 'HISTORY', align: 'right', isExtra: true },
+  ], report.groups.map((group) => [
+    printable(group.name),
+    formatState(look, group),
+    String(group.disks.length),
+    formatBytes(group.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0)),
+    String(group.pointCount),
+    group.newest === null ? absent : formatPoint(group.newest),
+    group.newest === null ? absent : formatSpan(report.atMs - group.newest.cutAtMs),
+    formatSpan(group.rpoMs),
+    group.applied === null ? absent : formatPoint(group.applied),
+    formatBytes(group.replicaBytes),
+    formatBytes(group.journalBytes),
+    formatBytes(group.historyBytes),
+  ]));
+}
+
+function formatState(look: Look, group: GroupStoreReport): string {
+  if (group.state === 'failed-over') return tint(look, 'bad', 'failed over');
+  if (group.held !== null) return tint(look, 'bad', 'held');
+  if (group.newest === null) return tint(look, 'working', group.seed === 'done' ? 'awaits first point' : 'first sync');
+  return tint(look, 'good', 'protected');
+}
+
+function formatFailover(look: Look, report: TargetReport, guest: FailedOverGuest): string {
+  const state = guest.isRunning ? tint(look, 'good', 'runs here') : tint(look, 'bad', 'does not run');
+  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})`;
+}

@@ -2,7 +2,7 @@
  * The look of all that the command line prints: tables without frames (they are read by eyes and by `grep` alike), and a few
  * colours that are only there on a terminal. Pure: whether there is a terminal is told by the caller.
  */
-import { stripVTControlCharacters, styleText } from 'node:util';
+import { inspect, stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
 
 export interface Look {
@@ -19,8 +19,9 @@ export type Tone = 'good' | 'working' | 'bad' | 'quiet' | 'strong';
 const colours = { good: 'green', working: 'yellow', bad: 'red', quiet: 'dim', strong: 'bold' } as const satisfies Record<Tone, string>;
 
 export function tint(look: Look, tone: Tone, text: string): string {
-  // Whether to colour is the caller's decision; `styleText` itself does not look at the stream in the Node that we run on.
-  return look.isColour ? styleText(colours[tone], text) : text;
+  // `styleText` would look at stdout for itself; whether to colour is the caller's decision.
+  const [on, off] = inspect.colors[colours[tone]]!;
+  return look.isColour ? `\u001b[${on}m${text}\u001b[${off}m` : text;
 }
 
 export interface Column {

@@ -1,0 +1,79 @@
+/**
+ * The demo's command: reads its options, plays the story once, and makes sure that whatever happens (an error, Ctrl-C, a
+ * closed terminal) nothing is left running and nothing is left on the disk. Exit status 1 when the guest did not come back
+ * as promised.
+ */
+import { Command } from 'commander';
+
+import { readDurationMs } from '../../console/config/quantity.ts';
+import { printJson } from '../../console/terminal.ts';
+import { brokenPromises } from './figures.ts';
+import { openScreen } from './screen.ts';
+import { openStage } from './stage.ts';
+import { play } from './story.ts';
+
+interface Options {
+  readonly json?: true;
+  readonly rpo: string;
+  readonly watch: string;
+  readonly churn: string;
+}
+
+const { json, rpo, watch, churn } = new Command('demo')
+  .description('A real guest is protected, its host is lost, and it runs again from its replica')
+  .option('--json', 'end with one JSON object of what was measured; the story goes to stderr')
+  .option('--rpo <duration>', 'how much may be lost', '1s')
+  .option('--watch <duration>', 'how long the guest is watched before its host is lost', '25s')
+  .option('--churn <KiB/s>', 'what the guest writes beside its counter', '1024')
+  .parse()
+  .opts<Options>();
+
+const rpoMs = readDurationMs(rpo);
+const watchMs = readDurationMs(watch);
+if (rpoMs === undefined || watchMs === undefined || !/^\d+$/.test(churn)) {
+  process.stderr.write('demo: durations look like 1s or 500ms, churn like 1024\n');
+  process.exit(64);
+}
+
+const screen = openScreen(json === true ? process.stderr : process.stdout);
+const stage = await openStage();
+const interrupted = new Promise<never>((_, reject) => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => reject(new Interruption(signal)));
+});
+// A signal that comes when nobody waits any more must not end the clean-up.
+interrupted.catch(() => undefined);
+
+class Interruption extends Error {
+  readonly signal: string;
+
+  constructor(signal: string) {
+    super(`interrupted by ${signal}`);
+    this.signal = signal;
+  }
+}
+
+let failure: unknown;
+try {
+  const figures = await Promise.race([play(stage, screen, { rpoMs, watchMs, churnKib: Number(churn) }), interrupted]);
+  await stage.clear();
+  const broken = brokenPromises(figures, rpoMs);
+  for (const promise of broken) screen.bad(promise);
+  if (json === true) printJson(figures, false);
+  process.exitCode = broken.length === 0 ? 0 : 1;
+} catch (error) {
+  failure = error;
+}
+
+if (failure !== undefined) {
+  screen.end();
+  if (failure instanceof Interruption) {
+    process.stderr.write(`demo: ${failure.message}; cleaning up\n`);
+  } else {
+    process.stderr.write(`demo: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}\n`);
+    for (const line of await stage.lastWords()) process.stderr.write(`  ${line}\n`);
+  }
+  await stage.clear();
+  process.exitCode = failure instanceof Interruption ? 130 : 1;
+}
+// The story may still wait for something that will not come now.
+process.exit();

@@ -1,0 +1,173 @@
+/**
+ * What the demo runs on: a temporary folder, the two daemons as processes of their own, the operator's command, the guests.
+ *
+ * Invariant: `clear` ends every process that was started here, by its pid, and removes the folder, at whatever moment it is
+ * called and however often. Should the demo itself be killed, the kernel ends its children.
+ */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+import { SourceClient, TargetClient } from '../../console/control-client.ts';
+import { isFault } from '../../journal/fault.ts';
+import { projectRoot, startLabGuest, type LabGuest, type LabGuestOptions } from '../lab/lab-guest.ts';
+
+const run = promisify(execFile);
+const program = join(projectRoot(), 'dist', 'console', 'main.js');
+
+export type Role = 'source' | 'target';
+
+export interface Stage {
+  readonly folder: string;
+  readonly source: SourceClient;
+  readonly target: TargetClient;
+  configPath(role: Role): string;
+  /** Starts a daemon and waits until it answers its operator. Returns its pid. */
+  startDaemon(role: Role): Promise<number>;
+  /** SIGKILL, as when its host loses power. */
+  killDaemon(role: Role): Promise<void>;
+  /** Runs `afterimage` with these words; resolves to what it printed. */
+  afterimage(words: readonly string[]): Promise<string>;
+  startGuest(options: LabGuestOptions): Promise<LabGuest>;
+  /** The end of what the daemons logged, for when something went wrong. */
+  lastWords(): Promise<string[]>;
+  clear(): Promise<void>;
+}
+
+export async function openStage(): Promise<Stage> {
+  // Short, for the sockets in it: the path of a unix socket has at most 107 bytes.
+  const folder = await mkdtemp(join(tmpdir(), 'af-demo-'));
+  const configPath = (role: Role): string => join(folder, `${role}.yaml`);
+  const logPath = (role: Role): string => join(folder, `${role}.log`);
+  const source = new SourceClient(join(folder, 'source.sock'));
+  const target = new TargetClient(join(folder, 'target.sock'));
+  const daemons = new Map<Role, ChildProcess>();
+  const guests: LabGuest[] = [];
+  let isCleared = false;
+
+  await writeFile(configPath('source'), `role: source
+name: alpha
+data: ${join(folder, 'source')}
+spool: { folder: ${join(folder, 'spool')}, budget: 1GiB, keepFree: 64MiB }
+control: ${source.path}
+`);
+  await writeFile(configPath('target'), `role: target
+name: bravo
+listen: { host: 127.0.0.1, port: 0 }
+advertise: 127.0.0.1:0
+data: ${join(folder, 'target')}
+keepFree: 64MiB
+control: ${target.path}
+failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, overlayFolder: ${join(folder, 'overlays')} }
+`);
+
+  const end = async (child: ChildProcess | undefined): Promise<void> => {
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  };
+
+  return {
+    folder,
+    source,
+    target,
+    configPath,
+    async startDaemon(role) {
+      const log = await open(logPath(role), 'a');
+      // In a session of its own: Ctrl-C is for the demo, which then ends the daemons in its own order.
+      const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, program, role, 'run', '--config', configPath(role)], {
+        stdio: ['ignore', log.fd, log.fd],
+        detached: true,
+      });
+      await log.close();
+      daemons.set(role, child);
+      if (isCleared) await end(child);
+      const client = role === 'source' ? source : target;
+      const until = performance.now() + 30_000;
+      while (!(await answers(client))) {
+        if (child.exitCode !== null) throw new Error(`the ${role} ended with status ${child.exitCode}`);
+        if (performance.now() > until) throw new Error(`the ${role} does not answer`);
+        await delay(50);
+      }
+      if (child.pid === undefined) throw new Error(`the ${role} has no pid`);
+      return child.pid;
+    },
+    killDaemon: (role) => end(daemons.get(role)),
+    async afterimage(words) {
+      const { stdout } = await run(process.execPath, [program, ...words], { maxBuffer: 1 << 24 });
+      return stdout;
+    },
+    async startGuest(options) {
+      const guest = await startLabGuest(options);
+      guests.push(guest);
+      if (isCleared) await guest.kill();
+      return guest;
+    },
+    async lastWords() {
+      const logs = await Promise.all((['source', 'target'] as const).map(async (role) => [role, await readText(logPath(role))] as const));
+      return [
+        ...logs.flatMap(([role, text]) => text.trim().split('\n').slice(-15).map((line) => `${role}: ${line}`)),
+        ...guests.flatMap(({ qemuLog, serial }) => [...qemuLog.slice(-5), ...serial.slice(-5)].map(({ text }) => `guest: ${text}`)),
+      ];
+    },
+    async clear() {
+      isCleared = true;
+      await Promise.all(guests.map((guest) => guest.kill()));
+      await end(daemons.get('source'));
+      // The target alone knows the guest that a failover started, also of one that was interrupted.
+      if (daemons.has('target')) {
+        for (const { pid, isRunning } of await failovers(target)) if (isRunning && pid !== null) await endForeign(pid);
+      }
+      await end(daemons.get('target'));
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+async function answers(client: SourceClient | TargetClient): Promise<boolean> {
+  try {
+    await client.report();
+    return true;
+  } catch (error) {
+    if (isFault(error) && error.code === 'DAEMON_UNREACHABLE') return false;
+    throw error;
+  }
+}
+
+async function failovers(target: TargetClient): Promise<readonly { readonly pid: number | null; readonly isRunning: boolean }[]> {
+  try {
+    return (await target.report()).failovers;
+  } catch (error) {
+    if (isFault(error)) return [];
+    throw error;
+  }
+}
+
+/** Ends a process that is not our child, and waits until it is gone: it holds files in the folder that is removed next. */
+async function endForeign(pid: number): Promise<void> {
+  const isThere = (signal: 0 | 'SIGKILL'): boolean => {
+    try {
+      return process.kill(pid, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+      throw error;
+    }
+  };
+  if (!isThere('SIGKILL')) return;
+  const until = performance.now() + 10_000;
+  while (isThere(0) && performance.now() < until) await delay(20);
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * The NBD server, for the peers on this host: QEMU's mirror job writes a first sync into it, and what can read serves points. It
+ * listens, counts, and shares one budget of bytes among its connections; what a connection says and hears is nbd-session.ts.
+ * Invariants: memory is bounded by the budget and by a fixed amount for each of a bounded number of connections, whatever the
+ * clients do; no client's fault reaches another one; every request is answered, or its connection closed, within a limit.
+ */
+import { chmod, lstat, unlink } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { recordHeaderBytes, runBytesMax } from '../journal/limits.ts';
+import { Fault } from '../journal/fault.ts';
+import { NbdBudget } from './nbd-budget.ts';
+import { NbdBufferPool } from './nbd-buffer-pool.ts';
+import type { NbdListenOptions, NbdServer } from './nbd-handler.ts';
+import { nbdPayloadBytesDefault } from './nbd-protocol.ts';
+import { NbdSession } from './nbd-session.ts';
+
+/** QEMU's mirror has up to 16 MiB under way for each disk. */
+const inFlightBytesMaxDefault = 64 * 1024 * 1024;
+/** Well below the minutes after which a guest's own disk driver gives up, well above a slow fsync. */
+const stallLimitMsDefault = 20_000;
+const handshakeLimitMsDefault = 10_000;
+const connectionsMaxDefault = 64;
+
+/** Rejects with the system's error when the path cannot be listened on. */
+export async function listenNbd(options: NbdListenOptions): Promise<NbdServer> {
+  const headroomBytes = options.headroomBytes ?? recordHeaderBytes;
+  const connectionsMax = options.connectionsMax ?? connectionsMaxDefault;
+  const budget = new NbdBudget(options.inFlightBytesMax ?? inFlightBytesMaxDefault);
+  const counts = { writtenBytes: 0, zeroedBytes: 0, readBytes: 0, endedConnections: 0, failedRequests: 0 };
+  const sessions = new Set<NbdSession>();
+  const shared = {
+    exports: options.exports, budget, counts, headroomBytes, runBytesMax,
+    // Without a pool of the caller's nothing is given back, and nothing kept.
+    buffers: options.buffers ?? new NbdBufferPool(headroomBytes, 0),
+    requestBytesMax: options.requestBytesMax ?? nbdPayloadBytesDefault,
+    stallLimitMs: options.stallLimitMs ?? stallLimitMsDefault,
+    handshakeLimitMs: options.handshakeLimitMs ?? handshakeLimitMsDefault,
+    onFault: options.onFault,
+  };
+
+  const accept = (socket: Socket): void => {
+    if (sessions.size >= connectionsMax) {
+      socket.destroy();
+      counts.endedConnections += 1;
+      options.onFault(new Fault('NBD_CLOSED', `${options.path} has ${connectionsMax} clients already; another one was turned away`, { path: options.path, connectionsMax }));
+      return;
+    }
+    const session: NbdSession = new NbdSession(socket, shared, () => sessions.delete(session));
+    sessions.add(session);
+  };
+
+  await removeDeadSocket(options.path);
+  const server = createServer(accept);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.path, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  // Accepting can fail for want of descriptors; the listener itself goes on.
+  server.on('error', (error) => options.onFault(new Fault('NBD_CLOSED', `${options.path}: a client could not be accepted: ${error.message}`, { path: options.path }, error)));
+  await chmod(options.path, options.mode ?? 0o600);
+
+  return {
+    figures() {
+      const clients: Record<string, number> = {};
+      for (const { exportName } of sessions) if (exportName !== null) clients[exportName] = (clients[exportName] ?? 0) + 1;
+      return { connections: sessions.size, clients, inFlightBytes: budget.takenBytes, inFlightBytesPeak: budget.peakBytes, ...counts };
+    },
+    close() {
+      return new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        for (const session of [...sessions]) session.end(null);
+      });
+    },
+  };
+}
+
+/** A process that was killed leaves its socket behind. The folder is ours, so nobody else's can stand there. */
+async function removeDeadSocket(path: string): Promise<void> {
+  try {
+    if ((await lstat(path)).isSocket()) await unlink(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

@@ -1,0 +1,426 @@
+/**
+ * One client of the NBD server, from greeting to disconnect. It reads requests as long as there is room for what they bring,
+ * hands them to the export's handler, and answers each when its handler is done, in whatever order that is.
+ * It does not listen, stores nothing, and decides nothing about options (nbd-option-plan.ts).
+ * Invariants: payload is read from the socket only into room taken from the budget; a request is answered once; after `end`
+ * nothing is read, written or handed over any more.
+ */
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import { Fault } from '../journal/fault.ts';
+import { sectorBytes, zeroRunBytesMax } from '../journal/limits.ts';
+import type { NbdBudget } from './nbd-budget.ts';
+import type { NbdAllocation, NbdExport, NbdListenOptions } from './nbd-handler.ts';
+import { NbdInlet } from './nbd-inlet.ts';
+import { answerOption, nbdAllocationContextId, type NbdAgreement, type NbdOffer } from './nbd-option-plan.ts';
+import {
+  decodeRequest, encodeChunkHeader, encodeSimpleReply, nbdChunk, nbdChunkFlagDone, nbdChunkHeaderBytes, nbdCommand, nbdCommandFlag,
+  nbdErrorName, nbdFlag, nbdGreetingBytes, nbdHandshakeFlag, nbdLengthMax, nbdMagic, nbdOptionHeaderBytes, nbdOptionMagic,
+  nbdPayloadBytesDefault, nbdRequestBytes, nbdSimpleReplyBytes, nbdState, writeUInt64, type NbdRequest,
+} from './nbd-protocol.ts';
+import { errorOf, refuseRequest } from './nbd-refusal-plan.ts';
+import { NbdReplies } from './nbd-replies.ts';
+
+/** The longest option data that makes sense: an export's name and two context queries of full length. */
+const optionBytesMax = 16 * 1024;
+/** A client that haggles longer than this wants something else. */
+const optionsMax = 64;
+/** Requests under way on one connection; QEMU has 16, libnbd 64. */
+const requestsMax = 256;
+/** QEMU asks for at most this many in one answer itself. */
+const descriptorsMax = 128 * 1024;
+
+export interface NbdSessionShared extends Pick<Required<NbdListenOptions>, 'exports' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'onFault'> {
+  readonly budget: NbdBudget;
+  readonly runBytesMax: number;
+  readonly counts: { writtenBytes: number; zeroedBytes: number; readBytes: number; endedConnections: number; failedRequests: number };
+}
+
+interface UnderWay {
+  readonly request: NbdRequest;
+  readonly startedMs: number;
+  /** Handler calls and, while it lasts, the gathering of the payload. */
+  parts: number;
+  error: number;
+}
+
+export class NbdSession {
+  exportName: string | null = null;
+  readonly #socket: Socket;
+  readonly #shared: NbdSessionShared;
+  readonly #onEnd: () => void;
+  readonly #inlet = new NbdInlet(optionBytesMax, nbdRequestBytes);
+  readonly #replies: NbdReplies;
+  readonly #timer: NodeJS.Timeout;
+  readonly #startedMs = performance.now();
+  readonly #underWay = new Set<UnderWay>();
+  #agreement: NbdAgreement = { hasNoZeroes: false, isStructured: false, allocationOf: null };
+  #export: NbdExport | null = null;
+  #optionCount = 0;
+  #heardMs = this.#startedMs;
+  /** Room taken for a run that is still arriving. */
+  #arrivingBytes = 0;
+  #awaitsTurn = false;
+  #roomsAwaited = 0;
+  #isLeaving = false;
+  #isEnded = false;
+  #socketError: Error | null = null;
+
+  constructor(socket: Socket, shared: NbdSessionShared, onEnd: () => void) {
+    this.#socket = socket;
+    this.#shared = shared;
+    this.#onEnd = onEnd;
+    this.#replies = new NbdReplies(socket, () => this.#wake());
+    const pauseMs = Math.max(10, Math.min(1000, shared.stallLimitMs / 4, shared.handshakeLimitMs / 4));
+    this.#timer = setInterval(() => this.#checkLimits(), pauseMs);
+    this.#timer.unref();
+    socket.on('data', (chunk: Buffer) => {
+      this.#heardMs = performance.now();
+      if (!this.#inlet.push(chunk)) socket.pause();
+    });
+    socket.on('error', (error) => { this.#socketError = error; });
+    socket.on('end', () => this.#left());
+    socket.on('close', () => this.#left());
+    this.#greet();
+  }
+
+  /** Ends the connection; `fault` says why when the client or a handler is to blame. */
+  end(fault: Fault | null): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    clearInterval(this.#timer);
+    this.#inlet.stop();
+    this.#replies.stop();
+    this.#shared.budget.give(this.#arrivingBytes);
+    this.#arrivingBytes = 0;
+    if (fault === null) this.#socket.destroySoon();
+    else this.#socket.destroy();
+    if (fault !== null) {
+      this.#shared.counts.endedConnections += 1;
+      this.#shared.onFault(fault);
+    }
+    this.#onEnd();
+  }
+
+  // Handshake
+
+  #greet(): void {
+    const greeting = Buffer.alloc(nbdGreetingBytes);
+    greeting.writeBigUInt64BE(nbdMagic, 0);
+    greeting.writeBigUInt64BE(nbdOptionMagic, 8);
+    greeting.writeUInt16BE(nbdHandshakeFlag.fixedNewstyle | nbdHandshakeFlag.noZeroes, 16);
+    this.#socket.write(greeting);
+    this.#inlet.expect(4, (head) => {
+      const flags = head.readUInt32BE(0);
+      if ((flags & ~(nbdHandshakeFlag.fixedNewstyle | nbdHandshakeFlag.noZeroes)) !== 0) return this.#broken(`unknown client flags 0x${flags.toString(16)}`);
+      this.#agreement = { ...this.#agreement, hasNoZeroes: (flags & nbdHandshakeFlag.noZeroes) !== 0 };
+      this.#expectOption();
+    });
+  }
+
+  #expectOption(): void {
+    this.#inlet.expect(nbdOptionHeaderBytes, (head) => {
+      if (head.readBigUInt64BE(0) !== nbdOptionMagic) return this.#broken('an option without its magic');
+      const option = head.readUInt32BE(8);
+      const dataBytes = head.readUInt32BE(12);
+      if (dataBytes > optionBytesMax) return this.#broken(`an option of ${dataBytes} bytes`);
+      this.#optionCount += 1;
+      if (this.#optionCount > optionsMax) return this.#broken(`more than ${optionsMax} options`);
+      this.#inlet.expect(dataBytes, (data) => this.#haggle(option, data));
+    });
+  }
+
+  #haggle(option: number, data: Buffer): void {
+    const answer = answerOption(option, data, this.#agreement, this.#offers());
+    this.#agreement = answer.agreement;
+    for (const reply of answer.replies) this.#socket.write(reply);
+    if (answer.then !== 'transmission') return answer.then === 'options' ? this.#expectOption() : this.end(null);
+    this.#export = this.#shared.exports.get(answer.exportName) ?? null;
+    assert(this.#export !== null);
+    this.exportName = answer.exportName;
+    this.#expectRequest();
+  }
+
+  #offers(): ReadonlyMap<string, NbdOffer> {
+    const sizes = { minimumBytes: sectorBytes, preferredBytes: 64 * 1024, payloadBytesMax: this.#shared.requestBytesMax };
+    return new Map([...this.#shared.exports].map(([name, { sizeBytes, handler }]) => {
+      const flags = nbdFlag.hasFlags | nbdFlag.flush | nbdFlag.fua
+        | (handler.write === undefined ? nbdFlag.readOnly : 0)
+        // A read-only export looks the same through every connection.
+        | (handler.write === undefined ? nbdFlag.multiConn : 0)
+        | (handler.zero === undefined ? 0 : nbdFlag.writeZeroes | nbdFlag.fastZero | nbdFlag.trim)
+        | (handler.read === undefined ? 0 : nbdFlag.df);
+      return [name, { sizeBytes, flags, sizes, hasExtents: handler.extents !== undefined }];
+    }));
+  }
+
+  // Requests
+
+  #expectRequest(): void {
+    if (this.#underWay.size >= requestsMax || this.#replies.blockedSinceMs !== null) {
+      this.#awaitsTurn = true;
+      this.#inlet.pause();
+      return;
+    }
+    this.#inlet.expect(nbdRequestBytes, (head) => this.#accept(head));
+  }
+
+  /** Goes on with requests when what held them up is over. */
+  #wake(): void {
+    if (!this.#awaitsTurn || this.#isEnded || this.#underWay.size >= requestsMax || this.#replies.blockedSinceMs !== null) return;
+    this.#awaitsTurn = false;
+    this.#expectRequest();
+    this.#resume();
+  }
+
+  #resume(): void {
+    if (this.#awaitsTurn || this.#roomsAwaited > 0) return;
+    if (this.#inlet.resume()) this.#socket.resume();
+  }
+
+  #accept(head: Buffer): void {
+    const request = decodeRequest(head);
+    if (request === undefined) return this.#broken('a request without its magic');
+    if (request.type === nbdCommand.disc) return this.#leave();
+    const underWay: UnderWay = { request, startedMs: performance.now(), parts: 1, error: this.#refuse(request) };
+    this.#underWay.add(underWay);
+    if (request.type === nbdCommand.write) {
+      // "A server MAY initiate a hard disconnect if a payload length would be large enough to be deemed a denial of service attack."
+      if (request.length > Math.max(this.#shared.requestBytesMax, nbdPayloadBytesDefault)) return this.#broken(`a write of ${request.length} bytes`);
+      return this.#gather(underWay, 0);
+    }
+    if (underWay.error === 0) this.#start(underWay);
+    this.#finishPart(underWay);
+    this.#expectRequest();
+  }
+
+  #refuse(request: NbdRequest): number {
+    return refuseRequest(request, {
+      export: this.#entered(), requestBytesMax: this.#shared.requestBytesMax, hasAllocation: this.#agreement.allocationOf === this.exportName,
+    });
+  }
+
+  /** Brings a write's payload in, run by run, and hands over each as soon as it is whole. */
+  #gather(underWay: UnderWay, doneBytes: number): void {
+    const { request } = underWay;
+    const leftBytes = request.length - doneBytes;
+    if (leftBytes === 0 || underWay.error !== 0) {
+      this.#inlet.skip(leftBytes, () => {
+        this.#finishPart(underWay);
+        this.#expectRequest();
+      });
+      return;
+    }
+    const { headroomBytes, buffers, runBytesMax, counts } = this.#shared;
+    const runBytes = Math.min(leftBytes, runBytesMax);
+    const takenBytes = buffers.takenBytes(runBytes);
+    this.#whenRoom(takenBytes, () => {
+      this.#arrivingBytes = takenBytes;
+      const buffer = buffers.take(runBytes);
+      this.#inlet.fill(buffer, headroomBytes, runBytes, () => {
+        this.#arrivingBytes = 0;
+        counts.writtenBytes += runBytes;
+        const { handler } = this.#entered();
+        void this.#perform(underWay, takenBytes, () => handler.write!(request.offset + doneBytes, buffer, headroomBytes));
+        this.#gather(underWay, doneBytes + runBytes);
+      });
+    });
+  }
+
+  #start(underWay: UnderWay): void {
+    const { type, offset, length } = underWay.request;
+    const { handler } = this.#entered();
+    switch (type) {
+      case nbdCommand.writeZeroes: case nbdCommand.trim:
+        for (let doneBytes = 0; doneBytes < length; doneBytes += zeroRunBytesMax) {
+          const runBytes = Math.min(zeroRunBytesMax, length - doneBytes);
+          this.#shared.counts.zeroedBytes += runBytes;
+          void this.#perform(underWay, 0, () => handler.zero!(offset + doneBytes, runBytes));
+        }
+        return;
+      case nbdCommand.flush:
+        void this.#perform(underWay, 0, async () => handler.flush?.());
+        return;
+      case nbdCommand.read: return this.#read(underWay);
+      case nbdCommand.blockStatus:
+        void this.#perform(underWay, 0, async () => this.#sendExtents(underWay, await handler.extents!(offset, length)));
+        return;
+      default: assert.fail(`request type ${type}`);
+    }
+  }
+
+  #read(underWay: UnderWay): void {
+    const { request } = underWay;
+    const headBytes = this.#agreement.isStructured ? nbdChunkHeaderBytes + 8 : nbdSimpleReplyBytes;
+    const replyBytes = headBytes + request.length;
+    // Holds the request until there is room; the inlet rests meanwhile, so requests do not pile up behind it.
+    underWay.parts += 1;
+    this.#whenRoom(replyBytes, () => {
+      const reply = Buffer.allocUnsafeSlow(replyBytes);
+      const { handler } = this.#entered();
+      void this.#perform(underWay, 0, async () => {
+        let isSent = false;
+        try {
+          await handler.read!(reply.subarray(headBytes), request.offset);
+          if (this.#isEnded) return;
+          if (this.#agreement.isStructured) {
+            encodeChunkHeader(reply, 0, nbdChunkFlagDone, nbdChunk.offsetData, request, 8 + request.length);
+            writeUInt64(reply, request.offset, nbdChunkHeaderBytes);
+          } else {
+            encodeSimpleReply(reply, 0, 0, request);
+          }
+          this.#shared.counts.readBytes += request.length;
+          isSent = true;
+          // The room is free when the bytes have left, or never will.
+          this.#replies.content(reply, () => this.#shared.budget.give(replyBytes));
+        } finally {
+          if (!isSent) this.#shared.budget.give(replyBytes);
+        }
+      });
+      this.#finishPart(underWay);
+    });
+  }
+
+  #sendExtents(underWay: UnderWay, found: readonly NbdAllocation[]): void {
+    if (this.#isEnded) return;
+    const { request } = underWay;
+    assert(found.length > 0);
+    const isOne = (request.flags & nbdCommandFlag.reqOne) !== 0;
+    const shown = found.slice(0, isOne ? 1 : descriptorsMax);
+    const payload = Buffer.allocUnsafe(4 + 8 * shown.length);
+    payload.writeUInt32BE(nbdAllocationContextId, 0);
+    shown.forEach(({ lengthBytes, isHole }, i) => {
+      assert(lengthBytes > 0);
+      payload.writeUInt32BE(Math.min(lengthBytes, isOne ? request.length : nbdLengthMax - (sectorBytes - 1)), 4 + 8 * i);
+      payload.writeUInt32BE(isHole ? nbdState.hole | nbdState.zero : 0, 8 + 8 * i);
+    });
+    const head = Buffer.allocUnsafe(nbdChunkHeaderBytes);
+    encodeChunkHeader(head, 0, nbdChunkFlagDone, nbdChunk.blockStatus, request, payload.length);
+    this.#replies.content(Buffer.concat([head, payload]));
+  }
+
+  /** Calls `go` when there is room for `bytes`; until then nothing is read. */
+  #whenRoom(bytes: number, go: () => void): void {
+    const { budget } = this.#shared;
+    const isTaken = budget.take(bytes, () => {
+      this.#roomsAwaited -= 1;
+      if (this.#isEnded) return budget.give(bytes);
+      go();
+      this.#resume();
+    });
+    if (isTaken) return go();
+    this.#roomsAwaited += 1;
+    this.#inlet.pause();
+  }
+
+  /** One handler call as a part of its request. `takenBytes` is given back to the budget when it is over. */
+  async #perform(underWay: UnderWay, takenBytes: number, work: () => Promise<void>): Promise<void> {
+    underWay.parts += 1;
+    try {
+      await work();
+    } catch (error) {
+      if (underWay.error === 0) underWay.error = errorOf(error);
+      if (!this.#isEnded) this.#report(underWay, error);
+    }
+    if (takenBytes > 0) this.#shared.budget.give(takenBytes);
+    this.#finishPart(underWay);
+  }
+
+  #finishPart(underWay: UnderWay): void {
+    underWay.parts -= 1;
+    if (underWay.parts > 0 || this.#isEnded) return;
+    const { type, flags } = underWay.request;
+    const isChanging = type === nbdCommand.write || type === nbdCommand.writeZeroes || type === nbdCommand.trim;
+    const { flush } = this.#entered().handler;
+    if (isChanging && (flags & nbdCommandFlag.fua) !== 0 && underWay.error === 0 && flush !== undefined && !this.#isPersisted.has(underWay)) {
+      this.#isPersisted.add(underWay);
+      void this.#perform(underWay, 0, () => this.#entered().handler.flush!());
+      return;
+    }
+    this.#answer(underWay);
+  }
+
+  /** Requests with the FUA flag whose flush has been called. */
+  readonly #isPersisted = new WeakSet<UnderWay>();
+
+  // Replies
+
+  #answer(underWay: UnderWay): void {
+    const { request, error } = underWay;
+    this.#underWay.delete(underWay);
+    if (error !== 0) this.#shared.counts.failedRequests += 1;
+    const isContent = request.type === nbdCommand.read || request.type === nbdCommand.blockStatus;
+    if (isContent && this.#agreement.isStructured) {
+      // Successes have been sent with their content.
+      if (error !== 0) this.#replies.errorChunk(request, error);
+    } else if (!isContent || error !== 0) {
+      this.#replies.simple(request, error);
+    }
+    if (this.#isLeaving && this.#underWay.size === 0) {
+      this.#replies.flush();
+      return this.end(null);
+    }
+    this.#wake();
+  }
+
+  // Ends
+
+  /** NBD_CMD_DISC: "The server MUST handle all outstanding requests", and the client sends nothing more. */
+  #leave(): void {
+    this.#isLeaving = true;
+    this.#inlet.stop();
+    if (this.#underWay.size === 0) {
+      this.#replies.flush();
+      this.end(null);
+    }
+  }
+
+  /** The client is gone. It may go without a word while it waits for nothing. */
+  #left(): void {
+    if (this.#isEnded) return;
+    const isClean = this.#socketError === null && this.#underWay.size === 0 && !this.#inlet.isMidPiece;
+    if (isClean || this.#isLeaving) return this.end(null);
+    const why = this.#socketError === null ? '' : `: ${this.#socketError.message}`;
+    this.end(new Fault('NBD_CLOSED', `the NBD client of ${this.#name()} went away with ${this.#underWay.size} requests under way${why}`, this.#facts(), this.#socketError ?? undefined));
+  }
+
+  #broken(what: string): void {
+    this.end(new Fault('NBD_PROTOCOL', `an NBD client of ${this.#name()} broke the protocol: ${what}`, this.#facts()));
+  }
+
+  #report({ request }: UnderWay, error: unknown): void {
+    const name = nbdErrorName(errorOf(error));
+    this.#shared.onFault(new Fault('NBD_IO', `a request of type ${request.type} at ${request.offset} of ${this.#name()} was answered with ${name}`, {
+      ...this.#facts(), type: request.type, offset: request.offset, length: request.length, errno: name,
+    }, error));
+  }
+
+  #checkLimits(): void {
+    const nowMs = performance.now();
+    const { stallLimitMs, handshakeLimitMs } = this.#shared;
+    if (this.#export === null) {
+      if (nowMs - this.#startedMs > handshakeLimitMs) this.#broken(`no export chosen within ${handshakeLimitMs} ms`);
+      return;
+    }
+    const [oldest] = this.#underWay;
+    if (oldest !== undefined && nowMs - oldest.startedMs > stallLimitMs) {
+      return this.end(new Fault('NBD_CLOSED', `a request of type ${oldest.request.type} to ${this.#name()} was not done within ${stallLimitMs} ms; its connection is closed`, { ...this.#facts(), stallLimitMs }));
+    }
+    const { blockedSinceMs } = this.#replies;
+    if (blockedSinceMs !== null && nowMs - blockedSinceMs > stallLimitMs) return this.#broken(`it takes no replies for ${stallLimitMs} ms`);
+    if (!this.#inlet.isPaused && this.#inlet.isMidPiece && nowMs - this.#heardMs > stallLimitMs) this.#broken(`half a request and then nothing for ${stallLimitMs} ms`);
+  }
+
+  #entered(): NbdExport {
+    assert(this.#export !== null);
+    return this.#export;
+  }
+
+  #name(): string {
+    return this.exportName === null ? 'no export yet' : `export "${this.exportName}"`;
+  }
+
+  #facts(): Readonly<Record<string, unknown>> {
+    return { exportName: this.exportName, underWay: this.#underWay.size };
+  }
+}

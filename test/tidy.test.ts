@@ -29,7 +29,7 @@ t.test('a tree that keeps the rules', (t) => {
 });
 
 t.test('each kind of offence, with its file and line', (t) => {
-  const cases: Record<string, { readonly tree: object; readonly expected: readonly string[] }> = {
+  const cases: Record<string, { readonly tree: NonNullable<Parameters<typeof t.testdir>[0]>; readonly expected: readonly string[] }> = {
     'a role imports the other': {
       tree: { daemon: { 'cycle.ts': `${header}\nimport { apply } from '../replica-target/apply.ts';\napply();\n` } },
       expected: ['daemon/cycle.ts:3: import-direction'],

@@ -1,0 +1,72 @@
+/** The quick start, as a person runs it: it keeps its promises, and it leaves nothing behind, also when it is interrupted. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+
+import { waitFor } from '../support/wait.ts';
+
+const program = join(import.meta.dirname, '..', '..', 'dist', 'scripts', 'demonstration', 'main.js');
+
+interface Played { readonly status: number | null; readonly output: string; readonly story: string; readonly leftFiles: string[]; readonly leftProcesses: string[] }
+
+async function playDemo(t: { teardown(end: () => Promise<void>): unknown }, words: readonly string[], interruptAt?: RegExp): Promise<Played> {
+  // A temporary folder of its own shows what was left in it, and names whatever process is left that uses it.
+  const folder = await mkdtemp('/tmp/af-dt-');
+  const child = spawn(process.execPath, [program, ...words], { env: { ...process.env, TMPDIR: folder }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const exited = once(child, 'close');
+  t.teardown(async () => {
+    child.kill('SIGKILL');
+    await exited;
+    await rm(folder, { recursive: true, force: true });
+  });
+  let output = '';
+  let story = '';
+  child.stdout.on('data', (chunk: Buffer) => { output += chunk.toString(); });
+  child.stderr.on('data', (chunk: Buffer) => { story += chunk.toString(); });
+  if (interruptAt !== undefined) {
+    await waitFor(() => interruptAt.test(story) || child.exitCode !== null, { limitMs: 120_000, what: `the demo to say ${String(interruptAt)}` });
+    child.kill('SIGINT');
+  }
+  await exited;
+  return { status: child.exitCode, output, story, leftFiles: await readdir(folder), leftProcesses: await processesThatName(folder) };
+}
+
+async function processesThatName(text: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    // A process may end while it is being looked at.
+    const words = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT' || error.code === 'ESRCH') return '';
+      throw error;
+    });
+    if (words.includes(text)) found.push(`${pid} ${words.replaceAll('\0', ' ')}`);
+  }
+  return found;
+}
+
+t.test('the guest comes back from its replica, at most about one RPO behind', async (t) => {
+  const { status, output, story, leftFiles, leftProcesses } = await playDemo(t, ['--json', '--watch', '8s']);
+  t.equal(status, 0, story);
+  const figures = JSON.parse(output.trim().split('\n').at(-1) ?? '') as Record<string, number | boolean>;
+  t.strictSame(Object.keys(figures), [
+    'guest_disk_bytes', 'seed_ms', 'points', 'rpo_ms_p50', 'rpo_ms_p99', 'rto_ms', 'counter_written', 'counter_recovered', 'lost_ms', 'fsck_clean',
+  ]);
+  t.equal(figures['guest_disk_bytes'], 1 << 30);
+  t.equal(figures['fsck_clean'], true);
+  const recovered = Number(figures['counter_recovered']);
+  t.ok(recovered > 0, 'the counter is there');
+  t.ok(Number(figures['counter_written']) > recovered || figures['lost_ms'] === 0, 'what was lost is told');
+  for (const key of ['seed_ms', 'points', 'rpo_ms_p50', 'rpo_ms_p99', 'rto_ms']) t.ok(Number(figures[key]) > 0, key);
+  t.strictSame(leftFiles, [], 'no file is left');
+  t.strictSame(leftProcesses, [], 'no process is left');
+});
+
+t.test('interrupted while the guest is protected, it leaves nothing behind', async (t) => {
+  const { status, output, story, leftFiles, leftProcesses } = await playDemo(t, ['--json'], /protected .*point \d+/);
+  t.equal(status, 130, story);
+  t.equal(output, '');
+  t.strictSame(leftFiles, []);
+  t.strictSame(leftProcesses, []);
+});

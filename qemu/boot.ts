@@ -35,7 +35,7 @@ export interface BootOptions {
   /** A copy of the firmware's variables for this guest to write, in the recorded format. */
   readonly varsPath?: string;
   /** In place of the recorded one. */
-  readonly kernel?: { readonly kernel: string; readonly initrd?: string; readonly append?: string };
+  readonly kernel?: { readonly kernel: string; readonly initrd?: string | undefined; readonly append?: string | undefined };
   readonly program?: string;
   /** For tests; else the file system is asked which recorded files are here. */
   readonly isThere?: (path: string) => boolean;

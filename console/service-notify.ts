@@ -46,7 +46,7 @@ async function datagramSender(address: string, log: Logger): Promise<(state: str
   const { default: koffi } = await import('koffi');
   const libc = koffi.load(null);
   const socket = libc.func('int socket(int domain, int type, int protocol)');
-  const sendto = libc.func('ssize_t sendto(int fd, const void *data, size_t length, int flags, const void *address, uint32_t address_length)');
+  const sendto = libc.func('int64_t sendto(int fd, const void *data, size_t length, int flags, const void *address, uint32_t address_length)');
   const close = libc.func('int close(int fd)');
   // sockaddr_un: family, then the path; a leading @ stands for the zero byte of the abstract namespace.
   const path = Buffer.from(address.startsWith('@') ? `\0${address.slice(1)}` : `${address}\0`, 'utf8');

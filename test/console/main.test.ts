@@ -1,0 +1,226 @@
+import { access, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { spawn } from 'node:child_process';
+import t from 'tap';
+import { faultTable } from '../../journal/fault.ts';
+import { awaitLine, BuiltCommand, ended } from './built-command.ts';
+import { points, sourceTargetDown, sourceUp, targetUp } from './fixed-reports.ts';
+
+const command = await BuiltCommand.build(t);
+const folder = await mkdtemp(join(tmpdir(), 'ai-main-'));
+t.teardown(() => rm(folder, { recursive: true, force: true }));
+const sourceConfig = join(folder, 'source.yaml');
+const targetConfig = join(folder, 'target.yaml');
+const brokenConfig = join(folder, 'broken.yaml');
+await writeFile(sourceConfig, `role: source\nname: alpha\ndata: ${folder}/s\n`);
+await writeFile(targetConfig, `role: target\nname: bravo\ndata: ${folder}/t\nlisten: {port: 0}\n`);
+await writeFile(brokenConfig, 'role: source\ndata: relative\nwhat: 1\n');
+
+/** Roles that answer with fixed reports, and do what the name of the guest or a variable asks for. */
+const fakeFault = `import { Fault } from '../journal/fault.js';\n`;
+await command.replace('daemon/source.js', `${fakeFault}
+const calls = [];
+const told = (name) => async (...all) => { calls.push([name, ...all]); };
+export async function startSource(options, deps) {
+  if (process.env.FAKE === 'fault') throw new Fault('STORE_LOCKED', 'locked', { group: 'web' });
+  deps.log.info({ options, version: deps.version }, 'fake source');
+  if (process.env.FAKE === 'rejection') setTimeout(() => Promise.reject(new Error('planted bug')), 100);
+  const operations = {
+    report: () => (process.env.FAKE === 'down' ? ${JSON.stringify(sourceTargetDown)} : { ...${JSON.stringify(sourceUp)}, calls }),
+    pair: async (token) => ({ name: 'bravo', address: 'bravo:7228', fingerprint: token }),
+    protect: async (request) => {
+      calls.push(['protect', request]);
+      if (request.name === 'bad') throw new Fault('GUEST_UNSUITED', 'it has no quorum', { guest: 'bad', disk: 1 });
+      return { name: request.name, groupId: '00', target: 'bravo' };
+    },
+    unprotect: told('unprotect'), pause: told('pause'), resume: told('resume'), setRate: told('setRate'),
+  };
+  return { operations, report: operations.report, close: async () => { deps.log.info('fake closed'); } };
+}
+`);
+await command.replace('replica-target/target.js', `${fakeFault}
+export async function startTarget(options, deps) {
+  const operations = {
+    report: () => (${JSON.stringify(targetUp)}),
+    points: async () => (${JSON.stringify(points)}),
+    token: async () => ({ token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
+    failover: async (request) => ({ group: request.group, term: 2, point: ${JSON.stringify(points[2])}, lostMs: 1, rtoMs: 2, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: request.accel ?? 'kvm' }),
+    stopFailover: async (group, isRolledBack) => { deps.log.info({ group, isRolledBack }, 'fake stop'); },
+    seedFrom: async (group, disk, imagePath) => { deps.log.info({ group, disk, imagePath }, 'fake seed'); },
+  };
+  return { operations, report: operations.report, close: async () => undefined };
+}
+`);
+
+async function startDaemon(t: { teardown(after: () => unknown): unknown }, args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
+  const child = command.start(args, environment);
+  t.teardown(() => child.kill('SIGKILL'));
+  const end = ended(child);
+  await awaitLine(child, (line) => (JSON.parse(line) as { msg?: string }).msg === 'ready');
+  return { child, end };
+}
+
+t.test('usage: exit code 64 and what is expected', async (t) => {
+  await Promise.all(([
+    [[], /Usage: afterimage/],
+    [['prtect'], /unknown command 'prtect'[^]*Did you mean protect/],
+    [['protect', 'web'], /required option '--qmp <path>'/],
+    [['protect', 'web', '--qmp', '/q', '--rpo', '2h'], /Expected a duration from 1s to 1h/],
+    [['protect', '../x', '--qmp', '/q'], /Expected letters, digits/],
+    [['protect', 'web', '--qmp', '/q', '--rate', 'fast'], /Expected a size such as 100MiB/],
+    [['explain', 'NBD_X'], /there are NBD_PROTOCOL, /],
+    [['failover', 'web', '--config', sourceConfig], /failover is asked of a target, and .*source\.yaml configures a source/],
+    [['pair', 'T', '--config', targetConfig], /pair is asked of a source, and .*target\.yaml configures a target/],
+    [['source', 'run', '--config', targetConfig], /configures a target/],
+  ] as const).map(async ([args, words]) => {
+    const { code, stderr } = await command.run(args);
+    t.equal(code, 64, args.join(' '));
+    t.match(stderr, words);
+  }));
+});
+
+t.test('config: exit code 78 and every problem with its place', async (t) => {
+  await Promise.all([['source', 'run'], ['status'], ['doctor'], ['pair', 'T']].map(async (args) => {
+    const { code, stderr, stdout } = await command.run([...args, '--config', brokenConfig]);
+    t.equal(code, 78, args.join(' '));
+    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, spool, control, log\n`);
+    t.equal(stdout, '');
+  }));
+  const fromEnvironment = await command.run(['status', '--json'], { AFTERIMAGE_CONFIG: brokenConfig });
+  t.equal(fromEnvironment.code, 78);
+  t.match(JSON.parse(fromEnvironment.stdout), { error: { code: 'CONFIG_INVALID', facts: { problems: [{ line: 2, column: 7, key: 'data' }, { line: 3, column: 1, key: 'what' }] } } });
+  const missing = await command.run(['status', '--config', join(folder, 'none.yaml')]);
+  t.match(missing, { code: 78, stderr: /none\.yaml: cannot read the configuration: there is no such file/ });
+});
+
+t.test('no daemon: exit code 69', async (t) => {
+  const { code, stderr } = await command.run(['status', '--config', sourceConfig]);
+  t.equal(code, 69);
+  t.match(stderr, /^DAEMON_UNREACHABLE: no daemon answers at .*control\.sock: there is no such socket\n {2}what it means .*\n {2}the daemon now .*\n {2}you can .*\n$/);
+});
+
+t.test('help, version, explain', async (t) => {
+  t.match(await command.run(['--version']), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
+  t.match(await command.run(['failover', '--help']), { code: 0, stdout: /--yes/ });
+  const all = await command.run(['explain']);
+  for (const code of Object.keys(faultTable)) t.match(all.stdout, new RegExp(`^${code} `, 'm'));
+  t.match(await command.run(['explain', 'term-old']), { code: 0, stdout: /^TERM_OLD\n {2}what it means {4}The source belongs to a lower term/ });
+  t.strictSame(JSON.parse((await command.run(['explain', 'TERM_OLD', '--json'])).stdout), { code: 'TERM_OLD', ...faultTable.TERM_OLD });
+});
+
+t.test('a source from start to end', async (t) => {
+  const { child, end } = await startDaemon(t, ['source', 'run', '--config', sourceConfig]);
+  const ask = (...args: string[]) => command.run([...args, '--config', sourceConfig]);
+  t.match(await ask('pair', ' TOKEN '), { code: 0, stdout: 'paired with bravo at bravo:7228, fingerprint TOKEN\n' });
+  t.match(await ask('protect', 'web', '--qmp', '/run/web.qmp'), { code: 0, stdout: /web is being protected to bravo/ });
+  t.match(await ask('protect', 'mail', '--qmp', '/run/m.qmp', '--rpo', '1s', '--rate', '1MiB', '--target', 'bravo', '--seed-hint', '--storage-daemon-disk', 'n0', 'n1'),
+    { code: 0, stdout: /^ {2}afterimage seed-from mail 0 IMAGE {4}# .*8\.0 GiB\nThen here:\n {2}afterimage resume mail$/m });
+  t.match(await ask('protect', 'bad', '--qmp', '/q'), { code: 1, stdout: '', stderr: /^GUEST_UNSUITED: guest bad, disk 1: it has no quorum\n {2}what it means / });
+  for (const args of [['unprotect', 'web', '--forget'], ['pause', 'web'], ['resume', 'web'], ['rate', 'web', '0']]) t.match(await ask(...args), { code: 0 }, args.join(' '));
+  const { code, stdout } = await ask('status', '--json');
+  t.equal(code, 0);
+  t.equal(stdout.trimEnd().split('\n').length, 1, 'one line, for scripts');
+  const { calls, ...report } = JSON.parse(stdout) as { calls: unknown[] };
+  t.strictSame(report, sourceUp);
+  t.strictSame(calls, [
+    ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 5000 }],
+    ['protect', { name: 'mail', qmpPath: '/run/m.qmp', rpoMs: 1000, target: 'bravo', rateBytesPerSecond: 1024 ** 2, isPaused: true, storageDaemonDisks: ['n0', 'n1'] }],
+    ['protect', { name: 'bad', qmpPath: '/q', rpoMs: 5000 }],
+    ['unprotect', 'web', true], ['pause', 'web'], ['resume', 'web'], ['setRate', 'web', 0],
+  ]);
+  t.match(await ask('status'), { code: 0, stdout: /^source 0\.1\.0, [^]*\nGUEST +PHASE[^]*\nweb +protected/ });
+  t.match(await ask('status', 'mail'), { code: 0, stdout: /^mail: first sync /m });
+  t.notMatch((await ask('status', 'mail')).stdout, /^web /m);
+  t.match(await ask('status', 'nobody'), { code: 1, stderr: /^GROUP_UNKNOWN/ });
+
+  const watching = command.start(['status', '--watch', '--json', '--config', sourceConfig]);
+  t.teardown(() => watching.kill('SIGKILL'));
+  let seen = 0;
+  await awaitLine(watching, (line) => JSON.parse(line) as boolean && (seen += 1) > 3);
+  watching.kill('SIGTERM');
+
+  const second = await command.run(['source', 'run', '--config', sourceConfig]);
+  t.match(second, { code: 1, stderr: /^CONTROL_SOCKET: .*another daemon listens there/ });
+  t.match(second.stdout, /fake closed/, 'what was started is closed again');
+
+  child.kill('SIGTERM');
+  const done = await end;
+  t.match(done, { code: 0, signal: null, stderr: '' });
+  const log = done.stdout.trimEnd().split('\n').map((line) => JSON.parse(line) as { msg: string; role: string });
+  t.strictSame(log.filter(({ msg }) => !/request|no quorum/.test(msg)).map(({ msg }) => msg), ['source 0.1.0 starts', 'fake source', 'ready', 'stopping', 'fake closed', 'stopped']);
+  t.match(log[1], { role: 'source', options: { name: 'alpha', dataFolder: join(folder, 's') }, version: '0.1.0' });
+  await t.rejects(access(join(folder, 's/control.sock')), { code: 'ENOENT' }, 'the socket is gone');
+});
+
+t.test('a target from start to end', async (t) => {
+  const { child, end } = await startDaemon(t, ['target', 'run', '--config', targetConfig]);
+  const ask = (...args: string[]) => command.run(args, { AFTERIMAGE_CONFIG: targetConfig });
+  t.match(await ask('target', 'token'), { code: 0, stdout: 'AITOKEN\n', stderr: /for bravo:7228, fingerprint ab\./ });
+  t.strictSame(JSON.parse((await ask('target', 'token', '--json')).stdout), { token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' });
+  t.match(await ask('status'), { code: 0, stdout: /^web +protected/m });
+  t.strictSame(JSON.parse((await ask('points', 'web', '--json')).stdout), points);
+  t.match(await ask('points', 'web'), { code: 0, stdout: /^POINT +KIND[^]*\n +1\.3 +crash/ });
+  const unasked = await ask('failover', 'web');
+  t.match(unasked, { code: 64, stdout: '', stderr: /web would boot here from point 1\.3[^]*would be lost[^]*there is no terminal: give --yes/ });
+  t.match(await ask('failover', 'nobody'), { code: 1, stderr: /^GROUP_UNKNOWN: .*there are web, full/ });
+  t.match(JSON.parse((await ask('failover', 'web', '--yes', '--json', '--accel', 'tcg')).stdout), { group: 'web', term: 2, accel: 'tcg', rtoMs: 2 });
+  t.match(await ask('failover', 'web', '--yes'), { code: 0, stdout: /^web runs here from point 1\.3, in term 2/ });
+  t.match(await ask('failover-stop', 'web', '--roll-back', '--yes'), { code: 0, stdout: /takes changes from its source again/ });
+  t.match(await ask('seed-from', 'web', 'drive0', '/images/web.raw'), { code: 0, stdout: /disk 0 \(drive0\) will be compared with \/images\/web\.raw/ });
+  t.match(await ask('seed-from', 'web', '9', '/images/web.raw'), { code: 64, stderr: /expected a disk of web: 0 \(drive0\)/ });
+  child.kill('SIGINT');
+  const done = await end;
+  t.match(done, { code: 0 });
+  t.match(done.stdout, /"group":"web","isRolledBack":true,"msg":"fake stop"/);
+  t.match(done.stdout, /"disk":0,"imagePath":"\/images\/web\.raw","msg":"fake seed"/);
+});
+
+t.test('status while the target is down', async (t) => {
+  const { child, end } = await startDaemon(t, ['source', 'run', '--config', sourceConfig], { FAKE: 'down' });
+  const { code, stdout } = await command.run(['status', '--json', '--config', sourceConfig]);
+  t.equal(code, 0);
+  t.match(JSON.parse(stdout), { targets: [{ state: 'down', sinceMs: Number }], guests: [{ phase: 'behind', behindBytes: 700 * 1024 ** 2, clocks: { newestPointMs: 601_000 } }] });
+  child.kill('SIGTERM');
+  t.match(await end, { code: 0 });
+});
+
+t.test('a role that cannot start: exit code 1; a bug: 70', async (t) => {
+  t.match(await command.run(['source', 'run', '--config', sourceConfig], { FAKE: 'fault' }), { code: 1, stderr: /^STORE_LOCKED: guest web: locked\n/ });
+  const buggy = await command.run(['source', 'run', '--config', sourceConfig], { FAKE: 'rejection' });
+  t.equal(buggy.code, 70);
+  t.match(buggy.stdout, /"level":60.*planted bug.*"msg":"a bug: ended, to be started anew"/);
+});
+
+t.test('a service manager that asked for it is told', async (t) => {
+  const path = join(folder, 'notify');
+  const receiver = spawn('socat', ['-u', `UNIX-RECV:${path}`, 'STDOUT'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => receiver.kill('SIGKILL'));
+  await until(() => access(path).then(() => true, () => false));
+  let told = '';
+  receiver.stdout.on('data', (chunk: Buffer) => { told += chunk.toString('utf8'); });
+  const { child, end } = await startDaemon(t, ['source', 'run', '--config', sourceConfig], { NOTIFY_SOCKET: path, WATCHDOG_USEC: '200000' });
+  await until(async () => (told.match(/WATCHDOG=1/g)?.length ?? 0) >= 2);
+  t.ok(told.startsWith(`READY=1\nMAINPID=${child.pid}`), told);
+  child.kill('SIGTERM');
+  t.match(await end, { code: 0 });
+  await until(async () => told.endsWith('STOPPING=1'));
+});
+
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (const endMs = Date.now() + 20_000; !await isSo();) {
+    if (Date.now() > endMs) throw new Error('waited in vain');
+    await new Promise((resolve) => { setTimeout(resolve, 20); });
+  }
+}
+
+t.test('doctor on a machine without QEMU says what to install', async (t) => {
+  const bare = { PATH: join(folder, 'empty') };
+  const page = await command.run(['doctor'], bare);
+  t.equal(page.code, 1);
+  t.match(page.stdout, /^fail +QEMU +qemu-system-\w+ is not installed$/m);
+  t.match(page.stdout, /^To install what is missing:\n {2}apt install qemu-system-\S+ qemu-utils$/m);
+  const { code, stdout } = await command.run(['doctor', '--json', '--config', sourceConfig], bare);
+  t.equal(code, 1);
+  t.match(JSON.parse(stdout), { verdict: 'fail', install: [/^qemu-system-/, 'qemu-utils'] });
+});

@@ -41,7 +41,12 @@ export interface SourceReport {
   readonly role: 'source';
   readonly version: string;
   readonly atMs: number;
-  readonly targets: readonly ({ readonly name: string; readonly address: string } & LinkReport)[];
+  readonly targets: readonly ({
+    readonly name: string;
+    readonly address: string;
+    /** Whether records are compressed just now, and why. */
+    readonly compression: { readonly isOn: boolean; readonly why: string; readonly ratio: number };
+  } & LinkReport)[];
   readonly guests: readonly GuestReport[];
   readonly memoryRssBytes: number;
 }

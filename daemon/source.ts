@@ -20,7 +20,8 @@ import { GuestSupervisor } from './supervisor/guest-supervisor.ts';
 /** How long `pair` waits for the target's proof, ms. */
 const pairLimitMs = 15_000;
 
-interface Linked { readonly target: PairedTarget; readonly link: TargetLink }
+/** One encoder per link: it is the link that decides whether to compress. */
+interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder }
 interface Supervised { readonly guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
 
 class Source implements SourceOperations {
@@ -41,7 +42,7 @@ class Source implements SourceOperations {
     await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o700 });
     await this.#state.prepare();
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
-    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target) });
+    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }) });
     for (const guest of await this.#state.guests()) await this.#supervise(guest, false);
   }
 
@@ -50,7 +51,9 @@ class Source implements SourceOperations {
       role: 'source',
       version: this.#deps.version,
       atMs: nodeClock.nowMs(),
-      targets: [...this.#links.values()].map(({ target, link }) => ({ name: target.name, address: `${target.host}:${target.port}`, ...link.report() })),
+      targets: [...this.#links.values()].map(({ target, link, encoder }) => ({
+        name: target.name, address: `${target.host}:${target.port}`, ...link.report(), compression: encoder.compression(),
+      })),
       guests: [...this.#guests.values()].map(({ supervisor }) => supervisor.report()),
       memoryRssBytes: process.memoryUsage.rss(),
     };
@@ -71,7 +74,7 @@ class Source implements SourceOperations {
     }
     await this.#state.putTarget(target);
     const before = this.#links.get(target.name);
-    this.#links.set(target.name, { target, link });
+    this.#links.set(target.name, { target, link, encoder: new Encoder({ clock: nodeClock }) });
     if (before !== undefined) await this.#relink(target.name, before.link);
     return { name: target.name, address: `${target.host}:${target.port}`, fingerprint: target.fingerprint };
   }
@@ -185,7 +188,7 @@ class Source implements SourceOperations {
       facts: { name: guest.name, groupId: guest.groupId, qmpPath: guest.qmpPath, target: guest.target, rpoMs: guest.rpoMs },
       capture: this.#capture(guest),
       link: linked.link,
-      encoder: new Encoder({ clock: nodeClock }),
+      encoder: linked.encoder,
       clock: nodeClock,
       random: nodeRandom,
       log: this.#deps.log.child({ guest: guest.name }),

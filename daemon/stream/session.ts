@@ -36,8 +36,6 @@ export interface LinkReport {
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
   readonly sentBytes: number;
   readonly reconnects: number;
-  /** Whether records are compressed just now, and why. */
-  readonly compression: { readonly isOn: boolean; readonly why: string; readonly ratio: number };
 }
 
 /** Keeps one connection to one target alive, with backoff and jitter. */

@@ -12,7 +12,7 @@ import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { Capture, CapturedDelta } from '../capture/capture.ts';
 import type { GuestReport } from '../report.ts';
-import { PassSender } from '../resync/pass-sender.ts';
+import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
 import { sendDelta } from '../stream/delta-sender.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
@@ -210,15 +210,16 @@ export class GuestSupervisor {
       case 'first-sync': {
         this.#status.enter('first-sync', step.why);
         this.#o.log.info({ guest: this.#o.facts.name, compared: step.isCompared }, `first sync: ${step.why}`);
-        const begun = await session.seedBegin(this.#o.facts.groupId, this.#o.random.bytes(8).toString('hex'));
+        const seedDeltaId = this.#o.random.bytes(8).readBigUInt64LE();
+        const begun = await session.seedBegin(this.#o.facts.groupId, seedDeltaId.toString(16).padStart(16, '0'));
         const base = { term: holding.term, point: 0 };
-        await this.#fullPass(session, begun, 'seed', step.isCompared, base, signal);
+        await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared }, base, signal);
         return this.#cycles(session, { ...begun, seed: 'done' }, base, signal);
       }
       case 'resync': {
         this.#status.enter('resync', step.why);
         this.#o.log.warn({ guest: this.#o.facts.name }, `resync: ${step.why}`);
-        const open = await this.#fullPass(session, holding, 'delta', true, step.base, signal);
+        const open = await this.#fullPass(session, holding, { kind: 'delta', isCompared: true }, step.base, signal);
         return this.#cycles(session, { ...holding, open }, step.base, signal);
       }
       case 'cycle': return this.#cycles(session, holding, step.base, signal);
@@ -227,11 +228,11 @@ export class GuestSupervisor {
   }
 
   async #fullPass(
-    session: TargetSession, holding: GroupHolding, kind: 'seed' | 'delta', isCompared: boolean, base: PointId, signal: AbortSignal,
+    session: TargetSession, holding: GroupHolding, manner: Pick<PassSenderOptions, 'kind' | 'isCompared' | 'seedDeltaId'>, base: PointId, signal: AbortSignal,
   ): Promise<GroupHolding['open']> {
     const { capture, facts, encoder, random } = this.#o;
-    const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), kind, isCompared, encoder, random });
     await this.#untilResumed(signal);
+    const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), ...manner, encoder, random, signal });
     this.#status.passBegan(this.#rate);
     try {
       await capture.fullPass(sender, {
@@ -246,6 +247,7 @@ export class GuestSupervisor {
       await capture.settlePass(base);
       return ended.open;
     } finally {
+      sender.abandon();
       this.#status.passEnded();
     }
   }

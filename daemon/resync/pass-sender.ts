@@ -1,0 +1,156 @@
+/**
+ * Where a full pass goes: a first sync straight into the target's replica (records of point 0), a resync as parts of an
+ * unsealed delta, which gives it history. When compared, each run is first asked about by hash and only blocks that differ
+ * travel. A write resolves when its records have their place on the wire, so a later write of the same bytes comes later.
+ */
+import { blake3 } from '@napi-rs/blake-hash';
+import type { Random } from '../../host/random.ts';
+import { compareBlockBytes, recordHeaderBytes, zeroRunBytesMax } from '../../journal/limits.ts';
+import type { PointId } from '../../journal/point.ts';
+import { makeRecord, type RecordHeader } from '../../journal/record.ts';
+import { encodePayload } from '../../journal/seal.ts';
+import type { GroupHolding } from '../../journal/wire.ts';
+import type { FullPassSink } from '../capture/capture.ts';
+import { awaitAck } from '../stream/await-ack.ts';
+import { deltaIdentity, frameHeader } from '../stream/delta-sender.ts';
+import { Encoder } from '../stream/encoder.ts';
+import { RecordLane } from '../stream/record-lane.ts';
+import type { TargetSession } from '../stream/session.ts';
+
+/** A part is made durable at least this often, so that a break loses no more, bytes. */
+const partBytes = 256 * 1024 * 1024;
+
+export interface PassSenderOptions {
+  readonly session: TargetSession;
+  readonly groupId: string;
+  /** What the target said when it was announced to. */
+  readonly holding: GroupHolding;
+  readonly base: PointId;
+  readonly next: PointId;
+  readonly kind: 'seed' | 'delta';
+  /** Of the first sync, as given to `seedBegin`; drawn anew for a delta that is opened here. */
+  readonly seedDeltaId?: bigint;
+  readonly isCompared: boolean;
+  readonly encoder: Encoder;
+  readonly random: Random;
+  readonly signal?: AbortSignal;
+}
+
+export class PassSender implements FullPassSink {
+  readonly #o: PassSenderOptions;
+  readonly #identity: Pick<RecordHeader, 'groupId' | 'deltaId' | 'point' | 'term'>;
+  readonly #lane: RecordLane;
+  readonly #ended: () => void;
+  #parts: number;
+  #isOpen: boolean;
+  #bytesSincePart = 0;
+  #comparedBytes = 0;
+
+  constructor(options: PassSenderOptions) {
+    this.#o = options;
+    const { groupId, holding, base, next, kind, random } = options;
+    const open = kind === 'delta' ? holding.open : null;
+    this.#identity = kind === 'seed'
+      ? { groupId, term: holding.term, point: 0, deltaId: options.seedDeltaId ?? 0n }
+      : deltaIdentity({ groupId, term: holding.term, base, next, open }, random);
+    this.#lane = new RecordLane(options.session, options.encoder, open?.nextSequence ?? 0);
+    this.#parts = open?.parts ?? 0;
+    this.#isOpen = open !== null;
+    this.#ended = options.encoder.begin();
+  }
+
+  get sentBytes(): number {
+    return this.#lane.sentBytes;
+  }
+
+  get comparedBytes(): number {
+    return this.#comparedBytes;
+  }
+
+  async write(disk: number, offset: number, buffer: Buffer, headroomBytes: number): Promise<void> {
+    if (headroomBytes !== recordHeaderBytes) throw new RangeError(`headroom of ${headroomBytes} bytes`);
+    if (!this.#o.isCompared) return this.#data(disk, offset, buffer);
+    const bytes = buffer.subarray(headroomBytes);
+    const bits = await this.#compare(disk, offset, bytes);
+    if (!bits.includes('0')) return this.#data(disk, offset, buffer);
+    for (let first = bits.indexOf('1'); first >= 0; first = bits.indexOf('1', first)) {
+      const behind = bits.indexOf('0', first);
+      const from = first * compareBlockBytes;
+      const to = Math.min(bytes.length, (behind < 0 ? bits.length : behind) * compareBlockBytes);
+      const differing = Encoder.buffer(to - from);
+      bytes.copy(differing, recordHeaderBytes, from, to);
+      await this.#data(disk, offset + from, differing);
+      if (behind < 0) break;
+      first = behind;
+    }
+  }
+
+  async zero(disk: number, offset: number, length: number): Promise<void> {
+    for (let at = 0; at < length; at += zeroRunBytesMax) {
+      await this.#open();
+      await this.#lane.send(this.#o.encoder.zero({ ...this.#identity, disk, offset: offset + at }, Math.min(zeroRunBytesMax, length - at)));
+      this.#bytesSincePart += recordHeaderBytes;
+    }
+  }
+
+  /** Everything was written: resolves once the target holds it durably, with the unsealed delta as it stands there. */
+  async finish(): Promise<{ readonly open: GroupHolding['open']; readonly sentBytes: number; readonly comparedBytes: number }> {
+    try {
+      if (this.#o.kind === 'seed') {
+        await this.#o.session.seedEnd(this.#o.groupId);
+        return { open: null, sentBytes: this.sentBytes, comparedBytes: this.#comparedBytes };
+      }
+      if (this.#bytesSincePart > 0) await this.#part(true);
+      const open = this.#isOpen
+        ? { point: this.#identity.point, deltaId: this.#identity.deltaId.toString(16).padStart(16, '0'), nextSequence: this.#lane.nextSequence, parts: this.#parts }
+        : null;
+      return { open, sentBytes: this.sentBytes, comparedBytes: this.#comparedBytes };
+    } finally {
+      this.#ended();
+    }
+  }
+
+  /** The pass was given up: nothing more will come. */
+  abandon(): void {
+    this.#ended();
+  }
+
+  async #data(disk: number, offset: number, buffer: Buffer): Promise<void> {
+    const run = await this.#o.encoder.data({ ...this.#identity, disk, offset }, buffer);
+    await this.#open();
+    this.#bytesSincePart += run.rawBytes;
+    const sent = this.#lane.send(run);
+    if (this.#o.kind === 'delta' && this.#bytesSincePart >= partBytes) await this.#part(false);
+    await sent;
+  }
+
+  async #compare(disk: number, offset: number, bytes: Buffer): Promise<string> {
+    const count = Math.ceil(bytes.length / compareBlockBytes);
+    const hashes = Buffer.allocUnsafe(count * 32);
+    for (let block = 0; block < count; block++) {
+      blake3(bytes.subarray(block * compareBlockBytes, Math.min(bytes.length, (block + 1) * compareBlockBytes))).copy(hashes, block * 32);
+    }
+    this.#comparedBytes += bytes.length;
+    return this.#o.session.compare({ groupId: this.#o.groupId, disk, offset, length: bytes.length, blockBytes: compareBlockBytes, hashes });
+  }
+
+  /** The `open` record goes out in the tick in which the first run asks for it, so it is first. */
+  #open(): Promise<void> | undefined {
+    if (this.#isOpen || this.#o.kind === 'seed') return undefined;
+    this.#isOpen = true;
+    return this.#lane.sendRecord(makeRecord(frameHeader(this.#identity, 'open', this.#lane.nextSequence), encodePayload({ base: this.#o.base })));
+  }
+
+  async #part(isAwaited: boolean): Promise<void> {
+    this.#bytesSincePart = 0;
+    this.#parts += 1;
+    const { term, point } = this.#identity;
+    const ack = awaitAck(this.#o.session, this.#o.groupId, { term, point, part: this.#parts }, this.#o.signal);
+    try {
+      await this.#lane.sendRecord(makeRecord(frameHeader(this.#identity, 'part', this.#lane.nextSequence), encodePayload({ part: this.#parts })));
+      if (isAwaited) await ack.acknowledged;
+    } finally {
+      ack.stop();
+    }
+  }
+}

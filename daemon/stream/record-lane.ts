@@ -1,0 +1,44 @@
+/**
+ * The records of one delta or one first sync on their way out, in order: gives each its sequence in the tick in which it is
+ * handed to the session, so that the order of the calls is the order on the wire. Waits for nothing but the session.
+ */
+import { performance } from 'node:perf_hooks';
+import type { RecordView } from '../../journal/record.ts';
+import type { EncodedRun, Encoder } from './encoder.ts';
+import type { TargetSession } from './session.ts';
+
+export class RecordLane {
+  readonly #session: TargetSession;
+  readonly #encoder: Encoder;
+  #next: number;
+  #sentBytes = 0;
+
+  constructor(session: TargetSession, encoder: Encoder, firstSequence: number) {
+    this.#session = session;
+    this.#encoder = encoder;
+    this.#next = firstSequence;
+  }
+
+  /** Sequence that the next record gets. */
+  get nextSequence(): number {
+    return this.#next;
+  }
+
+  /** Bytes of all records handed over. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  send(run: EncodedRun): Promise<void> {
+    return this.sendRecord(run.finish(this.#next));
+  }
+
+  /** For the records that frame a delta: made with `nextSequence` in the same tick. */
+  async sendRecord(record: RecordView): Promise<void> {
+    this.#next += 1;
+    this.#sentBytes += record.bytes.length;
+    const fromMs = performance.now();
+    await this.#session.send(record);
+    this.#encoder.waited(performance.now() - fromMs);
+  }
+}

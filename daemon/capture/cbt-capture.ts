@@ -14,6 +14,7 @@ import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
+import { recordHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
@@ -82,7 +83,8 @@ export class CbtCapture implements Capture {
       this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner: { uid, gid } };
       this.#isVhdUsable = true;
       this.#disks = await this.#listDisks();
-      return { disks: this.disks(), hardware: {} };
+      const hardware = this.#o.storageDaemonDisks === undefined ? await recordHardware(qmp) : {};
+      return { disks: this.disks(), hardware };
     } catch (error) {
       qmp.close();
       this.#link = null;

@@ -204,7 +204,7 @@ export class GuestSupervisor {
   }
 
   async #advance(session: TargetSession, holding: GroupHolding, signal: AbortSignal): Promise<void> {
-    const standing = await this.#o.capture.reconcile(heldPoint(holding));
+    const standing = await this.#o.capture.reconcile(heldPoint(holding), holding.open?.parts ?? 0);
     const step = planNextStep(holding, standing);
     switch (step.step) {
       case 'first-sync': {

@@ -124,13 +124,13 @@ export class Failovers {
     return parsed.data;
   }
 
-  async #makeOverlays(store: GroupStore, folder: string): Promise<{ disk: number; path: string; format: 'qcow2' }[]> {
-    const overlays: { disk: number; path: string; format: 'qcow2' }[] = [];
-    for (const { disk, replicaPath } of store.report().disks) {
+  async #makeOverlays(store: GroupStore, folder: string): Promise<{ disk: number; name: string; path: string; format: 'qcow2' }[]> {
+    const overlays: { disk: number; name: string; path: string; format: 'qcow2' }[] = [];
+    for (const { disk, name, replicaPath } of store.report().disks) {
       const path = join(folder, `disk${disk}.qcow2`);
       // An overlay of an attempt that never booted is of no use; one that a guest wrote to is kept, whatever it takes to look.
       if (!(await isThere(path))) await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', replicaPath, path]);
-      overlays.push({ disk, path, format: 'qcow2' });
+      overlays.push({ disk, name, path, format: 'qcow2' });
     }
     return overlays;
   }

@@ -88,7 +88,9 @@ export const nbdStateDirty = 1;
 
 const optionNames = invert(nbdOption);
 const replyNames = invert(nbdReply);
+const commandNames = invert(nbdCommand);
 export function nbdOptionName(option: number): string { return optionNames.get(option) ?? `option ${option}`; }
+export function nbdCommandName(type: number): string { return commandNames.get(type) ?? `command ${type}`; }
 export function nbdReplyName(type: number): string { return replyNames.get(type) ?? `0x${type.toString(16)}`; }
 
 function invert(table: Readonly<Record<string, number>>): ReadonlyMap<number, string> {

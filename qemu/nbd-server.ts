@@ -71,7 +71,7 @@ export async function listenNbd(options: NbdListenOptions): Promise<NbdServer> {
     close() {
       return new Promise<void>((resolve) => {
         server.close(() => resolve());
-        for (const session of [...sessions]) session.end(null);
+        for (const session of [...sessions]) session.end(null, true);
       });
     },
   };

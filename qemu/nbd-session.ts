@@ -12,23 +12,21 @@ import { sectorBytes, zeroRunBytesMax } from '../journal/limits.ts';
 import type { NbdBudget } from './nbd-budget.ts';
 import type { NbdAllocation, NbdExport, NbdListenOptions } from './nbd-handler.ts';
 import { NbdInlet } from './nbd-inlet.ts';
-import { answerOption, nbdAllocationContextId, type NbdAgreement, type NbdOffer } from './nbd-option-plan.ts';
+import { nbdAllocationContextId, type NbdAgreement } from './nbd-option-plan.ts';
 import {
   decodeRequest, encodeChunkHeader, encodeSimpleReply, nbdChunk, nbdChunkFlagDone, nbdChunkHeaderBytes, nbdCommand, nbdCommandFlag,
-  nbdErrorName, nbdFlag, nbdGreetingBytes, nbdHandshakeFlag, nbdLengthMax, nbdMagic, nbdOptionHeaderBytes, nbdOptionMagic,
-  nbdPayloadBytesDefault, nbdRequestBytes, nbdSimpleReplyBytes, nbdState, writeUInt64, type NbdRequest,
+  nbdCommandName, nbdErrorName, nbdLengthMax, nbdPayloadBytesDefault, nbdRequestBytes, nbdSimpleReplyBytes, nbdState, writeUInt64, type NbdRequest,
 } from './nbd-protocol.ts';
 import { errorOf, refuseRequest } from './nbd-refusal-plan.ts';
 import { NbdReplies } from './nbd-replies.ts';
+import { letEnter, optionBytesMax } from './nbd-server-handshake.ts';
 
-/** The longest option data that makes sense: an export's name and two context queries of full length. */
-const optionBytesMax = 16 * 1024;
-/** A client that haggles longer than this wants something else. */
-const optionsMax = 64;
 /** Requests under way on one connection; QEMU has 16, libnbd 64. */
 const requestsMax = 256;
 /** QEMU asks for at most this many in one answer itself. */
 const descriptorsMax = 128 * 1024;
+/** How long the last replies may take to leave. */
+const goodbyeMsMax = 1_000;
 
 export interface NbdSessionShared extends Pick<Required<NbdListenOptions>, 'exports' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'onFault'> {
   readonly budget: NbdBudget;
@@ -42,6 +40,8 @@ interface UnderWay {
   /** Handler calls and, while it lasts, the gathering of the payload. */
   parts: number;
   error: number;
+  /** Its flush for the FUA flag has been called. */
+  isPersisted: boolean;
 }
 
 export class NbdSession {
@@ -56,7 +56,6 @@ export class NbdSession {
   readonly #underWay = new Set<UnderWay>();
   #agreement: NbdAgreement = { hasNoZeroes: false, isStructured: false, allocationOf: null };
   #export: NbdExport | null = null;
-  #optionCount = 0;
   #heardMs = this.#startedMs;
   /** Room taken for a run that is still arriving. */
   #arrivingBytes = 0;
@@ -81,11 +80,22 @@ export class NbdSession {
     socket.on('error', (error) => { this.#socketError = error; });
     socket.on('end', () => this.#left());
     socket.on('close', () => this.#left());
-    this.#greet();
+    letEnter({
+      inlet: this.#inlet, exports: shared.exports, requestBytesMax: shared.requestBytesMax,
+      send: (bytes) => { socket.write(bytes); },
+      broken: (what) => this.#broken(what),
+      left: () => this.end(null),
+      entered: (exportName, chosen, agreement) => {
+        this.exportName = exportName;
+        this.#export = chosen;
+        this.#agreement = agreement;
+        this.#expectRequest();
+      },
+    });
   }
 
-  /** Ends the connection; `fault` says why when the client or a handler is to blame. */
-  end(fault: Fault | null): void {
+  /** Ends the connection: at once, or when what was said has left. `fault` says why when the client or a handler is to blame. */
+  end(fault: Fault | null, isAtOnce = fault !== null): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
     clearInterval(this.#timer);
@@ -93,65 +103,18 @@ export class NbdSession {
     this.#replies.stop();
     this.#shared.budget.give(this.#arrivingBytes);
     this.#arrivingBytes = 0;
-    if (fault === null) this.#socket.destroySoon();
-    else this.#socket.destroy();
+    if (isAtOnce) {
+      this.#socket.destroy();
+    } else {
+      const timer = setTimeout(() => this.#socket.destroy(), goodbyeMsMax);
+      this.#socket.once('close', () => clearTimeout(timer));
+      this.#socket.destroySoon();
+    }
     if (fault !== null) {
       this.#shared.counts.endedConnections += 1;
       this.#shared.onFault(fault);
     }
     this.#onEnd();
-  }
-
-  // Handshake
-
-  #greet(): void {
-    const greeting = Buffer.alloc(nbdGreetingBytes);
-    greeting.writeBigUInt64BE(nbdMagic, 0);
-    greeting.writeBigUInt64BE(nbdOptionMagic, 8);
-    greeting.writeUInt16BE(nbdHandshakeFlag.fixedNewstyle | nbdHandshakeFlag.noZeroes, 16);
-    this.#socket.write(greeting);
-    this.#inlet.expect(4, (head) => {
-      const flags = head.readUInt32BE(0);
-      if ((flags & ~(nbdHandshakeFlag.fixedNewstyle | nbdHandshakeFlag.noZeroes)) !== 0) return this.#broken(`unknown client flags 0x${flags.toString(16)}`);
-      this.#agreement = { ...this.#agreement, hasNoZeroes: (flags & nbdHandshakeFlag.noZeroes) !== 0 };
-      this.#expectOption();
-    });
-  }
-
-  #expectOption(): void {
-    this.#inlet.expect(nbdOptionHeaderBytes, (head) => {
-      if (head.readBigUInt64BE(0) !== nbdOptionMagic) return this.#broken('an option without its magic');
-      const option = head.readUInt32BE(8);
-      const dataBytes = head.readUInt32BE(12);
-      if (dataBytes > optionBytesMax) return this.#broken(`an option of ${dataBytes} bytes`);
-      this.#optionCount += 1;
-      if (this.#optionCount > optionsMax) return this.#broken(`more than ${optionsMax} options`);
-      this.#inlet.expect(dataBytes, (data) => this.#haggle(option, data));
-    });
-  }
-
-  #haggle(option: number, data: Buffer): void {
-    const answer = answerOption(option, data, this.#agreement, this.#offers());
-    this.#agreement = answer.agreement;
-    for (const reply of answer.replies) this.#socket.write(reply);
-    if (answer.then !== 'transmission') return answer.then === 'options' ? this.#expectOption() : this.end(null);
-    this.#export = this.#shared.exports.get(answer.exportName) ?? null;
-    assert(this.#export !== null);
-    this.exportName = answer.exportName;
-    this.#expectRequest();
-  }
-
-  #offers(): ReadonlyMap<string, NbdOffer> {
-    const sizes = { minimumBytes: sectorBytes, preferredBytes: 64 * 1024, payloadBytesMax: this.#shared.requestBytesMax };
-    return new Map([...this.#shared.exports].map(([name, { sizeBytes, handler }]) => {
-      const flags = nbdFlag.hasFlags | nbdFlag.flush | nbdFlag.fua
-        | (handler.write === undefined ? nbdFlag.readOnly : 0)
-        // A read-only export looks the same through every connection.
-        | (handler.write === undefined ? nbdFlag.multiConn : 0)
-        | (handler.zero === undefined ? 0 : nbdFlag.writeZeroes | nbdFlag.fastZero | nbdFlag.trim)
-        | (handler.read === undefined ? 0 : nbdFlag.df);
-      return [name, { sizeBytes, flags, sizes, hasExtents: handler.extents !== undefined }];
-    }));
   }
 
   // Requests
@@ -182,7 +145,7 @@ export class NbdSession {
     const request = decodeRequest(head);
     if (request === undefined) return this.#broken('a request without its magic');
     if (request.type === nbdCommand.disc) return this.#leave();
-    const underWay: UnderWay = { request, startedMs: performance.now(), parts: 1, error: this.#refuse(request) };
+    const underWay: UnderWay = { request, startedMs: performance.now(), parts: 1, error: this.#refuse(request), isPersisted: false };
     this.#underWay.add(underWay);
     if (request.type === nbdCommand.write) {
       // "A server MAY initiate a hard disconnect if a payload length would be large enough to be deemed a denial of service attack."
@@ -332,16 +295,13 @@ export class NbdSession {
     const { type, flags } = underWay.request;
     const isChanging = type === nbdCommand.write || type === nbdCommand.writeZeroes || type === nbdCommand.trim;
     const { flush } = this.#entered().handler;
-    if (isChanging && (flags & nbdCommandFlag.fua) !== 0 && underWay.error === 0 && flush !== undefined && !this.#isPersisted.has(underWay)) {
-      this.#isPersisted.add(underWay);
+    if (isChanging && (flags & nbdCommandFlag.fua) !== 0 && underWay.error === 0 && flush !== undefined && !underWay.isPersisted) {
+      underWay.isPersisted = true;
       void this.#perform(underWay, 0, () => this.#entered().handler.flush!());
       return;
     }
     this.#answer(underWay);
   }
-
-  /** Requests with the FUA flag whose flush has been called. */
-  readonly #isPersisted = new WeakSet<UnderWay>();
 
   // Replies
 
@@ -390,8 +350,8 @@ export class NbdSession {
 
   #report({ request }: UnderWay, error: unknown): void {
     const name = nbdErrorName(errorOf(error));
-    this.#shared.onFault(new Fault('NBD_IO', `a request of type ${request.type} at ${request.offset} of ${this.#name()} was answered with ${name}`, {
-      ...this.#facts(), type: request.type, offset: request.offset, length: request.length, errno: name,
+    this.#shared.onFault(new Fault('NBD_IO', `${nbdCommandName(request.type)} at ${request.offset} of ${this.#name()} was answered with ${name}`, {
+      ...this.#facts(), command: nbdCommandName(request.type), offset: request.offset, length: request.length, errno: name,
     }, error));
   }
 
@@ -404,7 +364,7 @@ export class NbdSession {
     }
     const [oldest] = this.#underWay;
     if (oldest !== undefined && nowMs - oldest.startedMs > stallLimitMs) {
-      return this.end(new Fault('NBD_CLOSED', `a request of type ${oldest.request.type} to ${this.#name()} was not done within ${stallLimitMs} ms; its connection is closed`, { ...this.#facts(), stallLimitMs }));
+      return this.end(new Fault('NBD_CLOSED', `${nbdCommandName(oldest.request.type)} of ${this.#name()} was not done within ${stallLimitMs} ms; its connection is closed`, { ...this.#facts(), stallLimitMs }));
     }
     const { blockedSinceMs } = this.#replies;
     if (blockedSinceMs !== null && nowMs - blockedSinceMs > stallLimitMs) return this.#broken(`it takes no replies for ${stallLimitMs} ms`);

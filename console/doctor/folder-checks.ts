@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { formatBytes } from '../render/units.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
-import { fileSystemOf, mountTypeOf } from './file-systems.ts';
+import { fileSystemOf, mountTypeOf, type FileSystem } from './file-systems.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from './libc.ts';
 
 /** Enough to see whether space is really taken and given back. */
@@ -76,18 +76,21 @@ export function fileSystemCheck(what: string, folder: string, hangsGuests: boole
     run: async () => {
       const there = await realpath(await nearest(folder));
       const { type } = await statfs(there);
-      const { name, kind } = fileSystemOf(type, mountTypeOf(await readFile('/proc/self/mountinfo', 'utf8'), there));
-      switch (kind) {
-        case 'local': return ok(`${name}, local`);
-        case 'memory': return warn(`${name}: kept in memory`, hangsGuests ? 'Delta images then take the host’s memory; give it a local disk.' : 'All is gone with a restart of this host; give it a disk.');
-        case 'network': return hangsGuests
-          ? fail(`${name}: behind a network`, 'A network file system that hangs would hang the guests with it: name a folder on a local disk.')
-          : warn(`${name}: behind a network`, 'What is acknowledged is only as durable as that server; a local disk is better.');
-        case 'unknown': return warn(`${name}: not known whether it is local`, 'Make sure that it is a local disk.');
-        default: return kind satisfies never;
-      }
+      return judgeFileSystem(fileSystemOf(type, mountTypeOf(await readFile('/proc/self/mountinfo', 'utf8'), there)), hangsGuests);
     },
   };
+}
+
+export function judgeFileSystem({ name, kind }: FileSystem, hangsGuests: boolean): Finding {
+  switch (kind) {
+    case 'local': return ok(`${name}, local`);
+    case 'memory': return warn(`${name}: kept in memory`, hangsGuests ? 'Delta images then take the host’s memory; give it a local disk.' : 'All is gone with a restart of this host; give it a disk.');
+    case 'network': return hangsGuests
+      ? fail(`${name}: behind a network`, 'A network file system that hangs would hang the guests with it: name a folder on a local disk.')
+      : warn(`${name}: behind a network`, 'What is acknowledged is only as durable as that server; a local disk is better.');
+    case 'unknown': return warn(`${name}: not known whether it is local`, 'Make sure that it is a local disk.');
+    default: return kind satisfies never;
+  }
 }
 
 export function fallocateCheck(what: string, folder: string): Check {

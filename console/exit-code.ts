@@ -20,8 +20,14 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
+/** What the operating system refused (a folder that may not be written to, a port that is taken): no bug, and no fault with a code of ours. */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error && 'code' in error;
+}
+
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return exitCodes.usage;
+  if (isSystemError(error)) return exitCodes.failed;
   if (!isFault(error)) return exitCodes.bug;
   switch (error.code) {
     case 'CONFIG_INVALID': return exitCodes.config;

@@ -12,7 +12,7 @@ import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { withConfig } from './commands/with-config.ts';
-import { exitCodeOf, exitCodes, UsageError } from './exit-code.ts';
+import { exitCodeOf, exitCodes, isSystemError, UsageError } from './exit-code.ts';
 import { formatFault } from './render/fault.ts';
 import { endQuietlyOnBrokenPipe, lookOf, printAside, printJson } from './terminal.ts';
 import { readVersion } from './version.ts';
@@ -60,7 +60,8 @@ function tell(error: unknown, isJson: boolean): number {
   else if (isFault(error)) {
     if (isJson) printJson({ error: { code: error.code, message: error.message, facts: error.facts } });
     printAside(formatFault(lookOf(process.stderr), error));
-  } else printAside(`a bug in the command line: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n`);
+  } else if (isSystemError(error)) printAside(`error: ${error.message}\n  you can          run \`afterimage doctor\`: it looks at folders, permissions, space and ports\n`);
+  else printAside(`a bug in the command line: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n`);
   return exitCodeOf(error);
 }
 

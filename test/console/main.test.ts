@@ -23,6 +23,7 @@ await command.replace('daemon/source.js', `${fakeFault}
 const calls = [];
 const told = (name) => async (...all) => { calls.push([name, ...all]); };
 export async function startSource(options, deps) {
+  if (process.env.FAKE === 'system') throw Object.assign(new Error("EACCES: permission denied, mkdir '/x'"), { code: 'EACCES', syscall: 'mkdir' });
   if (process.env.FAKE === 'fault') throw new Fault('STORE_LOCKED', 'locked', { group: 'web' });
   deps.log.info({ options, version: deps.version }, 'fake source');
   if (process.env.FAKE === 'rejection') setTimeout(() => Promise.reject(new Error('planted bug')), 100);
@@ -189,8 +190,9 @@ t.test('status while the target is down', async (t) => {
 });
 
 t.test('a role that cannot start: exit code 1; a bug: 70', async (t) => {
-  const [locked, buggy] = await Promise.all((['fault', 'rejection'] as const).map((FAKE) => command.run(['source', 'run', '--config', sourceConfig], { FAKE })));
+  const [locked, buggy, refused] = await Promise.all((['fault', 'rejection', 'system'] as const).map((FAKE) => command.run(['source', 'run', '--config', sourceConfig], { FAKE })));
   t.match(locked, { code: 1, stderr: /^STORE_LOCKED: guest web: locked\n/ });
+  t.match(refused, { code: 1, stderr: /^error: EACCES: permission denied, mkdir '\/x'\n.*afterimage doctor/ });
   t.equal(buggy!.code, 70);
   t.match(buggy!.stdout, /"level":60.*planted bug.*"msg":"a bug: ended, to be started anew"/);
 });
@@ -208,6 +210,26 @@ t.test('a service manager that asked for it is told', async (t) => {
   child.kill('SIGTERM');
   t.match(await end, { code: 0 });
   await until(async () => told.endsWith('STOPPING=1'));
+});
+
+t.test('a person at a terminal is asked, and sees what would be lost', async (t) => {
+  const { child, end } = await startDaemon(t, ['target', 'run', '--config', targetConfig]);
+  const answered = async (answer: string) => {
+    const line = `'${process.execPath}' '${join(command.folder, 'console/main.js')}' failover web --config '${targetConfig}'`;
+    const terminal = spawn('script', ['-qfec', line, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, TERM: 'xterm', NO_COLOR: '' } });
+    t.teardown(() => terminal.kill('SIGKILL'));
+    const done = ended(terminal);
+    let text = '';
+    terminal.stdout.on('data', (chunk: Buffer) => { text += chunk.toString('utf8'); });
+    await until(async () => text.includes('Type yes: '));
+    terminal.stdin.write(answer);
+    return done;
+  };
+  t.match(await answered('yes\n'), { code: 0, stdout: /would boot here from point 1\.3[^]*would be lost[^]*\u001b\[32mweb runs here/ });
+  t.match(await answered('y\n'), { code: 1, stdout: /Nothing was done\./ });
+  t.match(await answered('\u0004'), { code: 1, stdout: /Nothing was done\./ });
+  child.kill('SIGTERM');
+  t.match(await end, { code: 0 });
 });
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {

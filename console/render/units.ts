@@ -57,6 +57,5 @@ export function formatShare(share: number): string {
 
 /** Text from elsewhere (labels, errors, names of devices) without the control characters that could steer a terminal. */
 export function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex -- these are what is taken out
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]+/g, ' ');
 }

@@ -49,6 +49,7 @@ export const faultTable = {
   GUEST_TAKEN: { meaning: 'The guest is protected already under another name.', daemonDoes: 'Refuses.', operatorCan: 'Unprotect it first.' },
   BITMAP_LOST: { meaning: 'The guest’s dirty bitmaps are gone, broken, or do not match what the target holds.', daemonDoes: 'Resyncs by hash comparison: only what differs moves.', operatorCan: 'Nothing.' },
   DELTA_BROKEN: { meaning: 'The delta image could not take all that QEMU wrote (full or failing spool).', daemonDoes: 'Drops the cycle, merges its bitmap; the next delta is larger. The guest is untouched.', operatorCan: 'Give the spool more space or a sound disk.' },
+  CUT_BLURRED: { meaning: 'The guest wrote in the moment between the cut and the start of QEMU’s copy, so the delta may mix two instants.', daemonDoes: 'Drops the cycle and cuts again at once.', operatorCan: 'Nothing, unless it repeats for long: then the guest writes without a pause and a newer QEMU helps.' },
   SPOOL_FULL: { meaning: 'The spool’s budget or the minimum of free space does not allow a delta image.', daemonDoes: 'Waits; the bitmaps go on. RPO grows and is reported.', operatorCan: 'Raise the spool’s budget or free space.' },
   // Failover
   FAILOVER_NO_POINT: { meaning: 'The group has no sealed point yet.', daemonDoes: 'Refuses.', operatorCan: 'Wait for the first sync to end.' },

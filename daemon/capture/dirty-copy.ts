@@ -14,9 +14,9 @@ import type { QmpConnection } from '../../qemu/qmp.ts';
 import { makeDeltaImage } from './delta-image.ts';
 import { mapDeltaImage } from './delta-image-map.ts';
 import { canHaveVhd, describeTarget } from './delta-target.ts';
-import { queryNodes, queryOwnJobs, removeJobs, removeNodes } from './guest-objects.ts';
+import { queryNodes, queryOwnJobs, removeJobs, removeNodes, unlessRefused } from './guest-objects.ts';
 import type { JobWatch } from './job-watch.ts';
-import { nodeName } from './object-names.ts';
+import { nodeName, ownPrefix } from './object-names.ts';
 import type { Spool, SpoolFile } from './spool.ts';
 import type { CopiedDisk } from './spooled-delta.ts';
 
@@ -75,12 +75,13 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
   try {
     const targets = [];
     for (const disk of order.disks) targets.push(await addTarget(context, order.stamp, disk, files));
+    const isHeld = await hasForeignJobs(qmp);
     const cutAtMs = clock.nowMs();
     const cutMonotonicMs = clock.monotonicMs();
-    await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk))] });
+    await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk, isHeld))] });
     const cutMs = clock.monotonicMs() - cutMonotonicMs;
     await verifySizes(qmp, order.disks);
-    await awaitJobs(context, order);
+    const copiedBytes = await awaitJobs(context, order, isHeld);
     const inPathMs = clock.monotonicMs() - cutMonotonicMs;
     for (const { disk } of order.disks) await qmp.execute('blockdev-del', { 'node-name': nodeName(context.groupId, order.stamp, disk, 'top') });
     // A round trip after the last write of QEMU's: an event that it raised has arrived when this returns. It also tells whether
@@ -91,6 +92,7 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     for (const [index, { head, file }] of targets.entries()) {
       await file.unlink();
       const extents = await mapDeltaImage(head, (into, at) => file.read(into, 0, into.length, at));
+      if (order.round === undefined) refuseBlurred(order.disks[index]!, copiedBytes[index]!, extents.bytes);
       copied.push({ disk: order.disks[index]!.disk, sizeBytes: order.disks[index]!.sizeBytes, extents, file });
     }
     return { copied, cutAtMs, cutMonotonicMs, cutMs, inPathMs };
@@ -129,14 +131,25 @@ async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, fi
   return { head, file };
 }
 
-function backupAction(context: CopyContext, order: CopyOrder, { disk, trackNode, bitmap }: CopyDisk): Readonly<Record<string, unknown>> {
+/**
+ * Whether somebody else's job (a backup, a mirror) is at work in this QEMU. Then ours must not end by themselves: QEMU 7.2 dies
+ * (seen: bdrv_drop_filter replaces its filter by a node that is gone) when one job's filter is dropped while another's, above it on
+ * the same disk, is being dropped. A job that waits to be finalized by command ends at no such moment. Without foreign jobs ours
+ * do end by themselves, so that nothing stays in the guest's path when this daemon dies.
+ */
+async function hasForeignJobs(qmp: QmpConnection): Promise<boolean> {
+  const jobs = await qmp.execute<readonly { readonly id: string; readonly status: string }[]>('query-jobs');
+  return jobs.some(({ id, status }) => !id.startsWith(ownPrefix) && status !== 'concluded' && status !== 'null');
+}
+
+function backupAction(context: CopyContext, order: CopyOrder, { disk, trackNode, bitmap }: CopyDisk, isHeld: boolean): Readonly<Record<string, unknown>> {
   const { groupId } = context;
   return {
     type: 'blockdev-backup',
     data: {
       'job-id': nodeName(groupId, order.stamp, disk, 'job'), device: trackNode, target: nodeName(groupId, order.stamp, disk, 'top'),
       sync: 'bitmap', bitmap, 'bitmap-mode': order.bitmapMode, 'filter-node-name': nodeName(groupId, order.stamp, disk, 'filter'),
-      'on-source-error': 'report', 'on-target-error': 'report', 'auto-finalize': true, 'auto-dismiss': false,
+      'on-source-error': 'report', 'on-target-error': 'report', 'auto-finalize': !isHeld, 'auto-dismiss': false,
       ...(order.round === undefined ? {} : { speed: order.round.speedBytesPerSecond, 'x-perf': { 'max-workers': order.round.workers } }),
     },
   };
@@ -151,16 +164,22 @@ async function verifySizes(qmp: QmpConnection, disks: readonly CopyDisk[]): Prom
   }
 }
 
-async function awaitJobs(context: CopyContext, order: CopyOrder): Promise<void> {
+/** Resolves with the bytes that each job copied. */
+async function awaitJobs(context: CopyContext, order: CopyOrder, isHeld: boolean): Promise<number[]> {
+  const copiedBytes: number[] = [];
   const limitMs = jobLimitMsBase + order.disks.reduce((sum, { capBytes }) => sum + capBytes, 0) / jobBytesPerMsMin;
   const endMs = context.clock.monotonicMs() + limitMs;
   const isStopped = order.round !== undefined && await stopRoundInTime(context, order, order.round.stopAtBytes, endMs);
   for (const { disk } of order.disks) {
     const id = nodeName(context.groupId, order.stamp, disk, 'job');
-    await context.watch.until(id, ['concluded'], Math.max(1, endMs - context.clock.monotonicMs()));
-    const failed = await context.watch.result(id);
-    if (failed !== null && !isStopped) throw new Fault('QMP_COMMAND', `QEMU could not copy the changes of disk ${disk}: ${failed}`, { disk, job: id });
+    const leftMs = (): number => Math.max(1, endMs - context.clock.monotonicMs());
+    if (isHeld && await context.watch.until(id, ['pending'], leftMs()) === 'pending') await unlessRefused(context.qmp.execute('job-finalize', { id }));
+    await context.watch.until(id, ['concluded'], leftMs());
+    const { error, copiedBytes: bytes } = await context.watch.result(id);
+    if (error !== null && !isStopped) throw new Fault('QMP_COMMAND', `QEMU could not copy the changes of disk ${disk}: ${error}`, { disk, job: id });
+    copiedBytes.push(bytes);
   }
+  return copiedBytes;
 }
 
 /** True when the job was cancelled by us. */
@@ -169,7 +188,7 @@ async function stopRoundInTime(context: CopyContext, order: CopyOrder, stopAtByt
   assert(order.disks.length === 1, 'a round copies one disk');
   for (;;) {
     const [job] = await queryOwnJobs(context.qmp, prefix);
-    if (job === undefined || job.status === 'concluded') return false;
+    if (job === undefined || job.status === 'concluded' || job.status === 'pending') return false;
     if (job['current-progress'] >= stopAtBytes) {
       await context.qmp.execute('job-cancel', { id: job.id });
       return true;
@@ -177,6 +196,18 @@ async function stopRoundInTime(context: CopyContext, order: CopyOrder, stopAtByt
     if (context.clock.monotonicMs() > endMs) throw new Fault('QMP_TIMEOUT', `job ${job.id} copies too slowly`, { job: job.id });
     await context.clock.delay(roundLookMs);
   }
+}
+
+/**
+ * QEMU (7.2, and up to the release that sets the job's bitmap when the job is made) puts its filter in place at the cut, with
+ * every block marked, and takes our bitmap over only when the job's coroutine first runs, a moment after the disks are let go
+ * (block/backup.c, backup_init_bcs_bitmap in backup_run). A guest's write in that moment is preserved by the filter, and then
+ * copied again, as it is after the write: the image would mix two instants. The job counts both copies, the image holds one;
+ * so the counts tell, exactly. Blocks that the filter preserved without need are in both counts, and hold what they held at the cut.
+ */
+function refuseBlurred({ disk }: CopyDisk, copiedBytes: number, imageBytes: number): void {
+  if (copiedBytes === imageBytes) return;
+  throw new Fault('CUT_BLURRED', `QEMU copied ${copiedBytes} bytes of disk ${disk} into an image of ${imageBytes}: the guest wrote before the job had begun`, { disk, copiedBytes, imageBytes });
 }
 
 function refuseBroken(context: CopyContext, order: CopyOrder): void {

@@ -74,12 +74,12 @@ export class JobWatch {
     }
   }
 
-  /** Of a concluded job: null when it did what it was to do. Forgets the job in QEMU. */
-  async result(id: string): Promise<string | null> {
+  /** Of a concluded job: `error` is null when it did what it was to do; `copiedBytes` counts what it copied, twice what it copied twice. Forgets the job in QEMU. */
+  async result(id: string): Promise<{ readonly error: string | null; readonly copiedBytes: number }> {
     const job = (await this.#qmp.execute<readonly RawJob[]>('query-jobs')).find((one) => one.id === id);
     if (job === undefined) throw new Fault('GUEST_CHANGED', `someone else dismissed job ${id}`, { job: id });
     await this.dismiss(id);
-    return job.error ?? null;
+    return { error: job.error ?? null, copiedBytes: job['current-progress'] };
   }
 
   async dismiss(id: string): Promise<void> {

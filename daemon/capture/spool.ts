@@ -4,7 +4,7 @@
  * unlinked as soon as QEMU has let go of it, so that a daemon that dies leaves none behind that it had already.
  */
 import { constants as fsConstants } from 'node:fs';
-import { chmod, mkdir, open, readdir, stat, statfs, unlink, type FileHandle } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, rm, stat, statfs, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { Fault } from '../../journal/fault.ts';
@@ -71,7 +71,7 @@ export class Spool {
     let removed = 0;
     for (const name of await readdir(this.#options.folder)) {
       if (!name.startsWith(this.#prefix) || !name.endsWith(imageSuffix)) continue;
-      await unlink(join(this.#options.folder, name));
+      await rm(join(this.#options.folder, name), { force: true });
       removed += 1;
     }
     return removed;
@@ -112,7 +112,8 @@ export class SpoolFile {
   async unlink(): Promise<void> {
     if (!this.#isLinked) return;
     this.#isLinked = false;
-    await unlink(this.path);
+    // Someone may have cleaned the folder: what counts is that it is gone.
+    await rm(this.path, { force: true });
   }
 
   async remove(): Promise<void> {

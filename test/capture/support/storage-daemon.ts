@@ -72,11 +72,18 @@ export async function startStandIn(t: Teardown, disks: readonly StandInDisk[], f
   const child = spawn('qemu-storage-daemon', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   child.stderr.on('data', (bytes: Buffer) => { said += bytes.toString(); });
-  const over = new Promise<void>((resolve) => { child.once('close', () => resolve()); });
+  let isWanted = false;
+  const over = new Promise<void>((resolve) => {
+    child.once('close', (code, signal) => {
+      if (!isWanted) console.error(`# the storage daemon ended by itself: status ${code}, signal ${signal}: ${said}`);
+      resolve();
+    });
+  });
   const timer = setTimeout(() => child.kill('SIGKILL'), lifeMsMax);
   let qmp: QmpConnection | undefined;
   t.teardown(async () => {
     clearTimeout(timer);
+    isWanted = true;
     qmp?.close();
     child.kill('SIGKILL');
     await over;
@@ -90,6 +97,7 @@ export async function startStandIn(t: Teardown, disks: readonly StandInDisk[], f
   return {
     folder, qmpPath, qmp: own, nbdPath, disks, child, said: () => said,
     quit: async () => {
+      isWanted = true;
       await own.execute('quit');
       await over;
     },

@@ -24,7 +24,8 @@ function commandLine(): Command {
     .exitOverride()
     .showSuggestionAfterError()
     .addHelpText('after', `
-Exit codes: ${exitCodes.ok} ok, ${exitCodes.failed} failed, ${exitCodes.usage} usage, ${exitCodes.unreachable} daemon unreachable, ${exitCodes.bug} bug, ${exitCodes.config} configuration refused.`);
+Exit codes: ${exitCodes.ok} ok, ${exitCodes.failed} failed, ${exitCodes.usage} usage, ${exitCodes.unreachable} daemon unreachable, ${exitCodes.bug} bug, ${exitCodes.config} configuration refused.
+With --json a failure is one object on stdout as well: {"error": {"code", "message", "facts"}}.`);
 
   const source = program.command('source').description('the role that protects the guests of this host');
   withConfig(source.command('run').description('run the source daemon in the foreground'))

@@ -2,11 +2,10 @@
 import { constants } from 'node:fs';
 import { access, open, readdir, readFile, realpath, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { getSystemErrorName } from 'node:util';
+import { fallocate, fallocateModes } from '../../host/node/libc.ts';
 import { formatBytes } from '../render/units.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
 import { fileSystemOf, mountTypeOf, type FileSystem } from './file-systems.ts';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate } from './libc.ts';
 
 /** Enough to see whether space is really taken and given back. */
 const trialBytes = 1024 * 1024;
@@ -115,13 +114,22 @@ export function fallocateCheck(what: string, folder: string): Check {
 }
 
 async function tryFallocate(file: Awaited<ReturnType<typeof open>>): Promise<Finding> {
-  const refused = fallocate(file.fd, 0, 0, trialBytes);
-  if (refused !== null) return fail(`fallocate is refused (${getSystemErrorName(-refused)})`, 'Space cannot be set aside there: use ext4, xfs or btrfs.');
+  const refused = await refusalOf(fallocate(file.fd, fallocateModes.extend, 0, trialBytes));
+  if (refused !== null) return fail(`fallocate is refused (${refused})`, 'Space cannot be set aside there: use ext4, xfs or btrfs.');
   const takenBytes = (await file.stat()).blocks * blockBytes;
   if (takenBytes < trialBytes) return warn(`fallocate sets aside ${formatBytes(takenBytes)} of ${formatBytes(trialBytes)}`, 'Space is not really reserved there: keep more free.');
   await file.write(Buffer.alloc(trialBytes, 1), 0, trialBytes, 0);
-  const notPunched = fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, trialBytes);
-  return notPunched === null ? ok('space can be set aside and given back') : warn(`holes cannot be punched (${getSystemErrorName(-notPunched)})`, 'What guests discard will take space there: use ext4, xfs or btrfs.');
+  const notPunched = await refusalOf(fallocate(file.fd, fallocateModes.keepSizePunchHole, 0, trialBytes));
+  return notPunched === null ? ok('space can be set aside and given back') : warn(`holes cannot be punched (${notPunched})`, 'What guests discard will take space there: use ext4, xfs or btrfs.');
+}
+
+async function refusalOf(call: Promise<void>): Promise<string | null> {
+  try {
+    await call;
+    return null;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? String(error);
+  }
 }
 
 /** `budgetBytes`: what may be taken in all, what is there already included; null when there is no such bound. */

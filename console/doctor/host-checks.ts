@@ -5,7 +5,7 @@ import type { TargetConfig } from '../config/config.ts';
 import { TargetClient } from '../control-client.ts';
 import type { HostFacts } from './binaries.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
-import { isClockSynchronised } from './libc.ts';
+import { isClockSynchronised } from './kernel-clock.ts';
 
 /** package.json `engines`. */
 const nodeMin = [20, 16] as const;

@@ -19,8 +19,11 @@ export interface TargetSession {
   readonly closed: Promise<Fault>;
   announce(announcement: GroupAnnouncement): Promise<GroupHolding>;
   listen(groupId: string, listener: SessionListener): () => void;
-  /** Hands over one record (the buffer belongs to the session from then on). Resolves when there is credit and socket room for another. */
-  send(record: RecordView): Promise<void>;
+  /**
+   * Hands over one record. Resolves when there is credit and socket room for another. The buffer belongs to the session until
+   * `onWritten` is called, if it ever is: it may then be used again.
+   */
+  send(record: RecordView, onWritten?: () => void): Promise<void>;
   seedBegin(groupId: string, deltaId: string): Promise<GroupHolding>;
   seedEnd(groupId: string): Promise<void>;
   /** '1' per block that differs at the target. `hashes`: 32 bytes per block. Several may be under way. */

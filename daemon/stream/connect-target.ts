@@ -1,0 +1,138 @@
+/**
+ * Makes one connection to a target and proves both sides to each other (PROTOCOL.md, "Handshake"): TCP, TLS, the pinned
+ * certificate, the WebSocket upgrade, hello, challenge, auth, welcome. What comes after is wire-session.ts.
+ * Invariant: nothing at all is sent through the TLS connection before the certificate has the fingerprint that the pairing
+ * told; and no session comes out unless the target proved that it knows the secret.
+ */
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { WebSocket, type RawData } from 'ws';
+import type { Clock } from '../../host/clock.ts';
+import type { Random } from '../../host/random.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
+import { isSameProof, nonceBytes, sourceProof, targetProof } from '../../journal/identity.ts';
+import { frameBytesMax } from '../../journal/limits.ts';
+import { decodeMessage, protocolPath, protocolVersion, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { faultOfSocket, refusal, WireSession, type SessionLimits } from './wire-session.ts';
+
+/** From the first packet to the target's proof, ms. */
+export const connectLimitMs = 10_000;
+
+export interface TargetAddress {
+  readonly host: string;
+  readonly port: number;
+  /** SHA-256 of the target's certificate, 64 hex digits. */
+  readonly fingerprint: string;
+  readonly secret: Buffer;
+  readonly sourceId: string;
+  readonly sourceName: string;
+  /** False only for the benchmark. */
+  readonly tls?: boolean;
+}
+
+export interface ConnectDeps { readonly clock: Clock; readonly random: Random; readonly limits: SessionLimits }
+
+/** Rejects with a Fault: TARGET_UNREACHABLE, WIRE_FINGERPRINT, WIRE_GARBAGE, WIRE_VERSION, WIRE_SECRET, WIRE_SILENT; or with the signal's reason. */
+export async function connectTarget(address: TargetAddress, deps: ConnectDeps, signal: AbortSignal): Promise<WireSession> {
+  const limit = AbortSignal.timeout(connectLimitMs);
+  const stop = AbortSignal.any([signal, limit]);
+  const cleanup: { socket?: Socket } = {};
+  try {
+    const socket = await openSocket(address, stop, cleanup);
+    socket.setNoDelay(true);
+    const ws = await upgrade(socket, address, stop);
+    const creditBytes = await shakeHands(ws, address, deps, stop);
+    return new WireSession({ ws, socket, creditBytes, clock: deps.clock, limits: deps.limits });
+  } catch (error) {
+    cleanup.socket?.destroy();
+    if (signal.aborted) throw signal.reason;
+    if (limit.aborted) throw new Fault('WIRE_SILENT', `no session with ${address.host}:${address.port} within ${connectLimitMs} ms`);
+    if (isFault(error)) throw error;
+    throw faultOfSocket(error as Error);
+  }
+}
+
+async function openSocket(address: TargetAddress, stop: AbortSignal, cleanup: { socket?: Socket }): Promise<Socket> {
+  const { host, port } = address;
+  const isTls = address.tls !== false;
+  // The certificate is its own and nobody's else: the pin below is the check, and it is stricter than any chain.
+  const socket = isTls ? connectTls({ host, port, minVersion: 'TLSv1.3', rejectUnauthorized: false }) : connectTcp({ host, port });
+  cleanup.socket = socket;
+  await firstOf(socket, isTls ? 'secureConnect' : 'connect', stop);
+  if (!isTls) return socket;
+  const shown = (socket as TLSSocket).getPeerX509Certificate()?.fingerprint256.replaceAll(':', '').toLowerCase() ?? 'none';
+  if (shown !== address.fingerprint) {
+    throw new Fault('WIRE_FINGERPRINT', `the target at ${host}:${port} shows another certificate than the one it was paired with`, { expected: address.fingerprint, shown });
+  }
+  return socket;
+}
+
+async function upgrade(socket: Socket, { host, port }: TargetAddress, stop: AbortSignal): Promise<WebSocket> {
+  const ws = new WebSocket(`ws://${host.includes(':') ? `[${host}]` : host}:${port}${protocolPath}`, {
+    createConnection: () => socket,
+    perMessageDeflate: false,
+    // A mask protects proxies from scripts in browsers; neither is here, and TLS is. Zero keeps the frames valid and costs nothing.
+    generateMask: () => undefined,
+    maxPayload: frameBytesMax,
+    followRedirects: false,
+    skipUTF8Validation: true,
+  });
+  ws.once('unexpected-response', (_request, response) => {
+    const status = response.statusCode ?? 0;
+    ws.emit('error', status === 404
+      ? new Fault('WIRE_VERSION', `the target does not know ${protocolPath}: it is of another release`, { status })
+      : new Fault('WIRE_GARBAGE', `what answers is no Afterimage target (HTTP status ${status})`, { status }));
+  });
+  await firstOf(ws, 'open', stop);
+  return ws;
+}
+
+/** Returns the credit that the target grants. */
+async function shakeHands(ws: WebSocket, address: TargetAddress, deps: ConnectDeps, stop: AbortSignal): Promise<number> {
+  const { sourceId, sourceName, secret, fingerprint } = address;
+  const sourceNonce = deps.random.bytes(nonceBytes).toString('hex');
+  const say = (message: SourceMessage): void => ws.send(JSON.stringify(message), () => undefined);
+  say({ t: 'hello', versions: [protocolVersion], sourceId, sourceName, nonce: sourceNonce });
+  const challenge = await hear(ws, 'challenge', stop);
+  if (challenge.version !== protocolVersion) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersion}`);
+  const said = { secret, sourceNonce, targetNonce: challenge.nonce, fingerprint };
+  say({ t: 'auth', mac: sourceProof(said) });
+  const welcome = await hear(ws, 'welcome', stop);
+  if (!isSameProof(welcome.mac, targetProof(said))) throw new Fault('WIRE_SECRET', 'the target could not prove that it knows the shared secret');
+  return welcome.creditBytes;
+}
+
+async function hear<T extends 'challenge' | 'welcome'>(ws: WebSocket, wanted: T, stop: AbortSignal): Promise<Extract<TargetMessage, { readonly t: T }>> {
+  const [data, isBinary] = await firstOf(ws, 'message', stop) as [RawData, boolean];
+  const message = isBinary ? undefined : decodeMessage(targetMessage, (data as Buffer).toString('utf8'));
+  if (message?.t === 'refused') throw refusal(message);
+  if (message?.t !== wanted) throw new Fault('WIRE_GARBAGE', `the target sent ${message?.t ?? 'no message of this protocol'} where ${wanted} was due`);
+  return message as Extract<TargetMessage, { readonly t: T }>;
+}
+
+interface Emitting {
+  on(event: string, listener: (...args: unknown[]) => void): unknown;
+  off(event: string, listener: (...args: unknown[]) => void): unknown;
+}
+
+/** The first `event`, unless an error, the end of the connection, or the signal comes first. */
+function firstOf(from: Socket | WebSocket, event: string, stop: AbortSignal): Promise<unknown[]> {
+  const emitter = from as unknown as Emitting;
+  return new Promise((resolve, reject) => {
+    const done = (): void => {
+      emitter.off(event, onEvent);
+      emitter.off('close', onClose);
+      // The listener for errors stays: one that comes late must not end the process.
+      stop.removeEventListener('abort', onStop);
+    };
+    const onEvent = (...args: unknown[]): void => { done(); resolve(args); };
+    const onError = (error: unknown): void => { done(); reject(error as Error); };
+    const onClose = (): void => { done(); reject(new Fault('TARGET_UNREACHABLE', `the target ended the connection before ${event}`)); };
+    const onStop = (): void => { done(); reject(stop.reason as Error); };
+    if (stop.aborted) return onStop();
+    emitter.on(event, onEvent);
+    emitter.on('error', onError);
+    emitter.on('close', onClose);
+    stop.addEventListener('abort', onStop, { once: true });
+  });
+}

@@ -11,7 +11,7 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
-import { makeDeltaImage } from './delta-image.ts';
+import { imageClusterBytes, makeDeltaImage } from './delta-image.ts';
 import { mapDeltaImage } from './delta-image-map.ts';
 import { canHaveVhd, describeTarget } from './delta-target.ts';
 import { queryNodes, queryOwnJobs, removeJobs, removeNodes, unlessRefused } from './guest-objects.ts';
@@ -206,7 +206,8 @@ async function stopRoundInTime(context: CopyContext, order: CopyOrder, stopAtByt
  * so the counts tell, exactly. Blocks that the filter preserved without need are in both counts, and hold what they held at the cut.
  */
 function refuseBlurred({ disk }: CopyDisk, copiedBytes: number, imageBytes: number): void {
-  if (copiedBytes === imageBytes) return;
+  // The job counts whole clusters, at the disk's end too.
+  if (copiedBytes === Math.ceil(imageBytes / imageClusterBytes) * imageClusterBytes) return;
   throw new Fault('CUT_BLURRED', `QEMU copied ${copiedBytes} bytes of disk ${disk} into an image of ${imageBytes}: the guest wrote before the job had begun`, { disk, copiedBytes, imageBytes });
 }
 

@@ -176,7 +176,7 @@ export class GuestSupervisor {
     await this.#o.clock.delay(pauseMs, signal).catch((reason: unknown) => { if (!signal.aborted) throw reason; });
   }
 
-  /** All that happens over one session: it returns only by a fault. */
+  /** All that happens over one session: it ends by a fault, or returns when both sides are to be asked anew. */
   async #protect(session: TargetSession, signal: AbortSignal): Promise<void> {
     const over = new AbortController();
     const end = (reason: unknown): void => over.abort(reason);
@@ -206,6 +206,11 @@ export class GuestSupervisor {
   async #advance(session: TargetSession, holding: GroupHolding, signal: AbortSignal): Promise<void> {
     const standing = await this.#o.capture.reconcile(heldPoint(holding), holding.open?.parts ?? 0);
     const step = planNextStep(holding, standing);
+    if (step.step !== 'cycle' && this.#status.isPaused) {
+      this.#status.enter(step.step, `paused before it began: ${step.why}`);
+      await this.#untilResumed(signal);
+      return; // an image may have been put under the group meanwhile: ask both sides anew
+    }
     switch (step.step) {
       case 'first-sync': {
         this.#status.enter('first-sync', step.why);
@@ -231,7 +236,6 @@ export class GuestSupervisor {
     session: TargetSession, holding: GroupHolding, manner: Pick<PassSenderOptions, 'kind' | 'isCompared' | 'seedDeltaId'>, base: PointId, signal: AbortSignal,
   ): Promise<GroupHolding['open']> {
     const { capture, facts, encoder, random } = this.#o;
-    await this.#untilResumed(signal);
     const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), ...manner, encoder, random, signal });
     this.#status.passBegan(this.#rate);
     try {
@@ -252,9 +256,8 @@ export class GuestSupervisor {
     }
   }
 
-  async #untilResumed(signal: AbortSignal): Promise<void> {
-    if (!this.#status.isPaused) return;
-    await new Promise<void>((resolve, reject) => {
+  #untilResumed(signal: AbortSignal): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
       this.#resume = resolve;
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     });

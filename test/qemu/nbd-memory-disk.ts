@@ -10,6 +10,7 @@ export interface MemoryDisk {
 
 export function memoryDisk(sizeBytes: number, fillByte = 0xee): MemoryDisk {
   const bytes = Buffer.alloc(sizeBytes, fillByte);
+  const zeroes = Buffer.alloc(65536);
   const calls = { writes: 0, zeroes: 0, flushes: 0, reads: 0, zeroedBytes: 0, writtenBytes: 0 };
   const handler: Required<NbdHandler> = {
     async write(offset, buffer, headroomBytes) {
@@ -37,7 +38,7 @@ export function memoryDisk(sizeBytes: number, fillByte = 0xee): MemoryDisk {
     async extents(offset, length) {
       const found: NbdAllocation[] = [];
       for (let at = offset; at < offset + length; at += 65536) {
-        found.push({ lengthBytes: Math.min(65536, sizeBytes - at), isHole: bytes.subarray(at, Math.min(at + 65536, sizeBytes)).every((byte) => byte === 0) });
+        found.push({ lengthBytes: Math.min(65536, sizeBytes - at), isHole: bytes.subarray(at, at + 65536).equals(zeroes.subarray(0, Math.min(65536, sizeBytes - at))) });
       }
       return found;
     },

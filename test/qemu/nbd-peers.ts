@@ -85,9 +85,13 @@ export async function refused(t: Test, promise: Promise<unknown>, code: FaultCod
   throw new Error(`no ${code}`);
 }
 
-/** Bytes that tell where they belong: each 8 bytes name their own offset. */
+/** Bytes that tell where they belong: each 8 bytes come from their own offset, and are never zero. */
 export function pattern(offset: number, length: number): Buffer {
   const bytes = Buffer.alloc(length);
-  for (let at = 0; at + 8 <= length; at += 8) bytes.writeBigUInt64BE(BigInt(offset + at) * 0x9e3779b97f4a7c15n & 0xffffffffffffffffn, at);
+  for (let at = 0; at + 8 <= length; at += 8) {
+    const word = (offset + at) / 8;
+    bytes.writeUInt32LE(Math.imul(word, 0x9e3779b1) >>> 0, at);
+    bytes.writeUInt32LE((word ^ 0xa5a5a5a5) >>> 0, at + 4);
+  }
   return bytes;
 }

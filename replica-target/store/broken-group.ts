@@ -1,0 +1,51 @@
+/**
+ * Stands for a group whose files cannot be used: it is shown, with why, and refuses everything with the same fault. One
+ * damaged group must not keep a target from serving the others.
+ */
+import type { Fault } from '../../journal/fault.ts';
+import type { GroupHolding } from '../../journal/wire.ts';
+import type { GroupFacts } from './group-facts.ts';
+import type { GroupStore, GroupStoreReport, StoredPoint } from './store.ts';
+
+export class BrokenGroup implements GroupStore {
+  readonly groupId: string;
+  readonly facts: GroupFacts | null;
+  readonly #fault: Fault;
+  readonly #sinceMs: number;
+
+  /** `facts` null: not even `group.json` can be read. */
+  constructor(groupId: string, facts: GroupFacts | null, fault: Fault, sinceMs: number) {
+    this.groupId = groupId;
+    this.facts = facts;
+    this.#fault = fault;
+    this.#sinceMs = sinceMs;
+  }
+
+  holding(): GroupHolding { throw this.#fault; }
+  announce(): Promise<never> { return this.#refuse(); }
+  append(): Promise<never> { return this.#refuse(); }
+  cutTorn(): Promise<void> { return Promise.resolve(); }
+  seedBegin(): Promise<never> { return this.#refuse(); }
+  seedRecord(): Promise<never> { return this.#refuse(); }
+  seedEnd(): Promise<never> { return this.#refuse(); }
+  compare(): Promise<never> { return this.#refuse(); }
+  onApplied(): () => void { return () => undefined; }
+  points(): Promise<readonly StoredPoint[]> { return this.#refuse(); }
+  drain(): Promise<never> { return this.#refuse(); }
+  failOver(): Promise<never> { return this.#refuse(); }
+  rollBack(): Promise<never> { return this.#refuse(); }
+  hardware(): Readonly<Record<string, unknown>> { return this.facts?.hardware ?? {}; }
+  close(): Promise<void> { return Promise.resolve(); }
+
+  report(): GroupStoreReport {
+    const { facts } = this;
+    return {
+      groupId: this.groupId, name: facts?.name ?? this.groupId, sourceId: facts?.sourceId ?? '', state: facts?.state ?? 'protected', term: facts?.term ?? 1,
+      rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
+      journalBytes: 0, historyBytes: 0, replicaBytes: 0,
+      held: { code: this.#fault.code, sinceMs: this.#sinceMs, message: this.#fault.message },
+    };
+  }
+
+  #refuse(): Promise<never> { return Promise.reject(this.#fault); }
+}

@@ -1,0 +1,157 @@
+/**
+ * An index over a group's points and history files, in level. It decides nothing and knows nothing that the files do not: when
+ * it is missing or behind, it is filled again from the headers of the history files and the seals in the journal. Writes are
+ * queued and not waited for.
+ */
+import type { AbstractLevel } from 'abstract-level';
+import { comparePoints, type PointId, type PointKind } from '../../journal/point.ts';
+
+export type CatalogLevel = AbstractLevel<string | Buffer | Uint8Array, string, string>;
+
+/** A point as history files and catalog keep it. */
+export interface PointFacts extends PointId {
+  readonly kind: PointKind;
+  readonly cutAtMs: number;
+  readonly arrivedAtMs: number;
+  readonly changedBytes: number;
+  readonly label?: string | undefined;
+}
+
+export interface HistoryEntry { readonly name: string; readonly sizeBytes: number; readonly from: PointId | null; readonly to: PointId }
+
+export class Catalog {
+  readonly #level: CatalogLevel;
+  #writing: Promise<void> = Promise.resolve();
+  #pointCount = 0;
+  #historyBytes = 0;
+  #oldest: PointFacts | null = null;
+  /** History files up to here have lost their inner points. */
+  #thinnedTo = historyPrefix;
+  readonly #onFailure: (error: unknown) => void;
+
+  private constructor(level: CatalogLevel, onFailure: (error: unknown) => void) {
+    this.#level = level;
+    this.#onFailure = onFailure;
+  }
+
+  static async open(level: CatalogLevel, onFailure: (error: unknown) => void): Promise<Catalog> {
+    await level.open();
+    const catalog = new Catalog(level, onFailure);
+    for await (const value of level.values(range(pointPrefix))) {
+      catalog.#oldest ??= JSON.parse(value) as PointFacts;
+      catalog.#pointCount++;
+    }
+    for await (const value of level.values(range(historyPrefix))) catalog.#historyBytes += (JSON.parse(value) as HistoryEntry).sizeBytes;
+    return catalog;
+  }
+
+  get pointCount(): number { return this.#pointCount; }
+  get historyBytes(): number { return this.#historyBytes; }
+  get oldest(): PointFacts | null { return this.#oldest; }
+
+  async point(id: PointId): Promise<PointFacts | null> {
+    await this.#writing;
+    const value = await this.#level.get(pointKey(id)) as string | undefined;
+    return value === undefined ? null : JSON.parse(value) as PointFacts;
+  }
+
+  /** Newest last. */
+  async points(): Promise<PointFacts[]> {
+    await this.#writing;
+    const found: PointFacts[] = [];
+    for await (const value of this.#level.values(range(pointPrefix))) found.push(JSON.parse(value) as PointFacts);
+    return found;
+  }
+
+  async histories(): Promise<HistoryEntry[]> {
+    await this.#writing;
+    const found: HistoryEntry[] = [];
+    for await (const value of this.#level.values(range(historyPrefix))) found.push(JSON.parse(value) as HistoryEntry);
+    return found;
+  }
+
+  /** A point that is new to the catalog. */
+  putPoint(facts: PointFacts): void {
+    this.#pointCount++;
+    if (this.#oldest === null || comparePoints(facts, this.#oldest) < 0) this.#oldest = facts;
+    this.#write(() => this.#level.put(pointKey(facts), JSON.stringify(facts)));
+  }
+
+  putHistory(entry: HistoryEntry): void {
+    this.#historyBytes += entry.sizeBytes;
+    this.#write(() => this.#level.put(historyKey(entry.to), JSON.stringify(entry)));
+  }
+
+  dropHistory(entry: HistoryEntry): void {
+    this.#historyBytes -= entry.sizeBytes;
+    this.#write(() => this.#level.del(historyKey(entry.to)));
+  }
+
+  /**
+   * The journal holds only what follows `floor`: a point inside a batch that begins before it can no longer be produced, its
+   * batch's last point can.
+   */
+  thin(floor: PointId): void {
+    this.#write(async () => {
+      for await (const [key, value] of this.#level.iterator({ gt: this.#thinnedTo, lt: `${historyPrefix}~` })) {
+        const { from, to } = JSON.parse(value) as HistoryEntry;
+        if (comparePoints(from ?? { term: 0, point: 0 }, floor) >= 0) break;
+        const inner = await this.#level.keys({ gt: pointKey(from ?? { term: 0, point: 0 }), lt: pointKey(to) }).all();
+        if (inner.length > 0) await this.#level.batch(inner.map((innerKey) => ({ type: 'del', key: innerKey })));
+        this.#pointCount -= inner.length;
+        this.#thinnedTo = key;
+      }
+      const [oldest] = await this.#level.values({ ...range(pointPrefix), limit: 1 }).all();
+      this.#oldest = oldest === undefined ? null : JSON.parse(oldest) as PointFacts;
+    });
+  }
+
+  /** The files hold no point after `newest`. */
+  async dropAfter(newest: PointId | null): Promise<void> {
+    await this.#writing;
+    const gt = newest === null ? pointPrefix : pointKey(newest);
+    const keys = await this.#level.keys({ gt, lt: `${pointPrefix}~` }).all();
+    if (keys.length === 0) return;
+    await this.#level.batch(keys.map((key) => ({ type: 'del', key })));
+    this.#pointCount -= keys.length;
+    if (this.#pointCount === 0) this.#oldest = null;
+  }
+
+  async clear(): Promise<void> {
+    await this.#writing;
+    await this.#level.clear();
+    this.#pointCount = 0;
+    this.#historyBytes = 0;
+    this.#oldest = null;
+    this.#thinnedTo = historyPrefix;
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+    await this.#level.close();
+  }
+
+  #write(write: () => Promise<void>): void {
+    this.#writing = this.#writing.then(write).catch((error: unknown) => this.#onFailure(error));
+  }
+}
+
+const pointPrefix = 'point!';
+const historyPrefix = 'undo!';
+
+/** Fixed widths, so that the order of keys is the order of points. */
+function sortable({ term, point }: PointId): string {
+  return `${String(term).padStart(10, '0')}.${String(point).padStart(16, '0')}`;
+}
+
+function pointKey(id: PointId): string {
+  return pointPrefix + sortable(id);
+}
+
+function historyKey(to: PointId): string {
+  return historyPrefix + sortable(to);
+}
+
+function range(prefix: string): { gt: string; lt: string } {
+  return { gt: prefix, lt: `${prefix}~` };
+}

@@ -1,0 +1,475 @@
+/**
+ * One group's store: decides what may be taken, in which order things become durable, and who may write what. The journal
+ * takes records, the applier and the first sync write the replica; this file holds them together and does no bytes itself.
+ * Nothing is handed out as durable before a power cut could not take it away.
+ */
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import type { Disk } from '../../host/disk.ts';
+import { Fault } from '../../journal/fault.ts';
+import type { RecordView } from '../../journal/record.ts';
+import { comparePoints, type PointId } from '../../journal/point.ts';
+import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import { Applier, type AppliedBatch } from './applier.ts';
+import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
+import { writeFacts, type GroupFacts } from './group-facts.ts';
+import type { GroupFolder } from './group-folder.ts';
+import { journalFloor, openGroup, pointFacts, type OpenedGroup } from './group-opening.ts';
+import { Journal } from './journal.ts';
+import type { JournalPosition } from './journal-recovery.ts';
+import { follow, hexId, type Chain, type Following } from './record-order-plan.ts';
+import { payloadFault } from './record-payload.ts';
+import { Replica } from './replica.ts';
+import { SeedIntake } from './seed-intake.ts';
+import { SpaceWatch } from './space-watch.ts';
+import type { Durable, GroupStore, GroupStoreReport, StoredPoint } from './store.ts';
+import { storeFault } from './store-fault.ts';
+import type { TouchedBlocks } from './touched-blocks.ts';
+
+export interface StoreOptions {
+  readonly segmentBytes: number;
+  /** Ingest stops, with STORE_FULL, before less than this is free. */
+  readonly freeBytesMin: number;
+  /** Applied journal that is kept, for points inside applied batches. */
+  readonly journalKeepBytes: number;
+  /** Changed bytes that are applied at once; one point may have more. */
+  readonly batchBytes: number;
+  /** Applies nothing but what a failover or a comparison needs. For tests of long backlogs. */
+  readonly isApplierStalled: boolean;
+}
+
+export interface GroupStoreDeps {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly level: (path: string) => CatalogLevel;
+  readonly log: Logger | null;
+  readonly options: StoreOptions;
+}
+
+export class FileGroupStore implements GroupStore {
+  readonly groupId: string;
+  readonly #d: GroupStoreDeps;
+  readonly #folder: GroupFolder;
+  readonly #journal: Journal;
+  readonly #applier: Applier;
+  readonly #replica: Replica;
+  readonly #catalog: Catalog;
+  readonly #space: SpaceWatch;
+  readonly #touched: TouchedBlocks;
+  readonly #listeners = new Set<(applied: PointId) => void>();
+  #facts: GroupFacts;
+  #newest: PointFacts | null;
+  /** Where the chain will stand when all that was handed to the journal is written. */
+  #incoming: Chain;
+  #openStart: JournalPosition | null;
+  #openDataBytes: number;
+  /** The delta whose records were lost by a failure, and by which: what still arrives of it is answered by the same. */
+  #lost: { readonly deltaId: bigint; readonly fault: Fault } | null = null;
+  /** Never rejects: what a cut could not do, the next write does first. */
+  #cutting: Promise<void> | null = null;
+  #keeping: Promise<void> = Promise.resolve();
+  #seedBytesUnchecked = 0;
+  #seeding: SeedIntake | null = null;
+  /** A failover is under way or done: nothing more is taken. */
+  #isFenced: boolean;
+  #replicaBytes = 0;
+
+  private constructor(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts, opened: OpenedGroup) {
+    this.groupId = facts.groupId;
+    this.#d = d;
+    this.#folder = folder;
+    this.#facts = facts;
+    this.#newest = opened.newest;
+    this.#incoming = opened.journal.chain;
+    this.#openStart = opened.journal.open?.start ?? null;
+    this.#openDataBytes = opened.journal.open?.dataBytes ?? 0;
+    this.#touched = opened.touched;
+    this.#catalog = opened.catalog;
+    this.#isFenced = facts.state === 'failed-over';
+    this.#replica = new Replica(d.disk, folder);
+    const { segmentBytes, freeBytesMin, batchBytes, isApplierStalled } = d.options;
+    this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, needBytes: freeBytesMin + segmentBytes });
+    this.#journal = new Journal({
+      disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault),
+    }, opened.journal);
+    this.#applier = new Applier({
+      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, batchBytes, isStalled: isApplierStalled,
+      onApplied: (batch) => this.#onApplied(batch),
+      onTrouble: (fault) => this.#onTrouble(fault),
+    }, opened.mark, opened.pending, opened.redo);
+  }
+
+  static async open(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts): Promise<FileGroupStore> {
+    const opened = await openGroup({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes: d.options.segmentBytes, level: d.level, log: d.log });
+    const store = new FileGroupStore(d, folder, facts, opened);
+    if (facts.seed !== 'none') await store.#measureReplica();
+    store.#applier.start();
+    return store;
+  }
+
+  get facts(): GroupFacts { return this.#facts; }
+
+  holding(): GroupHolding {
+    const { newest, open } = this.#journal.durable;
+    const { term, seed } = this.#facts;
+    return {
+      group: this.groupId, term, newest, applied: this.#applier.applied, seed,
+      open: open === null || open.parts === 0 ? null : { point: open.point, deltaId: hexId(open.deltaId), nextSequence: open.nextSequence, parts: open.parts },
+    };
+  }
+
+  async announce(sourceId: string, announcement: GroupAnnouncement): Promise<void> {
+    this.checkAnnouncement(sourceId, announcement);
+    await this.cutTorn();
+    await this.#keepFacts({
+      name: announcement.name,
+      term: Math.max(this.#facts.term, announcement.term),
+      rpoMs: announcement.rpoMs,
+      disks: announcement.disks.map(({ disk, name, sizeBytes }) => ({ disk, name, sizeBytes })).sort((a, b) => a.disk - b.disk),
+      hardware: announcement.hardware,
+    });
+  }
+
+  /** Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER. Changes nothing. */
+  checkAnnouncement(sourceId: string, announcement: GroupAnnouncement): void {
+    const { name, term, fencedBelow } = this.#facts;
+    const facts = { group: name, term };
+    if (sourceId !== this.#facts.sourceId) throw new Fault('GROUP_FOREIGN', `the group ${name} belongs to another source`, facts);
+    if (announcement.term < fencedBelow) throw new Fault('TERM_OLD', `${name} is in term ${term} here, the source in ${announcement.term}`, facts);
+    if (!this.#isFenced) return;
+    if (announcement.term < term) throw new Fault('TERM_OLD', `${name} failed over: it is in term ${term} here, the source in ${announcement.term}`, facts);
+    throw new Fault('GROUP_FAILED_OVER', `${name} has failed over and takes no deltas`, facts);
+  }
+
+  async append(record: RecordView): Promise<Durable | null> {
+    while (this.#cutting !== null) await this.#cutting;
+    const { header } = record;
+    this.#checkMayTake(record);
+    if (header.kind === 'open' && this.#incoming.open?.parts === 0) {
+      await this.cutTorn();
+      this.#checkMayTake(record);
+    }
+    const following = this.#follow(record);
+    this.#incoming = following.chain;
+    switch (following.event) {
+      case 'open':
+        this.#touched.clear();
+        this.#openDataBytes = 0;
+        this.#lost = null;
+        this.#openStart = (await this.#journal.append(record.bytes, following.chain, false)).start;
+        return null;
+      case 'run':
+        this.#touched.add(header.disk, header.offset, header.length);
+        if (header.kind === 'data') this.#openDataBytes += header.length;
+        await this.#journal.append(record.bytes, following.chain, false);
+        return null;
+      case 'part':
+        await this.#journal.append(record.bytes, following.chain, true);
+        this.#space.release();
+        return { term: header.term, point: header.point, part: following.part };
+      case 'seal': {
+        const dataBytes = this.#openDataBytes;
+        const { end } = await this.#journal.append(record.bytes, following.chain, true);
+        this.#space.release();
+        const id = { term: header.term, point: header.point };
+        const facts = pointFacts({ id, seal: following.seal }, this.#newest, this.#d.clock.nowMs());
+        this.#newest = facts;
+        this.#catalog.putPoint(facts);
+        this.#applier.push({ id, seal: following.seal, start: this.#openStart, end, dataBytes, facts });
+        this.#openStart = null;
+        return id;
+      }
+      default: return following satisfies never;
+    }
+  }
+
+  async cutTorn(): Promise<void> {
+    while (this.#cutting !== null) await this.#cutting;
+    const { open } = this.#incoming;
+    if (open === null || (open.isAtPart && this.#journal.durable.open?.nextSequence === open.nextSequence)) return;
+    const cut = this.#journal.cut(new Fault('STORE_SYNC', 'the rest of a delta was cut off', { group: this.#facts.name }));
+    this.#cutting = cut.then(() => undefined, () => undefined).then(() => {
+      this.#incoming = this.#journal.durable;
+      this.#cutting = null;
+    });
+    try {
+      await cut;
+    } catch (error) {
+      throw this.#taken(error, 'cutting off the rest of a delta');
+    } finally {
+      await this.#cutting;
+    }
+  }
+
+  async seedBegin(deltaId: string): Promise<void> {
+    this.#checkNotFenced();
+    if (this.#journal.durable.newest !== null) throw new Fault('RECORD_MISPLACED', `${this.#facts.name} has points: a first sync would overwrite them`, { group: this.#facts.name });
+    await this.#seeding?.settle();
+    const { disks } = this.#facts;
+    try {
+      await this.#keepFacts({ seed: 'partial', seedDeltaId: deltaId });
+      // Parts of a first delta were meant for the images as they were.
+      await this.#journal.reset();
+      this.#incoming = this.#journal.durable;
+      this.#touched.clear();
+      for (const { disk, sizeBytes } of disks) await this.#replica.resize(disk, sizeBytes);
+      await this.#replica.sync(disks.map(({ disk }) => disk));
+    } catch (error) {
+      throw this.#taken(error, 'preparing the replica');
+    }
+    this.#seeding = new SeedIntake(this.#replica, deltaId);
+  }
+
+  async seedRecord(record: RecordView): Promise<void> {
+    this.#checkNotFenced();
+    if (this.#space.full !== null) throw this.#space.full;
+    const { header } = record;
+    const seeding = this.#seeding;
+    const wrong = seeding === null ? 'no first sync is under way'
+      : header.groupId !== this.groupId ? `of group ${header.groupId}`
+        : header.point !== 0 || hexId(header.deltaId) !== seeding.deltaId ? `of delta ${hexId(header.deltaId)}, point ${header.point}, in the first sync ${seeding.deltaId}`
+          : header.kind !== 'data' && header.kind !== 'zero' ? `a ${header.kind} record in a first sync`
+            : this.#boundsFault(record);
+    if (wrong !== null || seeding === null) throw this.#misplaced(wrong ?? 'no first sync is under way', record);
+    try {
+      await this.#checkSpaceForSeed(header.length);
+      await seeding.take(record);
+    } catch (error) {
+      throw this.#taken(error, `writing ${this.#replica.path(header.disk)}`);
+    }
+  }
+
+  async seedEnd(): Promise<void> {
+    this.#checkNotFenced();
+    const seeding = this.#seeding;
+    if (seeding === null) throw new Fault('RECORD_MISPLACED', `no first sync of ${this.#facts.name} is under way`, { group: this.#facts.name });
+    const disks = this.#facts.disks.map(({ disk, sizeBytes }) => ({ disk, sizeBytes }));
+    try {
+      await seeding.finish(disks.map(({ disk }) => disk));
+    } catch (error) {
+      const fault = this.#taken(error, 'making the first sync durable');
+      this.#seeding = null;
+      await this.#keepFacts({ isSeedDistrusted: true });
+      throw fault;
+    }
+    try {
+      await this.#applier.seeded(disks);
+      await this.#keepFacts({ seed: 'done', seedDeltaId: null, isSeedDistrusted: false });
+    } catch (error) {
+      throw this.#taken(error, 'making the first sync durable');
+    }
+    this.#seeding = null;
+    this.#space.release();
+    await this.#measureReplica();
+  }
+
+  async compare(disk: number, offset: number, length: number, blockBytes: number, hashes: Buffer): Promise<string> {
+    const known = this.#facts.disks.find((one) => one.disk === disk);
+    const blocks = Math.ceil(length / blockBytes);
+    if (known === undefined || offset + length > known.sizeBytes || hashes.length !== blocks * 32) {
+      throw new Fault('RECORD_MISPLACED', `a comparison of ${length} bytes at ${offset} of disk ${disk} with ${hashes.length / 32} hashes`, { group: this.#facts.name, disk, offset, length });
+    }
+    if (this.#facts.seed === 'none' || (this.#facts.seed === 'partial' && this.#facts.isSeedDistrusted)) return '1'.repeat(blocks);
+    try {
+      await this.#seeding?.settle();
+      await this.#applier.applyAll();
+      const bits = await this.#replica.compare(disk, offset, length, blockBytes, hashes);
+      if (this.#incoming.open === null) return bits;
+      return Array.from(bits, (bit, block) => (bit === '1' || this.#touched.overlaps(disk, offset + block * blockBytes, Math.min(blockBytes, length - block * blockBytes)) ? '1' : '0')).join('');
+    } catch (error) {
+      throw storeFault(error, `comparing ${this.#replica.path(disk)}`);
+    }
+  }
+
+  onApplied(listener: (applied: PointId) => void): () => void {
+    this.#listeners.add(listener);
+    return () => { this.#listeners.delete(listener); };
+  }
+
+  async points(): Promise<readonly StoredPoint[]> {
+    return (await this.#catalog.points()).map((facts) => this.#stored(facts));
+  }
+
+  report(): GroupStoreReport {
+    const { name, sourceId, state, term, rpoMs, seed, disks } = this.#facts;
+    return {
+      groupId: this.groupId, name, sourceId, state, term, rpoMs, seed,
+      disks: disks.map((one) => ({ ...one, replicaPath: this.#replica.path(one.disk) })),
+      newest: this.#newest === null ? null : this.#stored(this.#newest),
+      applied: this.#applier.applied,
+      pointCount: this.#catalog.pointCount,
+      oldest: this.#catalog.oldest === null ? null : this.#stored(this.#catalog.oldest),
+      journalBytes: this.#journal.bytes,
+      historyBytes: this.#catalog.historyBytes,
+      replicaBytes: this.#replicaBytes,
+      held: this.#space.report(),
+    };
+  }
+
+  async drain(): Promise<PointId | null> {
+    await this.#applier.applyAll();
+    await this.#applier.pause();
+    return this.#applier.applied;
+  }
+
+  async failOver(): Promise<{ readonly term: number; readonly point: PointId }> {
+    if (this.#isFenced) throw new Fault('FAILOVER_STATE', `${this.#facts.name} has failed over already`, { group: this.#facts.name });
+    this.#isFenced = true;
+    try {
+      await this.cutTorn();
+      const point = await this.drain();
+      if (point === null) throw new Fault('FAILOVER_NO_POINT', `${this.#facts.name} has no sealed point yet`, { group: this.#facts.name });
+      await this.#keepFacts({ term: this.#facts.term + 1, state: 'failed-over' });
+      return { term: this.#facts.term, point };
+    } catch (error) {
+      this.#isFenced = this.#facts.state === 'failed-over';
+      if (!this.#isFenced) this.#applier.resume();
+      throw storeFault(error, `failing over ${this.#facts.name}`);
+    }
+  }
+
+  async rollBack(): Promise<void> {
+    if (this.#facts.state !== 'failed-over') throw new Fault('FAILOVER_STATE', `${this.#facts.name} has not failed over`, { group: this.#facts.name });
+    await this.#keepFacts({ state: 'protected' });
+    this.#isFenced = false;
+    this.#applier.resume();
+  }
+
+  hardware(): Readonly<Record<string, unknown>> {
+    return this.#facts.hardware;
+  }
+
+  async close(): Promise<void> {
+    this.#space.stop();
+    await this.#seeding?.settle();
+    await this.#applier.stop();
+    await this.#journal.close();
+    await this.#replica.close();
+    await this.#catalog.close();
+  }
+
+  /** An image was put under a disk from outside: it is compared before anything is built on it. */
+  async seedFromImage(disk: number, put: (replica: Replica, sizeBytes: number) => Promise<void>): Promise<void> {
+    const known = this.#facts.disks.find((one) => one.disk === disk);
+    if (known === undefined) throw new Fault('REQUEST_INVALID', `${this.#facts.name} has no disk ${disk}`, { group: this.#facts.name, disk });
+    if (this.#facts.seed === 'done' || this.#journal.durable.newest !== null) {
+      throw new Fault('REQUEST_INVALID', `${this.#facts.name} has a replica already`, { group: this.#facts.name });
+    }
+    await this.#keepFacts({ seed: 'partial' });
+    try {
+      await put(this.#replica, known.sizeBytes);
+      await this.#replica.sync([disk]);
+    } catch (error) {
+      throw this.#taken(error, `filling ${this.#replica.path(disk)}`);
+    }
+  }
+
+  /** Asked of the file system once per segment's worth of data, as the journal does. */
+  async #checkSpaceForSeed(bytes: number): Promise<void> {
+    const { segmentBytes, freeBytesMin } = this.#d.options;
+    this.#seedBytesUnchecked += bytes;
+    if (this.#seedBytesUnchecked < segmentBytes) return;
+    this.#seedBytesUnchecked = 0;
+    const freeBytes = await this.#d.disk.freeBytes(this.#folder.replica);
+    if (freeBytes < freeBytesMin + segmentBytes) throw new Fault('STORE_FULL', `${freeBytes} bytes are free, ${freeBytesMin} of them are to stay free`, { freeBytes, freeBytesMin });
+  }
+
+  #checkNotFenced(): void {
+    if (!this.#isFenced) return;
+    throw new Fault('GROUP_FAILED_OVER', `${this.#facts.name} has failed over and takes no deltas`, { group: this.#facts.name, term: this.#facts.term });
+  }
+
+  #checkMayTake(record: RecordView): void {
+    const { header } = record;
+    const { term, name, seed } = this.#facts;
+    if (header.groupId !== this.groupId) throw this.#misplaced(`of group ${header.groupId}`, record);
+    if (header.term < term) throw new Fault('TERM_OLD', `a record of term ${header.term}; ${name} is in term ${term}`, { group: name, term });
+    this.#checkNotFenced();
+    if (this.#space.full !== null) throw this.#space.full;
+    if (header.term > term) throw this.#misplaced(`of term ${header.term}, which was not announced`, record);
+    if (seed !== 'done') throw this.#misplaced('a delta before the first sync has ended', record);
+    const wrong = this.#boundsFault(record);
+    if (wrong !== null) throw this.#misplaced(wrong, record);
+    const corruptPayload = payloadFault(record);
+    if (corruptPayload !== null) throw new Fault('RECORD_CORRUPT', corruptPayload, { group: name, disk: header.disk, offset: header.offset });
+  }
+
+  #boundsFault({ header }: RecordView): string | null {
+    if (header.kind !== 'data' && header.kind !== 'zero') return null;
+    const known = this.#facts.disks.find((one) => one.disk === header.disk);
+    if (known === undefined) return `of disk ${header.disk}, which was not announced`;
+    return header.offset + header.length <= known.sizeBytes ? null : `bytes ${header.offset} to ${header.offset + header.length} of a disk of ${known.sizeBytes}`;
+  }
+
+  #follow(record: RecordView): Extract<Following, { ok: true }> {
+    const following = follow(this.#incoming, this.groupId, record);
+    if (following.ok) return following;
+    if (this.#lost?.deltaId === record.header.deltaId) throw this.#lost.fault;
+    if (following.code === 'DELTA_BASE') throw new Fault('DELTA_BASE', `${this.#facts.name}: ${following.why}`, { group: this.#facts.name });
+    throw this.#misplaced(following.why, record);
+  }
+
+  #misplaced(why: string, { header }: RecordView): Fault {
+    const { kind, disk, term, point, sequence, offset, length } = header;
+    return new Fault('RECORD_MISPLACED', `${this.#facts.name}: a ${kind} record that does not belong here: ${why}`, { group: this.#facts.name, disk, term, point, sequence, offset, length });
+  }
+
+  /** A failure while taking something in: shown, and for a full disk held until there is space. */
+  #taken(error: unknown, what: string): Fault {
+    const fault = storeFault(error, what);
+    if (fault.code === 'STORE_FULL' || fault.code === 'STORE_SYNC') this.#space.hold(fault);
+    return fault;
+  }
+
+  #onLost(fault: Fault): void {
+    const deltaId = this.#incoming.open?.deltaId ?? this.#incoming.newestDeltaId;
+    this.#lost = { deltaId, fault };
+    this.#incoming = this.#journal.durable;
+    this.#space.hold(fault);
+    this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts }, fault.message);
+  }
+
+  async #onApplied({ to, from, history }: AppliedBatch): Promise<void> {
+    this.#catalog.putHistory({ ...history, from, to });
+    try {
+      if (await this.#journal.trim(to, this.#d.options.journalKeepBytes)) {
+        const floor = journalFloor({ segments: this.#journal.segments() });
+        if (floor !== null) this.#catalog.thin(floor);
+      }
+      await this.#measureReplica();
+    } catch (error) {
+      this.#d.log?.warn({ group: this.#facts.name, err: storeFault(error, 'trimming') }, 'the journal could not be trimmed; it is tried again after the next batch');
+    }
+    for (const listener of this.#listeners) listener(to);
+  }
+
+  #onTrouble(fault: Fault | null): void {
+    this.#space.applying(fault);
+    if (fault !== null) this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts }, fault.message);
+  }
+
+  async #measureReplica(): Promise<void> {
+    this.#replicaBytes = await this.#replica.allocatedBytes(this.#facts.disks.map(({ disk }) => disk));
+  }
+
+  #stored({ label, ...facts }: PointFacts): StoredPoint {
+    const { applied } = this.#applier;
+    return { ...facts, isApplied: applied !== null && comparePoints(facts, applied) <= 0, ...(label === undefined ? {} : { label }) };
+  }
+
+  /** One change after the other, each durable before it is believed. */
+  #keepFacts(change: Partial<GroupFacts>): Promise<void> {
+    const kept = this.#keeping.then(async () => {
+      const facts = { ...this.#facts, ...change };
+      if (JSON.stringify(facts) === JSON.stringify(this.#facts)) return;
+      try {
+        await writeFacts(this.#d.disk, this.#folder, facts);
+      } catch (error) {
+        throw this.#taken(error, `writing ${this.#folder.facts}`);
+      }
+      this.#facts = facts;
+    });
+    this.#keeping = kept.then(() => undefined, () => undefined);
+    return kept;
+  }
+}

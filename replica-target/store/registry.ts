@@ -1,0 +1,236 @@
+/**
+ * All groups of a target's data folder, which one process has at a time. A group is a folder named by its id; a folder without
+ * `group.json` is what a crash left of one that was being made, a folder named `forgotten-` of one that was being removed.
+ */
+import { join } from 'node:path';
+import { Level } from 'level';
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import type { Disk, DiskLock } from '../../host/disk.ts';
+import { Fault } from '../../journal/fault.ts';
+import { segmentBytes } from '../../journal/limits.ts';
+import type { GroupAnnouncement } from '../../journal/wire.ts';
+import { BrokenGroup } from './broken-group.ts';
+import type { CatalogLevel } from './catalog.ts';
+import { groupFormatVersion, readFacts, writeFacts, type GroupFacts } from './group-facts.ts';
+import { GroupFolder, segmentNumbers } from './group-folder.ts';
+import { FileGroupStore, type GroupStoreDeps, type StoreOptions } from './group-store.ts';
+import { copyImage } from './image-copy.ts';
+import type { GroupRegistry, GroupStore } from './store.ts';
+import { errorCode, storeFault } from './store-fault.ts';
+
+export interface RegistryOptions {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  /** Absolute; made if its parent is there. */
+  readonly folder: string;
+  /** Opens a group's catalog at a path; level on the real disk when not given. */
+  readonly catalog?: (path: string) => CatalogLevel;
+  readonly log?: Logger;
+  readonly options?: Partial<StoreOptions>;
+}
+
+const defaults: StoreOptions = {
+  segmentBytes,
+  freeBytesMin: 0,
+  /** Room for some minutes of points inside applied batches on a busy guest; the any-point window proper is an option of a later release. */
+  journalKeepBytes: 256 * 1024 * 1024,
+  /** One batch is in memory as places of records only; this bounds how long a batch takes, and the history written at once. */
+  batchBytes: 64 * 1024 * 1024,
+  isApplierStalled: false,
+};
+
+const groupName = /^[0-9a-f]{32}$/;
+const forgottenPrefix = 'forgotten-';
+
+/** Faults: STORE_LOCKED. A group that cannot be used does not fail this: it is there, and refuses. */
+export async function openRegistry(options: RegistryOptions): Promise<GroupRegistry> {
+  const { disk, clock, folder, log = null } = options;
+  await makeFolder(disk, folder);
+  let lock: DiskLock;
+  try {
+    lock = await disk.lock(join(folder, 'lock'));
+  } catch (error) {
+    if (errorCode(error) === 'EWOULDBLOCK') throw new Fault('STORE_LOCKED', `another process has ${folder} open`, { folder }, error);
+    throw error;
+  }
+  try {
+    const deps: GroupStoreDeps = {
+      disk, clock, log, options: { ...defaults, ...options.options },
+      level: options.catalog ?? ((path) => new Level<string, string>(path)),
+    };
+    const registry = new FileGroupRegistry(deps, folder, lock);
+    await registry.load();
+    return registry;
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+type Group = FileGroupStore | BrokenGroup;
+
+class FileGroupRegistry implements GroupRegistry {
+  readonly #d: GroupStoreDeps;
+  readonly #folder: string;
+  readonly #lock: DiskLock;
+  readonly #groups = new Map<string, Group>();
+  /** Groups are made and removed one at a time. */
+  #changing: Promise<unknown> = Promise.resolve();
+
+  constructor(deps: GroupStoreDeps, folder: string, lock: DiskLock) {
+    this.#d = deps;
+    this.#folder = folder;
+    this.#lock = lock;
+  }
+
+  async load(): Promise<void> {
+    for (const name of (await this.#d.disk.list(this.#folder)).sort()) {
+      if (name.startsWith(forgottenPrefix)) await removeTree(this.#d.disk, join(this.#folder, name));
+      else if (groupName.test(name)) await this.#loadGroup(name);
+    }
+  }
+
+  groups(): readonly GroupStore[] {
+    return [...this.#groups.values()];
+  }
+
+  /** Of several groups of one name (a guest protected anew), the one that was made last. */
+  find(nameOrId: string): GroupStore | null {
+    return this.#groups.get(nameOrId) ?? this.#byName(nameOrId);
+  }
+
+  announce(sourceId: string, announcement: GroupAnnouncement): Promise<GroupStore> {
+    return this.#change(async () => {
+      const holder = [...this.#groups.values()].find(({ groupId, facts }) => groupId !== announcement.group && facts?.name === announcement.name && facts.sourceId !== sourceId);
+      if (holder !== undefined) throw new Fault('GROUP_FOREIGN', `the name ${announcement.name} is taken by a group of another source`, { group: announcement.name });
+      const known = this.#groups.get(announcement.group);
+      if (known instanceof BrokenGroup) return known.announce();
+      if (known !== undefined) {
+        await known.announce(sourceId, announcement);
+        return known;
+      }
+      const made = await this.#make(sourceId, announcement);
+      this.#groups.set(made.groupId, made);
+      return made;
+    });
+  }
+
+  async seedFrom(group: string, disk: number, imagePath: string): Promise<void> {
+    const store = this.find(group);
+    if (store === null) throw new Fault('GROUP_UNKNOWN', `no group named ${group} is here`, { group });
+    if (!(store instanceof FileGroupStore)) return store.seedBegin('');
+    await store.seedFromImage(disk, (replica, sizeBytes) => copyImage(this.#d.disk, imagePath, replica, disk, sizeBytes));
+  }
+
+  forget(groupId: string): Promise<void> {
+    return this.#change(async () => {
+      const group = this.#groups.get(groupId);
+      if (group === undefined) throw new Fault('GROUP_UNKNOWN', `no group ${groupId} is here`, { group: groupId });
+      this.#groups.delete(groupId);
+      await group.close();
+      const away = join(this.#folder, forgottenPrefix + groupId);
+      try {
+        await this.#d.disk.rename(join(this.#folder, groupId), away);
+        await this.#d.disk.syncFolder(this.#folder);
+        await removeTree(this.#d.disk, away);
+      } catch (error) {
+        throw storeFault(error, `removing ${away}`);
+      }
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#changing;
+    for (const group of this.#groups.values()) await group.close();
+    this.#groups.clear();
+    await this.#lock.release();
+  }
+
+  #byName(name: string): Group | null {
+    const named = [...this.#groups.values()].filter(({ facts }) => facts?.name === name);
+    return named.sort((a, b) => (b.facts?.createdAtMs ?? 0) - (a.facts?.createdAtMs ?? 0))[0] ?? null;
+  }
+
+  #change<T>(change: () => Promise<T>): Promise<T> {
+    const changed = this.#changing.then(change);
+    this.#changing = changed.then(() => undefined, () => undefined);
+    return changed;
+  }
+
+  async #loadGroup(groupId: string): Promise<void> {
+    const folder = new GroupFolder(join(this.#folder, groupId));
+    let facts: GroupFacts | null = null;
+    try {
+      facts = await readFacts(this.#d.disk, folder);
+      if (facts === null) {
+        if (await this.#isUnbegun(folder)) return await removeTree(this.#d.disk, folder.path);
+        throw new Fault('STORE_CORRUPT', `${folder.facts} is gone`, { path: folder.facts });
+      }
+      this.#groups.set(groupId, await FileGroupStore.open(this.#d, folder, facts));
+    } catch (error) {
+      const fault = storeFault(error, `opening ${folder.path}`);
+      this.#d.log?.error({ group: facts?.name ?? groupId, code: fault.code, facts: fault.facts }, fault.message);
+      this.#groups.set(groupId, new BrokenGroup(groupId, facts, fault, this.#d.clock.nowMs()));
+    }
+  }
+
+  /** `group.json` is made durable before anything else of a group is written. */
+  async #isUnbegun(folder: GroupFolder): Promise<boolean> {
+    for (const path of folder.folders) {
+      let names: string[];
+      try {
+        names = await this.#d.disk.list(path);
+      } catch (error) {
+        if (errorCode(error) === 'ENOENT') continue;
+        throw error;
+      }
+      if (path === folder.journal ? segmentNumbers(names).length > 0 : names.length > 0) return false;
+    }
+    return true;
+  }
+
+  async #make(sourceId: string, announcement: GroupAnnouncement): Promise<FileGroupStore> {
+    const { disk, clock } = this.#d;
+    const folder = new GroupFolder(join(this.#folder, announcement.group));
+    const facts: GroupFacts = {
+      version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId,
+      term: announcement.term, fencedBelow: announcement.term, state: 'protected', seed: 'none', seedDeltaId: null, isSeedDistrusted: false,
+      rpoMs: announcement.rpoMs, createdAtMs: clock.nowMs(),
+      disks: announcement.disks.map(({ disk: index, name, sizeBytes }) => ({ disk: index, name, sizeBytes })).sort((a, b) => a.disk - b.disk),
+      hardware: announcement.hardware,
+    };
+    try {
+      for (const path of [folder.path, ...folder.folders, folder.catalog]) await makeFolder(disk, path);
+      await disk.syncFolder(folder.path);
+      await disk.syncFolder(this.#folder);
+      await writeFacts(disk, folder, facts);
+      return await FileGroupStore.open(this.#d, folder, facts);
+    } catch (error) {
+      throw storeFault(error, `making ${folder.path}`);
+    }
+  }
+}
+
+async function makeFolder(disk: Disk, path: string): Promise<void> {
+  try {
+    await disk.makeFolder(path);
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error;
+  }
+}
+
+/** A folder and all in it. Whether a name is a file or a folder is found by trying: groups are three levels deep. */
+async function removeTree(disk: Disk, path: string): Promise<void> {
+  for (const name of await disk.list(path)) {
+    const inner = join(path, name);
+    try {
+      await disk.remove(inner);
+    } catch (error) {
+      if (errorCode(error) !== 'ENOTEMPTY') throw error;
+      await removeTree(disk, inner);
+    }
+  }
+  await disk.remove(path);
+}
+

@@ -3,6 +3,7 @@
  * changes. Where there is no terminal the live line is only written every few seconds, as a line of its own.
  */
 import type { WriteStream } from 'node:tty';
+import { stripVTControlCharacters } from 'node:util';
 
 import { tint, type Look } from '../../console/render/look.ts';
 import { lookOf } from '../../console/terminal.ts';
@@ -21,7 +22,7 @@ export interface Screen {
 }
 
 /** Between two writings of a live line where it cannot be overwritten. */
-const plainEveryMs = 5_000;
+const plainEveryMs = 3_000;
 const labelWidth = 12;
 
 export function openScreen(stream: WriteStream): Screen {
@@ -51,7 +52,9 @@ export function openScreen(stream: WriteStream): Screen {
       const whole = labelled(label, text);
       if (isLive) {
         clear();
-        stream.write(whole);
+        // A line that wraps could not be taken back; one without colours can be cut anywhere.
+        const plain = stripVTControlCharacters(whole);
+        stream.write(plain.length < look.width ? whole : plain.slice(0, look.width - 1));
         hasLive = true;
       } else if (performance.now() - plainAtMs > plainEveryMs) {
         stream.write(`${whole}\n`);

@@ -58,7 +58,7 @@ control: ${source.path}
   await writeFile(configPath('target'), `role: target
 name: bravo
 listen: { host: 127.0.0.1, port: 0 }
-advertise: 127.0.0.1:0
+advertise: 127.0.0.1
 data: ${join(folder, 'target')}
 keepFree: 64MiB
 control: ${target.path}
@@ -103,7 +103,7 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
       return stdout;
     },
     async startGuest(options) {
-      const guest = await startLabGuest(options);
+      const guest = await startLabGuest({ ...options, socketFolder: folder });
       guests.push(guest);
       if (isCleared) await guest.kill();
       return guest;

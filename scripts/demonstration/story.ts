@@ -30,10 +30,10 @@ export async function play(stage: Stage, screen: Screen, options: StoryOptions):
   screen.title('A running guest is protected, its host is lost, and it runs again from its replica');
   const disk = await makeGuestDisk(stage.folder);
   const guest = await bootGuest(stage, screen, options, disk);
-  await startDaemons(stage, screen);
+  const sourcePid = await startDaemons(stage, screen);
   const seedMs = await protect(stage, screen, guest, options);
   const watched = await watch(stage, screen, guest, options.watchMs);
-  const { points, lines, killedAtMs } = await loseHost(stage, screen, guest);
+  const { points, lines, killedAtMs } = await loseHost(stage, screen, guest, sourcePid);
   const found = await failOver(stage, screen);
 
   const written = lines.at(-1)?.counter ?? 0;
@@ -68,16 +68,18 @@ async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, di
   return guest;
 }
 
-async function startDaemons(stage: Stage, screen: Screen): Promise<void> {
+/** Resolves to the source's pid. */
+async function startDaemons(stage: Stage, screen: Screen): Promise<number> {
   screen.typed('afterimage target run --config target.yaml');
   await stage.startDaemon('target');
   screen.done('target', `listens at ${(await stage.target.report()).address}`);
   screen.typed('afterimage source run --config source.yaml');
-  await stage.startDaemon('source');
+  const sourcePid = await stage.startDaemon('source');
   screen.done('source', 'runs');
   screen.typed('afterimage pair $(afterimage target token)');
   const token = (await stage.afterimage(['target', 'token', '--config', stage.configPath('target')])).trim();
   screen.done('source', (await stage.afterimage(['pair', token, '--config', stage.configPath('source')])).trim());
+  return sourcePid;
 }
 
 /** Resolves to the time from asking until the first point was acknowledged. */
@@ -114,8 +116,7 @@ async function watch(stage: Stage, screen: Screen, guest: LabGuest, watchMs: num
     const tone = now !== null && now <= 2 * report.rpoMs ? 'good' : 'working';
     screen.live(
       'protected',
-      `point ${report.newestPoint?.point ?? '–'}, a loss now would cost ${tint(screen.look, tone, formatSpan(now).padStart(6))}` +
-        ` (RPO p50 ${formatSpan(report.rpo.p50Ms)}, p99 ${formatSpan(report.rpo.p99Ms)}), counter ${counter}`,
+      `point ${report.newestPoint?.point ?? '–'}, a loss now costs ${tint(screen.look, tone, formatSpan(now).padStart(5))}, RPO p99 ${formatSpan(report.rpo.p99Ms)}, counter ${counter}`,
     );
     // Three samples are no distribution, but without any there is no figure.
     return performance.now() > end && report.rpo.samples >= 3;
@@ -124,12 +125,14 @@ async function watch(stage: Stage, screen: Screen, guest: LabGuest, watchMs: num
   return report;
 }
 
-async function loseHost(stage: Stage, screen: Screen, guest: LabGuest): Promise<{ points: number; lines: ReturnType<typeof counterLines>; killedAtMs: number }> {
+async function loseHost(
+  stage: Stage, screen: Screen, guest: LabGuest, sourcePid: number,
+): Promise<{ points: number; lines: ReturnType<typeof counterLines>; killedAtMs: number }> {
   // As a host that loses power: the guest and the source end at once, and neither can say goodbye.
   const killedAtMs = performance.now();
   await Promise.all([guest.kill(), stage.killDaemon('source')]);
   const lines = counterLines(guest.serial);
-  screen.typed(`kill -9 ${guest.pid}    # the guest's QEMU; and the source with it: the host is lost`);
+  screen.typed(`kill -9 ${guest.pid} ${sourcePid}    # the guest's QEMU and the source: the host is lost`);
   screen.done('guest', `${tint(screen.look, 'bad', 'dead')}; the last counter that it had fsynced is ${lines.at(-1)?.counter ?? 0}`);
   const points = (await stage.target.points(name)).length;
   return { points, lines, killedAtMs };

@@ -109,17 +109,17 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   // The guest may be gone while a command is on its way: that is heard of through `exited`.
   child.stdin.on('error', () => undefined);
 
+  const clearing = exited.then(() => undefined, () => undefined).then(async () => {
+    clearTimeout(limit);
+    if (options.socketFolder === undefined) await rm(folder, { recursive: true, force: true });
+  });
   const kill = async (): Promise<void> => {
     if (!isGone) child.kill('SIGKILL');
     await exited;
+    await clearing;
   };
   const limit = setTimeout(() => void kill(), options.timeLimitMs ?? 120_000);
   limit.unref();
-  const cleanUp = (): Promise<void> => {
-    clearTimeout(limit);
-    return options.socketFolder === undefined ? rm(folder, { recursive: true, force: true }) : Promise.resolve();
-  };
-  exited.then(cleanUp, cleanUp).catch(() => undefined);
 
   const waitForLine = (pattern: RegExp, limitMs: number, from = 0): Promise<SeenLine> =>
     serial.waitFor(pattern, limitMs, { from, orFail: /Kernel panic|AF FAILED mount/, context: log.lines });
@@ -153,6 +153,7 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
       send('poweroff');
       await waitForLine(/^AF POWEROFF$/, limitMs, from);
       await exited;
+      await clearing;
     },
     kill,
     exited,

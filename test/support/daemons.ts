@@ -98,7 +98,6 @@ log: { level: debug }
   await writeFile(join(folder, 'target.yaml'), `role: target
 name: bravo
 listen: { host: 127.0.0.1, port: 0 }
-advertise: 127.0.0.1:0
 data: ${options.targetData ?? join(folder, 'target')}
 keepFree: 1MiB
 control: ${targetSocket}
@@ -121,7 +120,7 @@ failover: { accel: tcg, network: none }
   const { address } = await targetClient.report();
   const port = address.slice(address.lastIndexOf(':') + 1);
   const config = await readFile(target.configPath, 'utf8');
-  await writeFile(target.configPath, config.replace('port: 0', `port: ${port}`).replace('127.0.0.1:0', link === null ? address : `127.0.0.1:${link.port}`));
+  await writeFile(target.configPath, `${config.replace('port: 0', `port: ${port}`)}advertise: 127.0.0.1:${link?.port ?? port}\n`);
   if (link !== null) {
     link.to = Number(port);
     await target.kill('SIGTERM');

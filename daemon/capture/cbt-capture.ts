@@ -23,6 +23,7 @@ import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
 import { describeProbe } from './delta-target.ts';
 import { queryNodes, queryOwnJobs, removeBitmaps, removeExports, removeJobs, removeNodes, unlessRefused, type FoundBitmap } from './guest-objects.ts';
 import { JobWatch } from './job-watch.ts';
+import { mirrorDisks, PassPause } from './mirror-pass.ts';
 import { bitmapName, CycleStamps, nodeName, ownPrefix, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
 import { bitmapGranularity, planReconcile } from './reconcile-plan.ts';
 import { Spool, type SpoolOptions } from './spool.ts';
@@ -63,6 +64,8 @@ export class CbtCapture implements Capture {
   /** Null: reconcile first. */
   #standing: Standing | null = null;
   #delta: SpooledDelta | null = null;
+  #isPassed = false;
+  readonly #pause = new PassPause();
   #margin = marginMin;
   #figures = { dirtyBytes: 0, inPathMs: 0, cutMs: 0, cycles: 0, droppedCycles: 0, rounds: 0 };
 
@@ -155,16 +158,43 @@ export class CbtCapture implements Capture {
     }
   }
 
-  fullPass(_sink: FullPassSink, _options: FullPassOptions): Promise<void> {
-    return Promise.reject(new Error('not there yet'));
+  async fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void> {
+    assert(this.#delta === null, 'a delta is ended before a full pass');
+    const { qmp, watch, owner } = this.#linked();
+    this.#standing = null;
+    this.#isPassed = false;
+    await this.#sweep();
+    await this.#refuseMigration();
+    await this.#verifyDisks();
+    // Whatever bitmaps there are belong to points that this pass makes worthless.
+    await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
+    const disks = this.#disks.map(({ topNode, trackNode, sizeBytes }, disk) => ({ disk, topNode, trackNode, sizeBytes }));
+    await this.#transact(disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'pass' }), false)));
+    try {
+      const { clock, groupId, log } = this.#o;
+      const stamp = this.#stamps.next(clock.nowMs());
+      const onFault = (fault: Fault): void => log.debug({ code: fault.code }, fault.message);
+      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault }, disks, sink, options, this.#pause);
+      await this.#verifyDisks();
+      this.#isPassed = true;
+    } catch (error) {
+      await this.#removePassBitmaps();
+      throw error;
+    }
   }
 
-  settlePass(_base: PointId): Promise<void> {
-    return Promise.reject(new Error('not there yet'));
+  async settlePass(base: PointId): Promise<void> {
+    assert(this.#isPassed, 'a pass is settled after it has ended well, once');
+    this.#isPassed = false;
+    await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => {
+      const [pass, point] = [this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base })];
+      return [this.#addAction(trackNode, point, isBitmapPersistable), mergeAction(trackNode, point, pass), removeAction(trackNode, pass)];
+    }));
+    this.#standing = { base, work: null };
   }
 
-  pausePass(_isPaused: boolean): Promise<void> {
-    return Promise.resolve();
+  pausePass(isPaused: boolean): Promise<void> {
+    return this.#pause.set(isPaused);
   }
 
   async release(): Promise<void> {
@@ -221,6 +251,17 @@ export class CbtCapture implements Capture {
     const left = await removeNodes(qmp);
     if (left.length > 0) throw new Fault('GUEST_CHANGED', `nodes of ours would not go: ${left.join(', ')}`, { left });
     await this.#spool.sweep();
+  }
+
+  /** A pass that failed leaves no bitmap behind; when the connection is over, the next reconcile removes it. */
+  async #removePassBitmaps(): Promise<void> {
+    try {
+      const { qmp } = this.#linked();
+      const { bitmaps } = await queryNodes(qmp);
+      await removeBitmaps(qmp, bitmaps.filter(({ name }) => parseBitmapName(name)?.role === 'pass'));
+    } catch (error) {
+      if (!isFault(error, 'QMP_CLOSED')) throw error;
+    }
   }
 
   async #probeQuorum(): Promise<void> {

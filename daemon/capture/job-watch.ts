@@ -44,9 +44,15 @@ export class JobWatch {
     this.#breaks.splice(0, this.#breaks.length, ...this.#breaks.filter(({ node }) => !node.startsWith(prefix)));
   }
 
-  /** Takes note of a job that began before this connection. */
+  /** Takes note of a job that began before this connection. What an event has said meanwhile is newer. */
   see(job: RawJob): void {
-    this.#state(job.id, job.status);
+    if (!this.#states.has(job.id)) this.#state(job.id, job.status);
+  }
+
+  /** As last heard; undefined before the job began. Throws once the connection is over. */
+  state(id: string): string | undefined {
+    if (this.#end !== null) throw new Fault('QMP_CLOSED', `the QMP connection ended while job ${id} ran: ${this.#end.message}`, { job: id }, this.#end);
+    return this.#states.get(id);
   }
 
   /** Resolves with the state, once the job is in one of `states`, or concluded. */
@@ -61,7 +67,7 @@ export class JobWatch {
         signal?.throwIfAborted();
         const state = this.#states.get(id);
         if (state !== undefined && (states.includes(state) || state === 'concluded' || state === 'null')) return state;
-        if (this.#end !== null) throw new Fault('QMP_CLOSED', `the QMP connection ended while job ${id} ran: ${this.#end.message}`, { job: id }, this.#end);
+        this.state(id);
         if (isLate) throw new Fault('QMP_TIMEOUT', `job ${id} did not become ${states.join(' or ')} within ${limitMs} ms`, { job: id, limitMs, state });
         await new Promise<void>((resolve) => {
           const wake = (): void => { this.#waiting.delete(wake); resolve(); };

@@ -56,6 +56,8 @@ export interface NbdListenOptions {
   readonly mode?: number;
   /** Where runs come from, and where the handler's side may give them back. */
   readonly buffers?: { take(bytes: number): Buffer; takenBytes(bytes: number): number };
+  /** False: payload is copied once more, without touching Node's own handles (nbd-accept.ts). Default true. */
+  readonly isDirect?: boolean;
   /** What went wrong, for the log: NBD_PROTOCOL and NBD_CLOSED end a connection, NBD_IO a request. */
   readonly onFault: (fault: Fault) => void;
 }

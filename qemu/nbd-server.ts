@@ -35,6 +35,7 @@ export async function listenNbd(options: NbdListenOptions): Promise<NbdServer> {
     requestBytesMax: options.requestBytesMax ?? nbdPayloadBytesDefault,
     stallLimitMs: options.stallLimitMs ?? stallLimitMsDefault,
     handshakeLimitMs: options.handshakeLimitMs ?? handshakeLimitMsDefault,
+    isDirect: options.isDirect ?? true,
     onFault: options.onFault,
   };
 
@@ -50,7 +51,7 @@ export async function listenNbd(options: NbdListenOptions): Promise<NbdServer> {
   };
 
   await removeDeadSocket(options.path);
-  const server = createServer(accept);
+  const server = createServer({ pauseOnConnect: true }, accept);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.path, () => {

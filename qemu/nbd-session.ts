@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { Fault } from '../journal/fault.ts';
 import { sectorBytes, zeroRunBytesMax } from '../journal/limits.ts';
+import { readInto } from './nbd-accept.ts';
 import type { NbdBudget } from './nbd-budget.ts';
 import type { NbdAllocation, NbdExport, NbdListenOptions } from './nbd-handler.ts';
 import { NbdInlet } from './nbd-inlet.ts';
@@ -28,7 +29,7 @@ const descriptorsMax = 128 * 1024;
 /** How long the last replies may take to leave. */
 const goodbyeMsMax = 1_000;
 
-export interface NbdSessionShared extends Pick<Required<NbdListenOptions>, 'exports' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'onFault'> {
+export interface NbdSessionShared extends Pick<Required<NbdListenOptions>, 'exports' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'isDirect' | 'onFault'> {
   readonly budget: NbdBudget;
   readonly runBytesMax: number;
   readonly counts: { writtenBytes: number; zeroedBytes: number; readBytes: number; endedConnections: number; failedRequests: number };
@@ -65,7 +66,8 @@ export class NbdSession {
   #isEnded = false;
   #socketError: Error | null = null;
 
-  constructor(socket: Socket, shared: NbdSessionShared, onEnd: () => void) {
+  constructor(accepted: Socket, shared: NbdSessionShared, onEnd: () => void) {
+    const socket = readInto(accepted, this.#inlet, shared.isDirect, () => { this.#heardMs = performance.now(); });
     this.#socket = socket;
     this.#shared = shared;
     this.#onEnd = onEnd;
@@ -73,10 +75,6 @@ export class NbdSession {
     const pauseMs = Math.max(10, Math.min(1000, shared.stallLimitMs / 4, shared.handshakeLimitMs / 4));
     this.#timer = setInterval(() => this.#checkLimits(), pauseMs);
     this.#timer.unref();
-    socket.on('data', (chunk: Buffer) => {
-      this.#heardMs = performance.now();
-      if (!this.#inlet.push(chunk)) socket.pause();
-    });
     socket.on('error', (error) => { this.#socketError = error; });
     socket.on('end', () => this.#left());
     socket.on('close', () => this.#left());
@@ -92,6 +90,7 @@ export class NbdSession {
         this.#expectRequest();
       },
     });
+    socket.resume();
   }
 
   /** Ends the connection: at once, or when what was said has left. `fault` says why when the client or a handler is to blame. */

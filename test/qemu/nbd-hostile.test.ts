@@ -90,6 +90,18 @@ function request(type: number, offset: number, length: number, flags = 0): Buffe
   return bytes;
 }
 
+/** How the server reads its sockets (nbd-accept.ts): every test runs both ways. */
+let isDirect = true;
+
+function both(name: string, body: (t: Test) => Promise<void>): void {
+  for (const way of [true, false]) {
+    t.test(`${name} (${way ? 'direct' : 'copying'})`, (t) => {
+      isDirect = way;
+      return body(t);
+    });
+  }
+}
+
 interface Listening { readonly path: string; readonly server: NbdServer; readonly faults: Fault[]; readonly disk: ReturnType<typeof memoryDisk> }
 
 async function listen(t: Test, options: Partial<NbdListenOptions> = {}): Promise<Listening> {
@@ -97,12 +109,12 @@ async function listen(t: Test, options: Partial<NbdListenOptions> = {}): Promise
   const faults: Fault[] = [];
   const disk = memoryDisk(sizeBytes);
   const exports = new Map([['disk', { sizeBytes, handler: disk.handler }], ['slow', { sizeBytes, handler: disk.handler, isZeroFast: false }]]);
-  const server = await listenNbd({ path, exports, onFault: (fault) => faults.push(fault), ...options });
+  const server = await listenNbd({ path, exports, isDirect, onFault: (fault) => faults.push(fault), ...options });
   t.teardown(() => server.close());
   return { path, server, faults, disk };
 }
 
-t.test('haggling', async (t) => {
+both('haggling', async (t) => {
   const { path, faults } = await listen(t);
   const client = await new RawClient(t, path).greeted();
   t.match(await client.option(nbdOption.list), [{ type: nbdReply.server, data: encodeString('disk') }, { type: nbdReply.server, data: encodeString('slow') }, { type: nbdReply.ack }]);
@@ -126,7 +138,7 @@ t.test('haggling', async (t) => {
   t.same(faults, []);
 });
 
-t.test('the old way in: NBD_OPT_EXPORT_NAME', async (t) => {
+both('the old way in: NBD_OPT_EXPORT_NAME', async (t) => {
   const { path, faults } = await listen(t);
   for (const [flags, bytes] of [[3, 10], [1, 134]] as const) {
     const client = await new RawClient(t, path).greeted(flags);
@@ -143,7 +155,7 @@ t.test('the old way in: NBD_OPT_EXPORT_NAME', async (t) => {
   t.same(faults, []);
 });
 
-t.test('requests that are refused, one error each, and the connection goes on', async (t) => {
+both('requests that are refused, one error each, and the connection goes on', async (t) => {
   const { path, disk } = await listen(t);
   const client = await new RawClient(t, path).entered();
   const end = sizeBytes - 512;
@@ -180,7 +192,7 @@ t.test('requests that are refused, one error each, and the connection goes on', 
   t.same([await slow.error(), await slow.error()], [nbdError.notsup, 0]);
 });
 
-t.test('with structured replies a read is refused in a chunk', async (t) => {
+both('with structured replies a read is refused in a chunk', async (t) => {
   const { path } = await listen(t);
   const client = await new RawClient(t, path).greeted();
   await client.option(nbdOption.structuredReply);
@@ -191,7 +203,7 @@ t.test('with structured replies a read is refused in a chunk', async (t) => {
   t.same([chunk.readUInt16BE(4), chunk.readUInt16BE(6), chunk.readUInt32BE(16), chunk.readUInt32BE(20)], [1, 0x8001, 6, nbdError.inval]);
 });
 
-t.test('goodbye waits for what is under way', async (t) => {
+both('goodbye waits for what is under way', async (t) => {
   const { path, disk, faults } = await listen(t);
   const client = await new RawClient(t, path).entered();
   client.send(request(nbdCommand.write, 0, MiB), pattern(0, MiB), request(nbdCommand.flush, 0, 0), request(nbdCommand.disc, 0, 0));
@@ -200,7 +212,7 @@ t.test('goodbye waits for what is under way', async (t) => {
   t.same(faults, []);
 });
 
-t.test('clients that break the rules are ended, and harm nobody else', async (t) => {
+both('clients that break the rules are ended, and harm nobody else', async (t) => {
   const { path, server, faults, disk } = await listen(t, { stallLimitMs: 300, handshakeLimitMs: 300, inFlightBytesMax: 2 * MiB });
   const good = await connectTo(t, path, { exportName: 'disk' });
   const halfOption = encodeOption(nbdOption.go, encodeGo('disk', [])).subarray(0, 20);
@@ -247,7 +259,7 @@ t.test('clients that break the rules are ended, and harm nobody else', async (t)
   t.equal(server.figures().connections, 1);
 });
 
-t.test('clients that take no answers do not fill the memory', async (t) => {
+both('clients that take no answers do not fill the memory', async (t) => {
   const { path, server, faults } = await listen(t, { stallLimitMs: 500, inFlightBytesMax: 2 * MiB });
   for (const [name, bytes] of Object.entries({ reads: request(nbdCommand.read, 0, MiB), flushes: request(nbdCommand.flush, 0, 0) })) {
     await t.test(name, async (t) => {
@@ -267,7 +279,7 @@ t.test('clients that take no answers do not fill the memory', async (t) => {
   }
 });
 
-t.test('no more clients than agreed', async (t) => {
+both('no more clients than agreed', async (t) => {
   const { path, server, faults } = await listen(t, { connectionsMax: 2 });
   const two = await Promise.all([1, 2].map(() => connectTo(t, path, { exportName: 'disk' })));
   t.equal((await new RawClient(t, path).rest()).length, 0);

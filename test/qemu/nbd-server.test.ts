@@ -16,12 +16,24 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 const sizeBytes = 12 * MiB;
 
+/** How the server reads its sockets (nbd-accept.ts): every test runs both ways. */
+let isDirect = true;
+
+function both(name: string, body: (t: Test) => Promise<void>): void {
+  for (const way of [true, false]) {
+    t.test(`${name} (${way ? 'direct' : 'copying'})`, (t) => {
+      isDirect = way;
+      return body(t);
+    });
+  }
+}
+
 interface Listening { readonly path: string; readonly uri: string; readonly server: NbdServer; readonly faults: Fault[] }
 
 async function listen(t: Test, exports: Readonly<Record<string, NbdExport>>, options: Partial<NbdListenOptions> = {}): Promise<Listening> {
   const path = join(shortFolder(t), 'nbd');
   const faults: Fault[] = [];
-  const server = await listenNbd({ path, exports: new Map(Object.entries(exports)), onFault: (fault) => faults.push(fault), ...options });
+  const server = await listenNbd({ path, exports: new Map(Object.entries(exports)), isDirect, onFault: (fault) => faults.push(fault), ...options });
   t.teardown(() => server.close());
   return { path, uri: `nbd+unix:///disk?socket=${path}`, server, faults };
 }
@@ -40,7 +52,7 @@ function makeDisk(t: Test): { readonly path: string; readonly bytes: Buffer } {
   return { path, bytes };
 }
 
-t.test('qemu-img convert and nbdcopy write into it', async (t) => {
+both('qemu-img convert and nbdcopy write into it', async (t) => {
   const source = makeDisk(t);
   const qcow2 = join(shortFolder(t), 'disk.qcow2');
   t.equal((await run(t, 'qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', source.path, qcow2])).code, 0);
@@ -76,7 +88,7 @@ async function mirrorReady(qmp: QmpConnection, job: string): Promise<void> {
 }
 
 for (const format of ['raw', 'qcow2'] as const) {
-  t.test(`QEMU's mirror of a ${format} disk, with writes while it runs`, async (t) => {
+  both(`QEMU's mirror of a ${format} disk, with writes while it runs`, async (t) => {
     const folder = shortFolder(t);
     const source = makeDisk(t);
     const disk = join(folder, 'disk');
@@ -128,7 +140,7 @@ for (const format of ['raw', 'qcow2'] as const) {
   });
 }
 
-t.test('a handler that fails: the client is told which way, and goes on', async (t) => {
+both('a handler that fails: the client is told which way, and goes on', async (t) => {
   const disk = memoryDisk(sizeBytes);
   const fail = (code: string): Promise<never> => Promise.reject(Object.assign(new Error(`injected ${code}`), { code }));
   const { path, uri, server, faults } = await listen(t, {
@@ -157,7 +169,7 @@ t.test('a handler that fails: the client is told which way, and goes on', async 
   t.match(said, /Input\/output error|No space left/);
 });
 
-t.test('slow handlers: what is under way is bounded, over all connections, and all arrives', async (t) => {
+both('slow handlers: what is under way is bounded, over all connections, and all arrives', async (t) => {
   const inFlightBytesMax = 3 * MiB;
   const waiting: (() => void)[] = [];
   let heldBytes = 0;
@@ -197,7 +209,7 @@ t.test('slow handlers: what is under way is bounded, over all connections, and a
   t.same(faults, []);
 });
 
-t.test('a handler that hangs: the connection ends within the limit, and QEMU with its job goes on', async (t) => {
+both('a handler that hangs: the connection ends within the limit, and QEMU with its job goes on', async (t) => {
   const folder = shortFolder(t);
   const { path, server, faults } = await listen(t, {
     disk: { sizeBytes, handler: { write: () => new Promise<void>(() => undefined), zero: async () => undefined, flush: async () => undefined } },
@@ -221,7 +233,7 @@ t.test('a handler that hangs: the connection ends within the limit, and QEMU wit
   t.equal(server.figures().endedConnections, 1);
 });
 
-t.test('close ends all connections at once', async (t) => {
+both('close ends all connections at once', async (t) => {
   const { path, server } = await listen(t, { disk: { sizeBytes, handler: { write: () => new Promise<void>(() => undefined) } } });
   const clients = await Promise.all([1, 2, 3].map(() => connectTo(t, path, { exportName: 'disk' })));
   const writes = clients.map((client) => refused(t, client.write(pattern(0, MiB), 0), 'NBD_CLOSED'));
@@ -232,18 +244,18 @@ t.test('close ends all connections at once', async (t) => {
   await refused(t, connectTo(t, path, { exportName: 'disk' }), 'NBD_CLOSED');
 });
 
-t.test('a socket of a dead process is replaced', async (t) => {
+both('a socket of a dead process is replaced', async (t) => {
   const path = join(shortFolder(t), 'nbd');
   const { child, over } = start(t, process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`]);
   await over;
   t.equal(child.signalCode, 'SIGKILL');
   const disk = memoryDisk(sizeBytes);
-  const server = await listenNbd({ path, exports: new Map([['', { sizeBytes, handler: disk.handler }]]), onFault: () => undefined });
+  const server = await listenNbd({ path, exports: new Map([['', { sizeBytes, handler: disk.handler }]]), isDirect, onFault: () => undefined });
   t.teardown(() => server.close());
   t.equal((await connectTo(t, path)).sizeBytes, sizeBytes);
 });
 
-t.test('reads: qemu-img, nbdcopy, nbdinfo and our own client see the disk', async (t) => {
+both('reads: qemu-img, nbdcopy, nbdinfo and our own client see the disk', async (t) => {
   const disk = memoryDisk(sizeBytes, 0);
   pattern(0, 2 * MiB).copy(disk.bytes, MiB);
   pattern(5, MiB).copy(disk.bytes, 11 * MiB);

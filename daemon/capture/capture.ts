@@ -59,6 +59,8 @@ export type CaptureStanding =
 
 /** One disk of a full pass (first sync, resync) as QEMU's mirror job writes it. */
 export interface FullPassSink {
+  /** Where the buffers of `write` should come from, if the sink gives them back for use again (NbdListenOptions.buffers). */
+  readonly buffers?: { take(bytes: number): Buffer; takenBytes(bytes: number): number };
   /** Takes over `bytes` (one whole run; the first `headroomBytes` are free for a header). Resolves when there is room for more. */
   write(disk: number, offset: number, buffer: Buffer, headroomBytes: number): Promise<void>;
   zero(disk: number, offset: number, length: number): Promise<void>;

@@ -11,9 +11,10 @@ import { makeRecord, type RecordHeader } from '../../journal/record.ts';
 import { encodePayload } from '../../journal/seal.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { FullPassSink } from '../capture/capture.ts';
+import { differingStretches } from './compare-plan.ts';
 import { awaitAck } from '../stream/await-ack.ts';
 import { deltaIdentity, frameHeader } from '../stream/delta-sender.ts';
-import { Encoder } from '../stream/encoder.ts';
+import type { Encoder } from '../stream/encoder.ts';
 import { RecordLane } from '../stream/record-lane.ts';
 import type { TargetSession } from '../stream/session.ts';
 
@@ -59,6 +60,11 @@ export class PassSender implements FullPassSink {
     this.#ended = options.encoder.begin();
   }
 
+  /** For the server that the mirror writes to: its buffers come back here and are used again. */
+  get buffers(): { take(bytes: number): Buffer; takenBytes(bytes: number): number } {
+    return this.#o.encoder.buffers;
+  }
+
   get sentBytes(): number {
     return this.#lane.sentBytes;
   }
@@ -69,19 +75,21 @@ export class PassSender implements FullPassSink {
 
   async write(disk: number, offset: number, buffer: Buffer, headroomBytes: number): Promise<void> {
     if (headroomBytes !== recordHeaderBytes) throw new RangeError(`headroom of ${headroomBytes} bytes`);
-    if (!this.#o.isCompared) return this.#data(disk, offset, buffer);
-    const bytes = buffer.subarray(headroomBytes);
-    const bits = await this.#compare(disk, offset, bytes);
-    if (!bits.includes('0')) return this.#data(disk, offset, buffer);
-    for (let first = bits.indexOf('1'); first >= 0; first = bits.indexOf('1', first)) {
-      const behind = bits.indexOf('0', first);
+    const { encoder, isCompared } = this.#o;
+    if (!isCompared) return this.#data(disk, offset, buffer);
+    const bits = await this.#compare(disk, offset, buffer.subarray(headroomBytes));
+    const stretches = differingStretches(bits);
+    if (stretches.length === 0) return encoder.buffers.give(buffer);
+    let left = stretches.length;
+    const release = (): void => {
+      left -= 1;
+      if (left === 0) encoder.buffers.give(buffer);
+    };
+    for (const { first, end } of stretches) {
       const from = first * compareBlockBytes;
-      const to = Math.min(bytes.length, (behind < 0 ? bits.length : behind) * compareBlockBytes);
-      const differing = Encoder.buffer(to - from);
-      bytes.copy(differing, recordHeaderBytes, from, to);
-      await this.#data(disk, offset + from, differing);
-      if (behind < 0) break;
-      first = behind;
+      const to = Math.min(buffer.length - headroomBytes, end * compareBlockBytes);
+      // The header goes into the end of the block in front, which is equal and therefore not needed any more.
+      await this.#data(disk, offset + from, buffer.subarray(from, headroomBytes + to), release);
     }
   }
 
@@ -115,8 +123,8 @@ export class PassSender implements FullPassSink {
     this.#ended();
   }
 
-  async #data(disk: number, offset: number, buffer: Buffer): Promise<void> {
-    const run = await this.#o.encoder.data({ ...this.#identity, disk, offset }, buffer);
+  async #data(disk: number, offset: number, buffer: Buffer, release?: () => void): Promise<void> {
+    const run = await this.#o.encoder.data({ ...this.#identity, disk, offset }, buffer, release);
     await this.#open();
     this.#bytesSincePart += run.rawBytes;
     const sent = this.#lane.send(run);

@@ -14,10 +14,10 @@ export function awaitAck(session: TargetSession, groupId: string, awaited: Await
       onAck: (ack) => { if (ack.term === awaited.term && ack.point === awaited.point && ack.part === awaited.part) resolve(); },
       onHeld: (code, message) => reject(new Fault('STORE_FULL', `the target holds us off (${code}): ${message}`)),
       onRefused: reject,
+      onClosed: reject,
     });
     const onAbort = (): void => reject(signal!.reason as Error);
     signal?.addEventListener('abort', onAbort, { once: true });
-    void session.closed.then(reject);
     end = () => {
       ignore();
       signal?.removeEventListener('abort', onAbort);

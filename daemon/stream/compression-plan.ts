@@ -2,8 +2,8 @@
  * Whether records are compressed, decided from measurement as it runs. Pure: a state and a sample in, the next state out.
  *
  * Compression costs processor time on the source and on the target, and pays only while the link is what holds the stream
- * up. So it is off; when senders mostly wait for the link it is tried for one sample, and kept only while more of the
- * guest's bytes go through a second with it than without.
+ * up. So it is off; when senders mostly wait for the link, and this host's processors have time to spare, it is tried, and
+ * kept only while more of the guest's bytes go through a second with it than without, because they became fewer.
  */
 
 /** Over a stretch in which something was being sent. */
@@ -11,18 +11,23 @@ export interface SendingSample {
   readonly nowMs: number;
   /** Time with a delta or a pass under way, ms. */
   readonly activeMs: number;
-  /** Part of it in which the sender waited for credit or socket, ms. */
+  /** Part of it in which a sender waited for credit or socket, ms. */
   readonly waitedMs: number;
-  /** The guest's bytes that went out, before compression. */
+  /** The guest's bytes that went out, before compression; zeroes, which have no payload either way, are not among them. */
   readonly rawBytes: number;
   /** Payload bytes that went out. */
   readonly payloadBytes: number;
   /** Processor time of this process over the same stretch, ms. */
   readonly cpuMs: number;
+  /** Share of this host's processor time that nobody used meanwhile, 0 to 1. */
+  readonly idleShare: number;
 }
 
 export interface CompressionState {
+  /** `trial`: on, to be compared with before; `check`: off, to be compared with before. */
   readonly mode: 'off' | 'trial' | 'on' | 'check';
+  /** False while the first sample after a change is awaited: it is full of what was sent the other way. */
+  readonly isSettled: boolean;
   /** Bytes a second of the other choice, when it was last measured. */
   readonly otherRate: number;
   readonly decidedAtMs: number;
@@ -34,14 +39,18 @@ export interface CompressionState {
 /** Shortest stretch that is judged, ms of sending. */
 export const sampleMs = 500;
 /** Pause between trials, ms. */
-const trialEveryMs = 30_000;
+export const trialEveryMs = 30_000;
 /** The sender is held up by the link when it waits for more than this share of its time, with processor to spare. */
 const waitShareMin = 0.5;
 const cpuShareMax = 0.8;
-/** What compression must gain to be kept. */
+/** Compression needs time that nobody else wants: the guests come first. */
+const idleShareMin = 0.2;
+/** What compression must gain to be kept, in speed and in bytes: speed alone also varies by itself. */
 const gainMin = 1.1;
 
-export const initialCompression: CompressionState = { mode: 'off', otherRate: 0, decidedAtMs: -trialEveryMs, ratio: 1, why: 'the link has not been the bottleneck' };
+export const initialCompression: CompressionState = {
+  mode: 'off', isSettled: true, otherRate: 0, decidedAtMs: -trialEveryMs, ratio: 1, why: 'the link has not been the bottleneck',
+};
 
 export function isCompressing(state: CompressionState): boolean {
   return state.mode === 'trial' || state.mode === 'on';
@@ -50,24 +59,30 @@ export function isCompressing(state: CompressionState): boolean {
 export function planCompression(state: CompressionState, sample: SendingSample): CompressionState {
   const rate = sample.rawBytes / sample.activeMs * 1000;
   const ratio = isCompressing(state) && sample.payloadBytes > 0 ? sample.rawBytes / sample.payloadBytes : state.ratio;
+  const now = { isSettled: true, decidedAtMs: sample.nowMs, ratio };
+  if (!state.isSettled) return { ...state, isSettled: true };
   const mayTry = sample.nowMs - state.decidedAtMs >= trialEveryMs;
   switch (state.mode) {
-    case 'off': {
-      const isHeldUp = sample.waitedMs > waitShareMin * sample.activeMs && sample.cpuMs < cpuShareMax * sample.activeMs;
-      return isHeldUp && mayTry ? { mode: 'trial', otherRate: rate, decidedAtMs: sample.nowMs, ratio, why: 'the link holds the stream up: trying' } : state;
-    }
-    case 'trial':
-      return rate >= gainMin * state.otherRate
-        ? { mode: 'on', otherRate: state.otherRate, decidedAtMs: sample.nowMs, ratio, why: `${percent(rate, state.otherRate)} of the guest's bytes a second against without` }
-        : { mode: 'off', otherRate: rate, decidedAtMs: sample.nowMs, ratio, why: `tried: only ${percent(rate, state.otherRate)} of the bytes a second without` };
+    case 'off':
+      if (!mayTry) return state;
+      if (sample.waitedMs <= waitShareMin * sample.activeMs) return { ...state, why: 'the link is not the bottleneck' };
+      if (sample.cpuMs > cpuShareMax * sample.activeMs || sample.idleShare < idleShareMin) return { ...state, why: 'the processor is the bottleneck, not the link' };
+      return { ...now, mode: 'trial', isSettled: false, otherRate: rate, why: 'the link holds the stream up: trying' };
+    case 'trial': return judge(now, rate, state.otherRate, rate);
     case 'on':
-      return mayTry ? { mode: 'check', otherRate: rate, decidedAtMs: sample.nowMs, ratio, why: 'measuring without for comparison' } : { ...state, ratio };
-    case 'check':
-      return state.otherRate >= gainMin * rate
-        ? { mode: 'on', otherRate: rate, decidedAtMs: sample.nowMs, ratio, why: `${percent(state.otherRate, rate)} of the guest's bytes a second against without` }
-        : { mode: 'off', otherRate: state.otherRate, decidedAtMs: sample.nowMs, ratio, why: 'the link is no longer the bottleneck' };
+      if (sample.idleShare < idleShareMin) return { ...now, mode: 'off', otherRate: rate, why: 'the processor became the bottleneck' };
+      return mayTry ? { ...now, mode: 'check', isSettled: false, otherRate: rate, why: 'measuring without for comparison' } : { ...state, ratio };
+    case 'check': return judge(now, state.otherRate, rate, state.otherRate);
     default: return state.mode satisfies never;
   }
+}
+
+/** `keptRate`: what the next comparison starts from when compression stays. */
+function judge(now: Pick<CompressionState, 'isSettled' | 'decidedAtMs' | 'ratio'>, withRate: number, withoutRate: number, keptRate: number): CompressionState {
+  const said = `${percent(withRate, withoutRate)} of the guest's bytes a second compared with none, which became ${now.ratio.toFixed(1)} times smaller`;
+  return withRate >= gainMin * withoutRate && now.ratio >= gainMin
+    ? { ...now, mode: 'on', otherRate: withoutRate, why: `it pays: ${said}` }
+    : { ...now, mode: 'off', otherRate: keptRate, why: `it does not pay: ${said}` };
 }
 
 function percent(a: number, b: number): string {

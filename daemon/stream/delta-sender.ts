@@ -10,12 +10,13 @@ import { encodePayload, type SealPayload } from '../../journal/seal.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { CapturedDelta, CapturedRun } from '../capture/capture.ts';
 import { awaitAck } from './await-ack.ts';
-import { Encoder, type EncodedRun } from './encoder.ts';
+import type { EncodedRun, Encoder } from './encoder.ts';
 import { RecordLane } from './record-lane.ts';
 import type { TargetSession } from './session.ts';
 
-/** Runs that are read and encoded ahead of the one being sent. */
-const aheadMax = 8;
+/** Runs that are read and encoded ahead of the one being sent, and their bytes. */
+const aheadMax = 32;
+const aheadBytesMax = 8 * runBytesMax;
 
 export interface DeltaPlace {
   readonly groupId: string;
@@ -88,17 +89,25 @@ export async function sendDelta(session: TargetSession, sending: DeltaSending, d
 
 /** Encodes up to `aheadMax` runs at once and yields them in order. Whatever was begun is waited for before this ends. */
 async function* encodedAhead(runs: Iterable<CapturedRun>, identity: Pick<RecordHeader, 'groupId' | 'deltaId' | 'point' | 'term'>, encoder: Encoder): AsyncGenerator<EncodedRun, void, undefined> {
-  const ahead: Promise<EncodedRun>[] = [];
+  const ahead: { readonly encoded: Promise<EncodedRun>; readonly bytes: number }[] = [];
+  let aheadBytes = 0;
+  const next = (): Promise<EncodedRun> => {
+    const { encoded, bytes } = ahead.shift()!;
+    aheadBytes -= bytes;
+    return encoded;
+  };
   try {
     for (const run of runs) {
+      const bytes = run.kind === 'zero' ? 0 : run.length;
+      while (ahead.length > 0 && (ahead.length >= aheadMax || aheadBytes + bytes > aheadBytesMax)) yield await next();
       const encoded = encodeRun(run, identity, encoder);
       encoded.catch(() => undefined);
-      ahead.push(encoded);
-      if (ahead.length >= aheadMax) yield await ahead.shift()!;
+      ahead.push({ encoded, bytes });
+      aheadBytes += bytes;
     }
-    while (ahead.length > 0) yield await ahead.shift()!;
+    while (ahead.length > 0) yield await next();
   } finally {
-    await Promise.allSettled(ahead);
+    await Promise.allSettled(ahead.map(({ encoded }) => encoded));
   }
 }
 
@@ -106,7 +115,7 @@ async function encodeRun(run: CapturedRun, identity: Pick<RecordHeader, 'groupId
   const place = { ...identity, disk: run.disk, offset: run.offset };
   if (run.kind === 'zero') return encoder.zero(place, run.length);
   if (run.length > runBytesMax) throw new RangeError(`run of ${run.length} bytes`);
-  const buffer = Encoder.buffer(run.length);
+  const buffer = encoder.buffers.take(run.length);
   await run.read(buffer, buffer.length - run.length);
   return encoder.data(place, buffer);
 }

@@ -1,16 +1,25 @@
 /**
  * Makes records of runs, once: the payload is read straight behind the room for the header, tested for zeroes, compressed
  * when that pays (compression-plan.ts), checksummed. One encoder per link, as the link is what decides about compression.
- * It knows no socket; who sends tells it how long the link made it wait.
+ * It knows no socket; who sends tells it when the link makes it wait. Invariant: a buffer is given back to the pool only by
+ * the record that it went into, when that has left.
  */
+import { availableParallelism, cpus } from 'node:os';
 import { compress } from 'snappy';
 import type { Clock } from '../../host/clock.ts';
 import { recordHeaderBytes, runBytesMax } from '../../journal/limits.ts';
 import { makeRecord, sealRecordBytes, type RecordHeader, type RecordView } from '../../journal/record.ts';
+import { NbdBufferPool } from '../../qemu/nbd-buffer-pool.ts';
 import { initialCompression, isCompressing, planCompression, sampleMs } from './compression-plan.ts';
 
 /** Compressed payloads must be at most this share of the run, or the run travels plain. */
 const payingShare = 15 / 16;
+/** Shorter runs gain less than the way to another thread and back costs. */
+const compressBytesMin = 4096;
+/** Unused buffers kept for use again. Fresh megabytes for each run cost as much as encryption does (measured: 0.6 CPU seconds a GiB, mostly collection). */
+const pooledBytesMax = 24 * 1024 * 1024;
+/** Between two looks at the clocks while senders wait, ms: the processor's clock is dear to read. */
+const lookMs = 100;
 const zeroes = Buffer.alloc(runBytesMax);
 
 /** Where a run lies and in which delta; what only the sender knows (the sequence) comes when the record is finished. */
@@ -20,14 +29,21 @@ export type RunPlace = Pick<RecordHeader, 'groupId' | 'deltaId' | 'point' | 'ter
 export interface EncodedRun {
   readonly rawBytes: number;
   finish(sequence: number): RecordView;
+  /** To be called when the record's bytes have left: their memory is used again. Absent when there is nothing to give back. */
+  readonly release?: () => void;
 }
 
 export class Encoder {
+  /** Where buffers for data runs come from, with room for the header in front. */
+  readonly buffers = new NbdBufferPool(recordHeaderBytes, pooledBytesMax);
   readonly #clock: Clock;
   #compression = initialCompression;
   #active = 0;
   #accountedMs = 0;
-  #accountedCpu = process.cpuUsage();
+  #accountedCpu: NodeJS.CpuUsage = { user: 0, system: 0 };
+  #waiting = 0;
+  #waitingSinceMs = 0;
+  #sampleIdle = { idleMs: 0, atMs: 0 };
   #activeMs = 0;
   #cpuMs = 0;
   #waitedMs = 0;
@@ -43,32 +59,32 @@ export class Encoder {
     return { isOn: isCompressing(this.#compression), why: this.#compression.why, ratio: this.#compression.ratio };
   }
 
-  /** A buffer for a data run, with room for the header in front. */
-  static buffer(length: number): Buffer {
-    return Buffer.allocUnsafeSlow(recordHeaderBytes + length);
-  }
-
-  /** A data run whose bytes stand in `buffer` behind the room for the header. The buffer belongs to the record from here on. */
-  async data(place: RunPlace, buffer: Buffer): Promise<EncodedRun> {
+  /**
+   * A data run whose bytes stand in `buffer` behind the room for the header. The buffer belongs to the record from here on;
+   * `release` is called when it is no longer needed, and by default gives it back to the pool.
+   */
+  async data(place: RunPlace, buffer: Buffer, release: () => void = () => this.buffers.give(buffer)): Promise<EncodedRun> {
     const payload = buffer.subarray(recordHeaderBytes);
     const length = payload.length;
-    if (isZero(payload)) return this.zero(place, length);
-    if (isCompressing(this.#compression)) {
-      const packed = await compress(payload);
+    if (isZero(payload)) {
+      release();
+      return this.zero(place, length);
+    }
+    if (isCompressing(this.#compression) && length >= compressBytesMin) {
+      const packed = await compress(payload, { copyOutputData: true });
       if (packed.length <= length * payingShare) {
-        const bytes = Encoder.buffer(packed.length);
-        packed.copy(bytes, recordHeaderBytes);
-        return this.#ready(place, bytes, length, 'snappy');
+        packed.copy(payload);
+        return this.#ready(place, buffer.subarray(0, recordHeaderBytes + packed.length), length, 'snappy', release);
       }
     }
-    return this.#ready(place, buffer, length, 'none');
+    return this.#ready(place, buffer, length, 'none', release);
   }
 
   zero(place: RunPlace, length: number): EncodedRun {
     return { rawBytes: length, finish: (sequence) => makeRecord({ ...place, kind: 'zero', codec: 'none', sequence, length }) };
   }
 
-  #ready(place: RunPlace, bytes: Buffer, length: number, codec: 'none' | 'snappy'): EncodedRun {
+  #ready(place: RunPlace, bytes: Buffer, length: number, codec: 'none' | 'snappy', release: () => void): EncodedRun {
     return {
       rawBytes: length,
       finish: (sequence) => {
@@ -76,6 +92,7 @@ export class Encoder {
         this.#payloadBytes += bytes.length - recordHeaderBytes;
         return sealRecordBytes(bytes, { ...place, kind: 'data', codec, sequence, length });
       },
+      release,
     };
   }
 
@@ -84,35 +101,63 @@ export class Encoder {
     if (this.#active++ === 0) {
       this.#accountedMs = this.#clock.monotonicMs();
       this.#accountedCpu = process.cpuUsage();
+      if (this.#sampleIdle.atMs === 0) this.#sampleIdle = hostIdle();
     }
     let isOver = false;
     return () => {
       if (isOver) return;
       isOver = true;
-      this.#account();
+      this.#account(true);
       this.#active -= 1;
     };
   }
 
-  /** The link made a sender wait this long, ms. */
-  waited(ms: number): void {
-    this.#waitedMs += ms;
-    this.#account();
+  /** A sender waits for the link; the returned call ends its wait. Waits may overlap: what counts is that anyone waits. */
+  wait(): () => void {
+    if (this.#waiting++ === 0) this.#waitingSinceMs = this.#clock.monotonicMs();
+    return () => {
+      this.#waiting -= 1;
+      this.#account(false);
+    };
   }
 
-  #account(): void {
+  #account(isAtEnd: boolean): void {
     const nowMs = this.#clock.monotonicMs();
-    const cpu = process.cpuUsage(this.#accountedCpu);
+    if (this.#waiting === 0 && this.#waitingSinceMs > 0) {
+      this.#waitedMs += nowMs - this.#waitingSinceMs;
+      this.#waitingSinceMs = 0;
+    }
+    if (this.#active === 0 || (!isAtEnd && nowMs - this.#accountedMs < lookMs)) return;
+    const cpu = process.cpuUsage();
     this.#activeMs += nowMs - this.#accountedMs;
-    this.#cpuMs += (cpu.user + cpu.system) / 1000;
+    this.#cpuMs += (cpu.user + cpu.system - this.#accountedCpu.user - this.#accountedCpu.system) / 1000;
     this.#accountedMs = nowMs;
-    this.#accountedCpu = process.cpuUsage();
-    if (this.#activeMs < sampleMs) return;
-    this.#compression = planCompression(this.#compression, {
-      nowMs, activeMs: this.#activeMs, waitedMs: this.#waitedMs, rawBytes: this.#rawBytes, payloadBytes: this.#payloadBytes, cpuMs: this.#cpuMs,
-    });
+    this.#accountedCpu = cpu;
+    if (this.#activeMs >= sampleMs) this.#judge(nowMs);
+  }
+
+  #judge(nowMs: number): void {
+    if (this.#waiting > 0) {
+      this.#waitedMs += nowMs - this.#waitingSinceMs;
+      this.#waitingSinceMs = nowMs;
+    }
+    const idle = hostIdle();
+    const wallMs = Math.max(1, idle.atMs - this.#sampleIdle.atMs);
+    // Raw bytes of nothing but zeroes say nothing about the link.
+    if (this.#rawBytes > 0) {
+      this.#compression = planCompression(this.#compression, {
+        nowMs, activeMs: this.#activeMs, waitedMs: this.#waitedMs, rawBytes: this.#rawBytes, payloadBytes: this.#payloadBytes, cpuMs: this.#cpuMs,
+        idleShare: (idle.idleMs - this.#sampleIdle.idleMs) / wallMs / availableParallelism(),
+      });
+    }
+    this.#sampleIdle = idle;
     this.#activeMs = this.#cpuMs = this.#waitedMs = this.#rawBytes = this.#payloadBytes = 0;
   }
+}
+
+/** Time that this host's processors spent idle since it started, all together, and when that was, ms. */
+function hostIdle(): { readonly idleMs: number; readonly atMs: number } {
+  return { idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0), atMs: performance.now() };
 }
 
 /** The first sector decides for nearly all data; only what starts with zeroes is compared whole. */

@@ -29,7 +29,7 @@ export class Outbox {
   #creditBytes: number;
   #unwrittenBytes = 0;
   #waiting: Waiting[] = [];
-  #batch: Buffer[] = [];
+  #batch: { readonly bytes: Buffer; readonly onWritten: (() => void) | undefined }[] = [];
   #batchBytes = 0;
   #isFlushDue = false;
   #fault: Fault | null = null;
@@ -60,12 +60,16 @@ export class Outbox {
 
   /** What was put together leaves now: something must not overtake it. */
   flush(): void {
-    if (this.#batch.length === 0) return;
-    const bytes = this.#batch.length === 1 ? this.#batch[0]! : Buffer.concat(this.#batch, this.#batchBytes);
+    const batch = this.#batch;
+    if (batch.length === 0) return;
+    const bytes = batch.length === 1 ? batch[0]!.bytes : Buffer.concat(batch.map((part) => part.bytes), this.#batchBytes);
     this.#batch = [];
     this.#batchBytes = 0;
     // Its bytes are counted as unwritten since they entered the batch.
-    this.#port.write(bytes, () => this.#written(bytes.length));
+    this.#port.write(bytes, () => {
+      for (const { onWritten } of batch) onWritten?.();
+      this.#written(bytes.length);
+    });
   }
 
   /** The session is over: everything that waits is told so. */
@@ -85,9 +89,7 @@ export class Outbox {
     this.#unwrittenBytes += bytes.length;
     this.#sentBytes += bytes.length;
     if (bytes.length <= smallBytesMax) {
-      // The batch may be a view of the caller's buffer until it leaves, so only buffers that nobody wants back go in uncopied.
-      this.#batch.push(onWritten === undefined ? bytes : Buffer.from(bytes));
-      onWritten?.();
+      this.#batch.push({ bytes, onWritten });
       this.#batchBytes += bytes.length;
       if (this.#batchBytes >= batchBytesMax) this.flush();
       else this.#flushSoon();

@@ -2,7 +2,6 @@
  * The records of one delta or one first sync on their way out, in order: gives each its sequence in the tick in which it is
  * handed to the session, so that the order of the calls is the order on the wire. Waits for nothing but the session.
  */
-import { performance } from 'node:perf_hooks';
 import type { RecordView } from '../../journal/record.ts';
 import type { EncodedRun, Encoder } from './encoder.ts';
 import type { TargetSession } from './session.ts';
@@ -30,15 +29,18 @@ export class RecordLane {
   }
 
   send(run: EncodedRun): Promise<void> {
-    return this.sendRecord(run.finish(this.#next));
+    return this.sendRecord(run.finish(this.#next), run.release);
   }
 
   /** For the records that frame a delta: made with `nextSequence` in the same tick. */
-  async sendRecord(record: RecordView): Promise<void> {
+  async sendRecord(record: RecordView, onWritten?: () => void): Promise<void> {
     this.#next += 1;
     this.#sentBytes += record.bytes.length;
-    const fromMs = performance.now();
-    await this.#session.send(record);
-    this.#encoder.waited(performance.now() - fromMs);
+    const waited = this.#encoder.wait();
+    try {
+      await this.#session.send(record, onWritten);
+    } finally {
+      waited();
+    }
   }
 }

@@ -12,6 +12,8 @@ export interface SessionListener {
   onReleased?(): void;
   /** The group is refused; the connection stays. */
   onRefused?(fault: Fault): void;
+  /** The session is over. Unlike a `then` on `closed` this leaves nothing behind when the listening ends. */
+  onClosed?(fault: Fault): void;
 }
 
 /** One connection, authenticated. When it is over, all its promises reject and a new session must be announced to anew. */

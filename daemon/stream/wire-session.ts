@@ -100,6 +100,8 @@ export class WireSession implements TargetSession {
     const listeners = this.#listeners.get(groupId) ?? new Set();
     this.#listeners.set(groupId, listeners);
     listeners.add(listener);
+    const fault = this.#fault;
+    if (fault !== null) queueMicrotask(() => listener.onClosed?.(fault));
     return () => {
       listeners.delete(listener);
       if (listeners.size === 0 && this.#listeners.get(groupId) === listeners) this.#listeners.delete(groupId);
@@ -187,7 +189,9 @@ export class WireSession implements TargetSession {
     this.#p.ws.terminate();
     this.#outbox.fail(fault);
     this.#replies.fail(fault);
+    const listeners = [...this.#listeners.values()].flatMap((some) => [...some]);
     this.#listeners.clear();
+    for (const listener of listeners) listener.onClosed?.(fault);
     this.#closedResolve(fault);
   }
 }

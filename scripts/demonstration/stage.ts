@@ -6,7 +6,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -119,11 +119,9 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
       isCleared = true;
       await Promise.all(guests.map((guest) => guest.kill()));
       await end(daemons.get('source'));
-      // The target alone knows the guest that a failover started, also of one that was interrupted.
-      if (daemons.has('target')) {
-        for (const { pid, isRunning } of await failovers(target)) if (isRunning && pid !== null) await endForeign(pid);
-      }
       await end(daemons.get('target'));
+      // What is left was started by a daemon or a command: a guest that failed over, perhaps while we were interrupted.
+      await endAllThatName(folder);
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
@@ -139,35 +137,35 @@ async function answers(client: SourceClient | TargetClient): Promise<boolean> {
   }
 }
 
-async function failovers(target: TargetClient): Promise<readonly { readonly pid: number | null; readonly isRunning: boolean }[]> {
-  try {
-    return (await target.report()).failovers;
-  } catch (error) {
-    if (isFault(error)) return [];
-    throw error;
+/** Ends every process with this text in its command line. The name of a fresh temporary folder is nobody else's. */
+async function endAllThatName(text: string): Promise<void> {
+  const until = performance.now() + 10_000;
+  while (performance.now() < until) {
+    const pids = await processesThatName(text);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+    }
+    await delay(20);
   }
 }
 
-/** Ends a process that is not our child, and waits until it is gone: it holds files in the folder that is removed next. */
-async function endForeign(pid: number): Promise<void> {
-  const isThere = (signal: 0 | 'SIGKILL'): boolean => {
-    try {
-      return process.kill(pid, signal);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
-      throw error;
-    }
-  };
-  if (!isThere('SIGKILL')) return;
-  const until = performance.now() + 10_000;
-  while (isThere(0) && performance.now() < until) await delay(20);
+async function processesThatName(text: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const words = await Promise.all(pids.map((pid) => readText(`/proc/${pid}/cmdline`)));
+  return pids.filter((pid, at) => pid !== process.pid && words[at]?.includes(text) === true);
 }
 
+/** Empty when it is not there, or a process is no longer. */
 async function readText(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
     throw error;
   }
 }

@@ -26,8 +26,8 @@ import { corrupt, storeFault } from './store-fault.ts';
 
 /** Writes to the replica that are under way at once (style.md: two to four in flight are fastest). */
 const writesInFlight = 4;
-/** Extents with less than this between them are read by one read. */
-const readGapBytes = 64 * 1024;
+/** Bytes of the journal that are read at once when small records are applied. */
+const readAheadBytes = 256 * 1024;
 /** Pause before a failed batch is tried again, growing, ms. */
 const retryMsMin = 250;
 const retryMsMax = 10_000;
@@ -48,6 +48,7 @@ export interface ApplierOptions {
   readonly folder: GroupFolder;
   readonly groupId: string;
   readonly replica: Replica;
+  readonly segmentBytes: number;
   /** Changed bytes of a batch; a single point may have more. */
   readonly batchBytes: number;
   /** Applies only what `applyAll` or `drain` ask for. */
@@ -77,7 +78,6 @@ export class Applier {
   #isStopped = false;
   #running: Promise<void> | null = null;
   readonly #stopping = new AbortController();
-  readonly #window = makeWindow();
   #retryMs = retryMsMin;
 
   /** `redo`: the sealed history file that starts at the mark, when there is one. */
@@ -218,12 +218,13 @@ export class Applier {
   async #plan(batch: Batch): Promise<ApplyPlan> {
     const { disk, folder, groupId } = this.#o;
     const plan = new ApplyPlan(this.#mark.disks);
+    const window = makeWindow(this.#o.segmentBytes);
     for (const delta of batch.deltas) {
       let at: JournalPosition | null = delta.start;
       if (at === null) throw corrupt(folder.journal, 0, `the beginning of point ${formatPoint(delta.id)} is gone`);
       while (at.segment < delta.end.segment || (at.segment === delta.end.segment && at.at < delta.end.at)) {
         const end: number = at.segment === delta.end.segment ? delta.end.at : (await readSegmentHeader(disk, folder, groupId, at.segment + 1)).previousEnd;
-        await this.#planRecords(plan, delta, at, end);
+        await this.#planRecords(plan, delta, at, end, window);
         at = at.segment === delta.end.segment ? delta.end : { segment: at.segment + 1, at: segmentHeaderBytes };
       }
       plan.endPoint(delta.seal.disks);
@@ -231,11 +232,11 @@ export class Applier {
     return plan;
   }
 
-  async #planRecords(plan: ApplyPlan, delta: PendingDelta, from: JournalPosition, end: number): Promise<void> {
+  async #planRecords(plan: ApplyPlan, delta: PendingDelta, from: JournalPosition, end: number, window: Buffer): Promise<void> {
     const path = this.#o.folder.segment(from.segment);
     const file = await this.#o.disk.open(path, 'read');
     try {
-      const reader = new SegmentReader(file, from.at, end, this.#window);
+      const reader = new SegmentReader(file, from.at, end, window);
       while (reader.at < end) {
         const start = reader.at;
         const reading = await reader.next();
@@ -368,7 +369,7 @@ class JournalSource {
       await this.close();
       this.#file = { segment: place.segment, file: await this.#disk.open(this.#folder.segment(place.segment), 'read') };
     }
-    const chunk = Buffer.allocUnsafe(Math.max(length, readGapBytes * 4));
+    const chunk = Buffer.allocUnsafe(Math.max(length, readAheadBytes));
     this.#chunk = chunk.subarray(0, await this.#file.file.read(chunk, 0, chunk.length, place.at));
     this.#chunkAt = place.at;
     this.#chunkSegment = place.segment;

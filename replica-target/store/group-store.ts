@@ -93,7 +93,7 @@ export class FileGroupStore implements GroupStore {
       disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault),
     }, opened.journal);
     this.#applier = new Applier({
-      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, batchBytes, isStalled: isApplierStalled,
+      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, segmentBytes, batchBytes, isStalled: isApplierStalled,
       onApplied: (batch) => this.#onApplied(batch),
       onTrouble: (fault) => this.#onTrouble(fault),
     }, opened.mark, opened.pending, opened.redo);

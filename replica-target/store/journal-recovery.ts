@@ -70,7 +70,7 @@ export async function recoverJournal(options: RecoveryOptions): Promise<Recovere
   }
   const begin = { segment: first.number, at: segmentHeaderBytes };
   const scan: Scan = { chain: first.chain, sealed: [], start: null, dataBytes: 0, durable: { chain: first.chain, end: begin, open: null } };
-  const window = makeWindow();
+  const window = makeWindow(options.segmentBytes);
   for (const [index, segment] of segments.entries()) {
     await scanSegment(options, scan, segment, segments[index + 1] ?? null, window);
   }

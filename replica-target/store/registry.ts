@@ -2,7 +2,7 @@
  * All groups of a target's data folder, which one process has at a time. A group is a folder named by its id; a folder without
  * `group.json` is what a crash left of one that was being made, a folder named `forgotten-` of one that was being removed.
  */
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Level } from 'level';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
@@ -47,6 +47,7 @@ const forgottenPrefix = 'forgotten-';
 export async function openRegistry(options: RegistryOptions): Promise<GroupRegistry> {
   const { disk, clock, folder, log = null } = options;
   await makeFolder(disk, folder);
+  await disk.syncFolder(dirname(folder));
   let lock: DiskLock;
   try {
     lock = await disk.lock(join(folder, 'lock'));

@@ -17,8 +17,8 @@ export class SegmentReader {
   /** Where the next record starts. */
   at: number;
 
-  /** `end`: no record is read beyond it. `window`: reused memory of at least {@link recordBytesMax} bytes. */
-  constructor(file: DiskFile, at: number, end: number, window: Buffer = makeWindow()) {
+  /** `end`: no record is read beyond it. `window`: reused memory, see {@link makeWindow}. */
+  constructor(file: DiskFile, at: number, end: number, window: Buffer) {
     this.#file = file;
     this.#end = end;
     this.#window = window;
@@ -52,6 +52,7 @@ export class SegmentReader {
   }
 }
 
-export function makeWindow(): Buffer {
-  return Buffer.allocUnsafe(Math.max(windowBytes, recordBytesMax));
+/** No record is longer than a segment. */
+export function makeWindow(segmentBytes: number): Buffer {
+  return Buffer.allocUnsafe(Math.min(Math.max(windowBytes, recordBytesMax), segmentBytes));
 }

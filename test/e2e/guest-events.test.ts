@@ -101,6 +101,8 @@ void t.test('an external snapshot is taken and committed back under load', { tim
     await ready;
     await retried(() => qmp.execute('job-complete', { id: 'operators-commit' }));
     await waitFor(async () => (await qmp.execute<{ id: string }[]>('query-jobs')).every(({ id }) => id !== 'operators-commit'), { limitMs: 30_000, what: 'the commit to end' });
+    // As libvirt does: while the overlay stands on the disk's node, QEMU lets no job read that node whole.
+    await qmp.execute('blockdev-del', { 'node-name': 'operators-overlay' });
   });
   await pair.newPoint('web1', 90_000);
   await settle(t, pair, guest);

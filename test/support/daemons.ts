@@ -17,7 +17,7 @@ import { waitFor } from './wait.ts';
 const command = join(import.meta.dirname, '..', '..', 'dist', 'console', 'main.js');
 
 /** What of tap's test object this needs. */
-export interface Teardown { teardown(ending: () => Promise<void> | void): unknown }
+export interface Teardown { teardown(ending: () => Promise<void> | void): unknown; passing?(): boolean; comment?(...words: unknown[]): void }
 
 export class Daemon<Client> {
   readonly client: Client;
@@ -112,6 +112,7 @@ failover: { accel: tcg, network: none }
     for (const { pid, isRunning } of await targetClient.report().then((report) => report.failovers, () => [])) if (isRunning && pid !== null) process.kill(pid, 'SIGKILL');
     await source.kill();
     await target.kill();
+    if (t.passing?.() === false) for (const daemon of [source, target]) t.comment?.((await daemon.log()).split('\n').slice(-30).join('\n'));
     await rm(folder, { recursive: true, force: true });
   });
   await target.start();

@@ -44,8 +44,9 @@ export function contentFault(contents: readonly Buffer[], guest: ModelGuest, poi
   for (const [index, expected] of guest.at(point).entries()) {
     const found = contents[index]!;
     if (found.length !== expected.length) return `disk ${index} at ${point === null ? 'no point' : formatPoint(point)}: ${found.length} bytes, expected ${expected.length}`;
+    if (found.equals(expected)) continue;
     const at = found.findIndex((byte, offset) => byte !== expected[offset]);
-    if (at >= 0) return `disk ${index} at ${point === null ? 'no point' : formatPoint(point)}: byte ${at} is ${found[at]}, expected ${expected[at]}`;
+    return `disk ${index} at ${point === null ? 'no point' : formatPoint(point)}: byte ${at} is ${found[at]}, expected ${expected[at]}`;
   }
   return null;
 }

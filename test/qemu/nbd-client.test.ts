@@ -186,9 +186,9 @@ t.test('nbdkit: a slow server', async (t) => {
   const into = Buffer.alloc(64 * KiB, 1);
   await Promise.all(Array.from({ length: 8 }, (_, i) => patient.read(into, i * 8 * KiB, 8 * KiB, 0)));
   t.ok(into.equals(Buffer.alloc(64 * KiB)));
-  const hasty = await connectTo(t, path, { timeoutMs: 500 });
+  const hasty = await connectTo(t, path, { timeoutMs: 1500 });
   const fault = await refused(t, hasty.write(into, 0), 'NBD_CLOSED');
-  t.match(fault.facts, { command: 'write', timeoutMs: 500 });
+  t.match(fault.facts, { command: 'write', timeoutMs: 1500 });
   await refused(t, hasty.read(into, 0, 512, 0), 'NBD_CLOSED');
 });
 

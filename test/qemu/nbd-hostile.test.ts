@@ -213,7 +213,7 @@ both('goodbye waits for what is under way', async (t) => {
 });
 
 both('clients that break the rules are ended, and harm nobody else', async (t) => {
-  const { path, server, faults, disk } = await listen(t, { stallLimitMs: 300, handshakeLimitMs: 300, inFlightBytesMax: 2 * MiB });
+  const { path, server, faults, disk } = await listen(t, { stallLimitMs: 900, handshakeLimitMs: 900, inFlightBytesMax: 2 * MiB });
   const good = await connectTo(t, path, { exportName: 'disk' });
   const halfOption = encodeOption(nbdOption.go, encodeGo('disk', [])).subarray(0, 20);
   const hugeOption = encodeOption(nbdOption.list);

@@ -83,7 +83,8 @@ export class GroupLane {
 
   /** The connection is over: what has arrived is finished, then what no part or seal covers is cut off. Never rejects. */
   async finish(): Promise<void> {
-    while (this.#isRunning) await this.#run;
+    await this.#run;
+    await this.#outcomes;
     this.#unlisten();
     if (this.#store === null) return;
     try {
@@ -104,7 +105,6 @@ export class GroupLane {
     await this.#o.ready;
     while (this.#queue.length > 0) {
       for (const item of this.#queue.splice(0)) await this.#handle(item);
-      await this.#outcomes;
     }
     this.#isRunning = false;
   }
@@ -212,7 +212,7 @@ export class GroupLane {
     port.send({ t: 'forgotten', group: groupId });
   }
 
-  /** Compares do not wait for records: a source never asks about blocks that it has sent (PROTOCOL.md, "Compare"). */
+  /** The store has been given every record that came before, and answers as if all of them were in the replica (PROTOCOL.md, "Compare"). */
   async #compare(message: Extract<SourceMessage, { t: 'compare' }>, bytes: number): Promise<void> {
     this.#comparesUnderWay += 1;
     try {
@@ -226,7 +226,7 @@ export class GroupLane {
       const bits = await store.compare(disk, offset, length, blockBytes, hashes);
       this.#o.port.send({ t: 'differs', group: message.group, id: message.id, bits });
     } catch (error) {
-      if (this.#state === 'open') this.#fail(error);
+      if (this.#state === 'open' || this.#state === 'unannounced') this.#fail(error);
     } finally {
       this.#comparesUnderWay -= 1;
       this.#o.port.controlDone(bytes);
@@ -236,11 +236,11 @@ export class GroupLane {
 
   /** Null when the group was stopped; the source is then told so once more, because it waits for an answer. */
   #announced(): GroupStore | null {
-    if (this.#state === 'unannounced' || this.#store === null) {
+    if (this.#state === 'open' && this.#store !== null) return this.#store;
+    if (this.#stopMessage === null || this.#state === 'unannounced') {
       throw new Fault('GROUP_UNKNOWN', `group ${this.#o.groupId} was not announced on this connection`, { group: this.#o.groupId });
     }
-    if (this.#state === 'open') return this.#store;
-    if (this.#stopMessage !== null) this.#o.port.send(this.#stopMessage);
+    this.#o.port.send(this.#stopMessage);
     return null;
   }
 

@@ -101,7 +101,7 @@ export class MemoryStore implements GroupStore {
     this.open = null;
     this.newest = { term: header.term, point: header.point };
     const applied = this.newest;
-    queueMicrotask(() => { for (const listener of this.#listeners) listener(applied); });
+    setImmediate(() => { for (const listener of this.#listeners) listener(applied); });
     return applied;
   }
 

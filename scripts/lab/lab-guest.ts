@@ -44,7 +44,7 @@ export interface LabGuestOptions {
   /** Default q35. */
   readonly machine?: string;
   readonly extraArgs?: readonly string[];
-  /** After this the guest is killed. Default 120,000. */
+  /** This long after its start the guest is killed. Default 120,000. */
   readonly timeLimitMs?: number;
   /** A folder of the caller's for the QMP sockets, for a guest that starts again under the same paths. Default: one that goes with the guest. */
   readonly socketFolder?: string;
@@ -85,6 +85,8 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   const folder = options.socketFolder ?? await mkdtemp(join(tmpdir(), 'af-lab-'));
   const qmpPath = join(folder, 'qmp');
   const ownQmpPath = join(folder, 'qmp-own');
+  // Those of an earlier guest under the same paths would be taken for the new one's.
+  await Promise.all([qmpPath, ownQmpPath].map((path) => rm(path, { force: true })));
   const args = qemuArguments(options, { ...image, qmpPaths: [qmpPath, ownQmpPath] });
 
   // setpriv becomes QEMU (same pid) after asking the kernel to kill it when we are gone.
@@ -109,6 +111,7 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   // The guest may be gone while a command is on its way: that is heard of through `exited`.
   child.stdin.on('error', () => undefined);
 
+  let limit: NodeJS.Timeout | undefined;
   const clearing = exited.then(() => undefined, () => undefined).then(async () => {
     clearTimeout(limit);
     if (options.socketFolder === undefined) await rm(folder, { recursive: true, force: true });
@@ -118,9 +121,6 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
     await exited;
     await clearing;
   };
-  const limit = setTimeout(() => void kill(), options.timeLimitMs ?? 120_000);
-  limit.unref();
-
   const waitForLine = (pattern: RegExp, limitMs: number, from = 0): Promise<SeenLine> =>
     serial.waitFor(pattern, limitMs, { from, orFail: /Kernel panic|AF FAILED mount/, context: log.lines });
   const send = (command: string): void => {
@@ -136,7 +136,15 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
     return serial.lines.slice(from, done.index);
   };
 
-  await sockets([qmpPath, ownQmpPath], () => (isGone ? log.lines.map((line) => line.text).join('\n') || 'QEMU ended at once' : null));
+  try {
+    await sockets([qmpPath, ownQmpPath], () => (isGone ? log.lines.map((line) => line.text).join('\n') || 'QEMU ended at once' : null));
+  } catch (error) {
+    // What kept QEMU from starting at all rejects here once more.
+    await kill().catch(() => undefined);
+    throw error;
+  }
+  // Until here the wait for the sockets is the limit.
+  limit = setTimeout(() => void kill(), options.timeLimitMs ?? 120_000).unref();
   assert(child.pid !== undefined);
   return {
     pid: child.pid,

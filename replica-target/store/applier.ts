@@ -310,7 +310,7 @@ export class Applier {
         if (record < 0) {
           next++;
           const until = Math.min(end, one.sizeAfter);
-          if (start < until) await tasks.add(() => replica.zero(one.disk, start, until));
+          if (start < until) await tasks.add(() => replica.zero(one.disk, start, until, false));
           continue;
         }
         const pieces: { start: number; end: number }[] = [];

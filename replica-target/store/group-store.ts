@@ -217,7 +217,7 @@ export class FileGroupStore implements GroupStore {
     } catch (error) {
       throw this.#taken(error, 'preparing the replica');
     }
-    this.#seeding = new SeedIntake(this.#replica, deltaId);
+    this.#seeding = new SeedIntake(this.#replica, deltaId, !this.#facts.isSeedDistrusted);
   }
 
   async seedRecord(record: RecordView): Promise<void> {

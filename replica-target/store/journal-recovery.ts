@@ -15,6 +15,9 @@ import { decodeSegmentHeader, decodeWitness, segmentHeaderBytes, witnessAt, type
 import { makeWindow, SegmentReader } from './segment-reader.ts';
 import { corrupt, errorCode, newer } from './store-fault.ts';
 
+/** Bytes of one write when a tail is written again. */
+const rewriteBytes = 1024 * 1024;
+
 export interface JournalPosition { readonly segment: number; readonly at: number }
 
 /** A sealed delta in the journal. */
@@ -59,6 +62,8 @@ interface Scan {
   dataBytes: number;
   /** At the last part or seal. */
   durable: { chain: Chain; end: JournalPosition; open: RecoveredJournal['open'] };
+  /** Up to where the last segment was once synced. */
+  witnessed: JournalPosition;
 }
 
 export async function recoverJournal(options: RecoveryOptions): Promise<RecoveredJournal> {
@@ -69,7 +74,7 @@ export async function recoverJournal(options: RecoveryOptions): Promise<Recovere
     return { segments: [], sealed: [], chain: emptyChain, end: { segment: 0, at: 0 }, open: null };
   }
   const begin = { segment: first.number, at: segmentHeaderBytes };
-  const scan: Scan = { chain: first.chain, sealed: [], start: null, dataBytes: 0, durable: { chain: first.chain, end: begin, open: null } };
+  const scan: Scan = { chain: first.chain, sealed: [], start: null, dataBytes: 0, durable: { chain: first.chain, end: begin, open: null }, witnessed: begin };
   const window = makeWindow(options.segmentBytes);
   for (const [index, segment] of segments.entries()) {
     await scanSegment(options, scan, segment, segments[index + 1] ?? null, window);
@@ -78,7 +83,7 @@ export async function recoverJournal(options: RecoveryOptions): Promise<Recovere
   if (options.applied !== null && (chain.newest === null || comparePoints(chain.newest, options.applied) < 0)) {
     throw corrupt(options.folder.segment(end.segment), end.at, `the journal ends before point ${formatPoint(options.applied)}, which the replica holds`);
   }
-  await cutBehind(options, segments, end);
+  await cutBehind(options, segments, end, scan.witnessed);
   return {
     segments: segments.filter(({ number }) => number <= end.segment).map(({ number, chain: start }) => ({ number, start })),
     sealed: scan.sealed, chain, end, open,
@@ -156,6 +161,7 @@ async function scanSegment(options: RecoveryOptions, scan: Scan, segment: Segmen
     if (next !== null) return;
     const witness = Buffer.alloc(sectorBytes);
     const durableEnd = decodeWitness(witness.subarray(0, await file.read(witness, 0, witness.length, witnessAt)), groupId, segment.number);
+    scan.witnessed = { segment: segment.number, at: Math.max(segmentHeaderBytes, durableEnd) };
     if (reader.at < durableEnd) throw corrupt(path, reader.at, `${stop ?? 'the file ends'}; the segment was durable up to ${durableEnd}`, { point: shownChain(scan.chain) });
   });
 }
@@ -182,14 +188,27 @@ function take(scan: Scan, following: Extract<ReturnType<typeof follow>, { ok: tr
   }
 }
 
-/** Segments behind `end` go, highest first and each durably, so that no crash leaves a gap; the rest of its own segment is cut off. */
-async function cutBehind({ disk, folder, segmentBytes }: RecoveryOptions, segments: readonly SegmentHeader[], end: JournalPosition): Promise<void> {
+/**
+ * Segments behind `end` go, highest first and each durably, so that no crash leaves a gap; the rest of its own segment is cut
+ * off. What is kept and no witness speaks of is written again before it is synced: a sync may have failed just before the
+ * process ended, and then the system reads back what it will never write.
+ */
+async function cutBehind({ disk, folder, segmentBytes }: RecoveryOptions, segments: readonly SegmentHeader[], end: JournalPosition, witnessed: JournalPosition): Promise<void> {
   await removeSegmentsAbove(disk, folder, segments.map(({ number }) => number), end.segment);
   await withFile(disk, folder.segment(end.segment), 'readWrite', async (file) => {
     await cutFile(file, end.at, segmentBytes);
+    if (witnessed.segment === end.segment) await writeAgain(file, witnessed.at, end.at);
     await file.sync();
   });
   await disk.syncFolder(folder.journal);
+}
+
+async function writeAgain(file: DiskFile, from: number, to: number): Promise<void> {
+  const bytes = Buffer.allocUnsafe(Math.min(rewriteBytes, Math.max(0, to - from)));
+  for (let at = from; at < to; at += rewriteBytes) {
+    const read = await file.read(bytes, 0, Math.min(bytes.length, to - at), at);
+    await file.write(bytes.subarray(0, read), at);
+  }
 }
 
 export async function removeSegmentsAbove(disk: Disk, folder: GroupFolder, numbers: readonly number[], last: number): Promise<void> {

@@ -163,6 +163,8 @@ class FileGroupRegistry implements GroupRegistry {
     const folder = new GroupFolder(join(this.#folder, groupId));
     let facts: GroupFacts | null = null;
     try {
+      // The process before may have ended between a renaming and its sync: what is read here is believed.
+      await this.#d.disk.syncFolder(folder.path);
       facts = await readFacts(this.#d.disk, folder);
       if (facts === null) {
         if (await this.#isUnbegun(folder)) return await removeTree(this.#d.disk, folder.path);

@@ -44,9 +44,13 @@ export class Replica {
     if (await file.sizeBytes() !== sizeBytes) await file.truncate(sizeBytes);
   }
 
-  /** Makes [start, end) read as zero, without touching what is a hole already. */
-  async zero(disk: number, start: number, end: number): Promise<void> {
+  /**
+   * Makes [start, end) read as zero. `skipsHoles`: leaves alone what is a hole already. Not for what is done again after a failed
+   * sync, when what reads as a hole may not be one on the disk.
+   */
+  async zero(disk: number, start: number, end: number, skipsHoles: boolean): Promise<void> {
     const file = await this.file(disk);
+    if (!skipsHoles) return file.punch(start, end - start);
     for (const data of await new DataRanges(file).within(start, end)) await file.punch(data.start, data.end - data.start);
   }
 

@@ -12,13 +12,16 @@ interface Write { readonly disk: number; readonly start: number; readonly end: n
 
 export class SeedIntake {
   readonly #replica: Replica;
+  readonly #isTrusted: boolean;
   readonly deltaId: string;
   #writes: Write[] = [];
   /** A failed write or sync: this pass cannot end well any more. */
-  #failure: unknown = null;
+  #failure: Error | null = null;
 
-  constructor(replica: Replica, deltaId: string) {
+  /** `isTrusted`: no sync of the replica has failed, so that holes are what they seem. */
+  constructor(replica: Replica, deltaId: string, isTrusted: boolean) {
     this.#replica = replica;
+    this.#isTrusted = isTrusted;
     this.deltaId = deltaId;
   }
 
@@ -49,7 +52,7 @@ export class SeedIntake {
     try {
       await this.#replica.sync(disks);
     } catch (error) {
-      this.#failure = error;
+      this.#failure = asError(error);
       throw error;
     }
   }
@@ -58,7 +61,7 @@ export class SeedIntake {
     if (before.length > 0) await Promise.all(before);
     try {
       if (header.kind === 'zero') {
-        await this.#replica.zero(header.disk, header.offset, header.offset + header.length);
+        await this.#replica.zero(header.disk, header.offset, header.offset + header.length, this.#isTrusted);
         return;
       }
       const file = await this.#replica.file(header.disk);
@@ -66,8 +69,12 @@ export class SeedIntake {
       if (run === null) throw new Fault('RECORD_CORRUPT', 'the compressed data cannot be unpacked', { disk: header.disk, offset: header.offset });
       await file.write(run, header.offset);
     } catch (error) {
-      this.#failure ??= error;
+      this.#failure ??= asError(error);
       throw error;
     }
   }
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }

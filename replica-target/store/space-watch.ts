@@ -1,11 +1,13 @@
 /**
  * Whether a group must hold its source off, and since when. A full disk holds until there is space again, which is looked for
- * in a steady pace; any other failure is only shown until the next success.
+ * in a steady pace. Any other failure holds for one pause: after it the source sends again, and the next success or failure says
+ * how things are.
  */
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
 import type { Fault } from '../../journal/fault.ts';
 import type { GroupStoreReport } from './store.ts';
+import { errorCode } from './store-fault.ts';
 
 /** Pace of looking for space, ms. */
 const lookMs = 1000;
@@ -18,6 +20,7 @@ export class SpaceWatch {
   readonly #stopping = new AbortController();
   #held: GroupStoreReport['held'] = null;
   #full: Fault | null = null;
+  #isLooking = false;
   #applyTrouble: GroupStoreReport['held'] = null;
 
   /** `needBytes`: what must be free before a full disk counts as having space again. */
@@ -36,8 +39,9 @@ export class SpaceWatch {
   /** Taking failed. */
   hold(fault: Fault): void {
     this.#held = { code: fault.code, sinceMs: this.#held?.sinceMs ?? this.#clock.nowMs(), message: fault.message };
-    if (fault.code !== 'STORE_FULL' || this.#full !== null) return;
-    this.#full = fault;
+    if (fault.code === 'STORE_FULL') this.#full = fault;
+    if (this.#isLooking) return;
+    this.#isLooking = true;
     void this.#look();
   }
 
@@ -57,18 +61,26 @@ export class SpaceWatch {
 
   async #look(): Promise<void> {
     const { signal } = this.#stopping;
-    while (this.#full !== null) {
-      try {
+    try {
+      do {
         await this.#clock.delay(lookMs, signal);
-        if (await this.#disk.freeBytes(this.#folder) < this.#needBytes) continue;
-      } catch (error) {
-        if (signal.aborted) return;
-        // A disk that cannot say how much is free has not got space for us.
-        if (error instanceof Error && 'code' in error) continue;
-        throw error;
-      }
-      this.#full = null;
+        if (this.#full !== null && await this.#hasSpace()) this.#full = null;
+      } while (this.#full !== null);
       this.#held = null;
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      this.#isLooking = false;
+    }
+  }
+
+  async #hasSpace(): Promise<boolean> {
+    try {
+      return await this.#disk.freeBytes(this.#folder) >= this.#needBytes;
+    } catch (error) {
+      // A disk that cannot say how much is free has no space for us.
+      if (errorCode(error) === null) throw error;
+      return false;
     }
   }
 }

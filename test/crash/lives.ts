@@ -9,7 +9,7 @@ import { openOn, replicaFault, walkBack } from '../store/store-rig.ts';
 import { nothingAcknowledged, play, type Acknowledged, type CrashScript } from './crash-script.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
-const options = { segmentBytes: 16 * 1024, journalKeepBytes: 20 * 1024, batchBytes: 8 * 1024 };
+export const options = { segmentBytes: 16 * 1024, journalKeepBytes: 20 * 1024, batchBytes: 8 * 1024 };
 const groupName = 'vm1';
 
 /** Puts a defect between store and disk. */
@@ -31,7 +31,7 @@ async function playUntilCut(disk: SimulatedDisk, script: CrashScript, acknowledg
 }
 
 /** Opens what is left, compares it with what was promised. */
-async function inspect(disk: SimulatedDisk, script: CrashScript, acknowledged: Acknowledged): Promise<void> {
+export async function inspect(disk: SimulatedDisk, script: CrashScript, acknowledged: Acknowledged): Promise<void> {
   const registry = await openOn(disk, { ...options, isApplierStalled: true });
   const store = registry.find(groupName);
   if (store === null) {

@@ -9,8 +9,10 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -137,13 +139,13 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   };
 
   try {
-    await sockets([qmpPath, ownQmpPath], () => (isGone ? log.lines.map((line) => line.text).join('\n') || 'QEMU ended at once' : null));
+    await greeted(ownQmpPath, () => (isGone ? log.lines.map((line) => line.text).join('\n') || 'QEMU ended at once' : null));
   } catch (error) {
     // What kept QEMU from starting at all rejects here once more.
     await kill().catch(() => undefined);
     throw error;
   }
-  // Until here the wait for the sockets is the limit.
+  // Until here the wait for the greeting is the limit.
   limit = setTimeout(() => void kill(), options.timeLimitMs ?? 120_000).unref();
   assert(child.pid !== undefined);
   return {
@@ -189,12 +191,28 @@ export function projectRoot(): string {
   return folder;
 }
 
-async function sockets(paths: readonly string[], ended: () => string | null): Promise<void> {
+/** QEMU has its sockets before it has opened its disks; it answers on them once all that can fail at the start is done. */
+async function greeted(path: string, ended: () => string | null): Promise<void> {
   const until = performance.now() + 20_000;
-  while (!paths.every((path) => existsSync(path))) {
+  while (!(await isGreeted(path))) {
     const why = ended();
     if (why !== null) throw new Error(`the lab guest did not start: ${why}`);
-    if (performance.now() > until) throw new Error('the lab guest opened no QMP socket within 20 s');
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    if (performance.now() > until) throw new Error('the lab guest did not answer on its QMP socket within 20 s');
+    await delay(10);
   }
+}
+
+function isGreeted(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const settle = (isGreeting: boolean): void => {
+      socket.destroy();
+      resolve(isGreeting);
+    };
+    socket.setTimeout(20_000, () => settle(false));
+    socket.once('data', () => settle(true));
+    // Not there yet, or gone: the caller looks whether QEMU still runs.
+    socket.once('error', () => settle(false));
+    socket.once('close', () => settle(false));
+  });
 }

@@ -37,21 +37,25 @@ export class Encoder {
   /** Where buffers for data runs come from, with room for the header in front. */
   readonly buffers = new NbdBufferPool(recordHeaderBytes, pooledBytesMax);
   readonly #clock: Clock;
+  readonly #hostIdle: () => number;
   #compression = initialCompression;
   #active = 0;
   #accountedMs = 0;
   #accountedCpu: NodeJS.CpuUsage = { user: 0, system: 0 };
   #waiting = 0;
   #waitingSinceMs = 0;
-  #sampleIdle = { idleMs: 0, atMs: 0 };
+  /** When the sample began, and how idle the host had been by then. */
+  #sampleFrom: { readonly idleMs: number; readonly atMs: number } | null = null;
   #activeMs = 0;
   #cpuMs = 0;
   #waitedMs = 0;
   #rawBytes = 0;
   #payloadBytes = 0;
 
-  constructor(options: { readonly clock: Clock }) {
+  /** `hostIdle`: time that this host's processors spent idle since it started, all together, ms. */
+  constructor(options: { readonly clock: Clock; readonly hostIdle?: () => number }) {
     this.#clock = options.clock;
+    this.#hostIdle = options.hostIdle ?? processorsIdleMs;
   }
 
   /** For the report of the link. */
@@ -101,7 +105,7 @@ export class Encoder {
     if (this.#active++ === 0) {
       this.#accountedMs = this.#clock.monotonicMs();
       this.#accountedCpu = process.cpuUsage();
-      if (this.#sampleIdle.atMs === 0) this.#sampleIdle = hostIdle();
+      this.#sampleFrom ??= { idleMs: this.#hostIdle(), atMs: this.#accountedMs };
     }
     let isOver = false;
     return () => {
@@ -141,23 +145,22 @@ export class Encoder {
       this.#waitedMs += nowMs - this.#waitingSinceMs;
       this.#waitingSinceMs = nowMs;
     }
-    const idle = hostIdle();
-    const wallMs = Math.max(1, idle.atMs - this.#sampleIdle.atMs);
+    const from = this.#sampleFrom!;
+    const idleMs = this.#hostIdle();
     // Raw bytes of nothing but zeroes say nothing about the link.
     if (this.#rawBytes > 0) {
       this.#compression = planCompression(this.#compression, {
         nowMs, activeMs: this.#activeMs, waitedMs: this.#waitedMs, rawBytes: this.#rawBytes, payloadBytes: this.#payloadBytes, cpuMs: this.#cpuMs,
-        idleShare: (idle.idleMs - this.#sampleIdle.idleMs) / wallMs / availableParallelism(),
+        idleShare: (idleMs - from.idleMs) / (nowMs - from.atMs) / availableParallelism(),
       });
     }
-    this.#sampleIdle = idle;
+    this.#sampleFrom = { idleMs, atMs: nowMs };
     this.#activeMs = this.#cpuMs = this.#waitedMs = this.#rawBytes = this.#payloadBytes = 0;
   }
 }
 
-/** Time that this host's processors spent idle since it started, all together, and when that was, ms. */
-function hostIdle(): { readonly idleMs: number; readonly atMs: number } {
-  return { idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0), atMs: performance.now() };
+function processorsIdleMs(): number {
+  return cpus().reduce((sum, { times }) => sum + times.idle, 0);
 }
 
 /** The first sector decides for nearly all data; only what starts with zeroes is compared whole. */

@@ -1,0 +1,67 @@
+/** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
+import { parseArgs } from 'node:util';
+
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory'] as const;
+export type BenchmarkName = (typeof benchmarkNames)[number];
+
+export interface BenchArguments {
+  readonly name: BenchmarkName;
+  /** One JSON object as the last line of the output, and no table. */
+  readonly isJson: boolean;
+  /** Measured rounds; one more goes before them, uncounted. */
+  readonly runs: number;
+  readonly sizeBytes: number;
+  /** Length of one run of load, seconds. */
+  readonly loadSeconds: number;
+  /** Where the daemons leave their CPU profiles; null: they are not profiled, which costs. */
+  readonly profileFolder: string | null;
+}
+
+const mib = 1024 * 1024;
+/** The smallest image in which every kind of content comes several times. */
+const sizeMibMin = 64;
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3 };
+
+export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--profile FOLDER]
+  seed      first sync through TLS against nbdcopy and blockdev-mirror
+  delta     10 % scattered dirty blocks against blockdev-backup
+  overhead  what protection costs the guest's writes (fio)
+  memory    resident memory of both roles during a first sync
+  --json       end with one JSON object; all else goes to stderr
+  --runs       measured rounds (seed, delta: 5; overhead, memory: 3)
+  --size       image in MiB, a smaller one while developing (2048)
+  --seconds    length of one run of load (15)
+  --profile    the daemons leave CPU profiles there
+`;
+
+/** `problem`: what is wrong with the words, for people. */
+export function readArguments(words: readonly string[]): BenchArguments | { readonly problem: string } {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args: [...words],
+      allowPositionals: true,
+      options: { json: { type: 'boolean' }, runs: { type: 'string' }, size: { type: 'string' }, seconds: { type: 'string' }, profile: { type: 'string' } },
+    });
+  } catch (error) {
+    if (error instanceof TypeError) return { problem: error.message };
+    throw error;
+  }
+  const { values, positionals } = parsed;
+  const name = benchmarkNames.find((known) => known === positionals[0]);
+  if (name === undefined || positionals.length > 1) return { problem: `expected one of ${benchmarkNames.join(', ')}` };
+  const runs = readCount(values.runs, runsDefault[name], 1);
+  const sizeMib = readCount(values.size, 2048, sizeMibMin);
+  const loadSeconds = readCount(values.seconds, 15, 1);
+  if (runs === null) return { problem: '--runs: expected a number from 1' };
+  if (sizeMib === null || sizeMib % sizeMibMin !== 0) return { problem: `--size: expected a multiple of ${sizeMibMin} (MiB)` };
+  if (loadSeconds === null) return { problem: '--seconds: expected a number from 1' };
+  return { name, isJson: values.json === true, runs, sizeBytes: sizeMib * mib, loadSeconds, profileFolder: values.profile ?? null };
+}
+
+function readCount(text: string | undefined, fallback: number, min: number): number | null {
+  if (text === undefined) return fallback;
+  if (!/^\d{1,6}$/.test(text)) return null;
+  const count = Number(text);
+  return count >= min ? count : null;
+}

@@ -1,0 +1,46 @@
+/**
+ * The benchmark command: `npm run bench -- NAME [--json]`. Reads its words, runs one benchmark in a temporary folder, prints a
+ * table or one JSON object, and makes sure that whatever happens nothing is left running and nothing on the disk.
+ * Figures are stated, never judged: the exit status says only whether they could be taken.
+ */
+import { readArguments, usage, type BenchmarkName } from './arguments.ts';
+import type { Benchmark } from './benchmark.ts';
+import { jsonOf } from './figures.ts';
+import { tableOf } from './result-table.ts';
+import { Site } from './site.ts';
+
+const chosen = readArguments(process.argv.slice(2));
+if ('problem' in chosen) {
+  process.stderr.write(`bench: ${chosen.problem}\n${usage}`);
+  process.exit(64);
+}
+
+/** Loaded when asked for, so that one that does not load leaves the others usable. */
+const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
+  seed: async () => (await import('./seed.ts')).seed,
+  delta: async () => (await import('./delta.ts')).delta,
+  overhead: async () => (await import('./overhead.ts')).overhead,
+  memory: async () => (await import('./memory.ts')).memory,
+};
+
+class Interruption extends Error {}
+
+const site = await Site.open();
+const interrupted = new Promise<never>((_, reject) => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => reject(new Interruption(`interrupted by ${signal}`)));
+});
+// A signal that comes when nobody waits any more must not end the clean-up.
+interrupted.catch(() => undefined);
+
+let status = 0;
+try {
+  const run = await benchmarks[chosen.name]();
+  const result = await Promise.race([run({ site, arguments: chosen, say: (line) => process.stderr.write(`${line}\n`) }), interrupted]);
+  process.stdout.write(chosen.isJson ? `${jsonOf(result)}\n` : tableOf(result));
+} catch (error) {
+  status = error instanceof Interruption ? 130 : 1;
+  process.stderr.write(error instanceof Interruption ? `bench: ${error.message}; cleaning up\n` : `bench: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n${site.lastWords()}\n`);
+}
+await site.clear();
+// The benchmark may still wait for something that will not come now.
+process.exit(status);

@@ -1,0 +1,31 @@
+/** What the kernel says that a process has used (proc(5)): processor time and the high-water mark of its memory. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+
+const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+
+/** User and system time of all its threads so far, seconds. */
+export function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The command's name, in parentheses, may hold anything; utime and stime are fields 14 and 15, the name is 2.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+}
+
+/** Largest resident size since the process began, MiB. */
+export function peakMib(pid: number): number {
+  const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  if (found === null) throw new Error(`process ${pid} has no VmHWM`);
+  return Number(found[1]) / 1024;
+}
+
+/** Cores that each process used, on average, between the call and the call of what it returns. */
+export function meterCores<K extends string>(pids: Readonly<Record<K, number>>): () => Record<K, number> {
+  const names = Object.keys(pids) as K[];
+  const before = names.map((name) => cpuSeconds(pids[name]));
+  const fromMs = performance.now();
+  return () => {
+    const seconds = (performance.now() - fromMs) / 1000;
+    return Object.fromEntries(names.map((name, index) => [name, (cpuSeconds(pids[name]) - before[index]!) / seconds])) as Record<K, number>;
+  };
+}

@@ -1,0 +1,61 @@
+/**
+ * The guest's stand-in: a qemu-storage-daemon with one raw disk. It has no I/O threads, so exporting the disk's own node is
+ * safe here (design.md: on a guest with I/O threads it is not). One monitor for what is under test, one for the benchmark.
+ */
+import { existsSync } from 'node:fs';
+import { connectQmp } from '../../qemu/qmp-client.ts';
+import type { QmpConnection } from '../../qemu/qmp.ts';
+import { until, type Running, type Site } from './site.ts';
+
+/** Name of the disk's node, as the daemon is told it. */
+export const diskNode = 'disk0';
+export const exportName = 'disk';
+
+export interface StandIn {
+  readonly running: Running;
+  readonly qmpPath: string;
+  readonly qmp: QmpConnection;
+  readonly nbdPath: string;
+  /** Of the disk, writable. */
+  readonly uri: string;
+  /** A job of the benchmark's own: what `begin` started under this id; resolves when it is in one of the states. */
+  job(id: string, states: readonly string[], begin: () => Promise<unknown>): Promise<void>;
+}
+
+export async function startStandIn(site: Site, imagePath: string): Promise<StandIn> {
+  const [qmpPath, ownPath, nbdPath] = [site.path('qmp'), site.path('own'), site.path('nbd')];
+  const running = site.spawn('qemu-storage-daemon', [
+    '--chardev', `socket,id=c0,path=${qmpPath},server=on,wait=off`, '--monitor', 'chardev=c0',
+    '--chardev', `socket,id=c1,path=${ownPath},server=on,wait=off`, '--monitor', 'chardev=c1',
+    '--blockdev', JSON.stringify({ driver: 'raw', 'node-name': diskNode, discard: 'unmap', file: { driver: 'file', filename: imagePath, discard: 'unmap' } }),
+    '--nbd-server', `addr.type=unix,addr.path=${nbdPath},max-connections=0`,
+    '--export', `type=nbd,id=load,node-name=${diskNode},name=${exportName},writable=on`,
+  ]);
+  await until('the storage daemon makes its sockets', () => [qmpPath, ownPath, nbdPath].every((path) => existsSync(path)), { running });
+  const qmp = await connectQmp(ownPath);
+  return {
+    running, qmpPath, qmp, nbdPath, uri: uriOf(nbdPath),
+    async job(id, states, begin) {
+      let stop: () => void = () => undefined;
+      const reached = new Promise<void>((resolve, reject) => {
+        stop = qmp.onEvent(({ event, data }) => {
+          if (event !== 'JOB_STATUS_CHANGE' || data['id'] !== id) return;
+          if (states.includes(String(data['status']))) resolve();
+          else if (data['status'] === 'aborting') reject(new Error(`job ${id} failed: ${running.lastWords()}`));
+        });
+        void qmp.closed.then(reject);
+      });
+      reached.catch(() => undefined);
+      try {
+        await begin();
+        await reached;
+      } finally {
+        stop();
+      }
+    },
+  };
+}
+
+export function uriOf(socketPath: string): string {
+  return `nbd+unix:///${exportName}?socket=${socketPath}`;
+}

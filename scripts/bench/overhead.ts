@@ -4,7 +4,9 @@
  * `full` as fast as it goes over the whole disk, where every cycle finds all of it dirty.
  */
 import { type BenchContext, type Benchmark } from './benchmark.ts';
-import { startSource, startTarget, untilProtected } from './daemons.ts';
+import type { SourceClient } from '../../console/control-client.ts';
+import type { GuestReport } from '../../daemon/report.ts';
+import { startSource, startTarget, untilProtected, type Daemon } from './daemons.ts';
 import { makeDiskImage, readIntoCache } from './disk-image.ts';
 import { runLoad, type LoadFigures } from './fio.ts';
 import { ratioOf, rounded, spreadOf, type ResultRow } from './figures.ts';
@@ -19,6 +21,8 @@ const kinds = ['hot', 'paced', 'full'] as const;
 type Kind = (typeof kinds)[number];
 type Cores = Partial<Record<'standIn' | 'source' | 'target', number>>;
 type Taken = LoadFigures & { readonly cores: Cores };
+/** What protection did during one load, by its JSON names; `in_path_ms`: how long the last cycle's job was in the guest's path. */
+interface Cover { readonly points: number; readonly dropped: number; readonly in_path_ms: number; readonly rpo_ms_max: number; readonly last_fault: string | null }
 
 export const overhead: Benchmark = async (context) => {
   const { site, say, arguments: { sizeBytes, runs } } = context;
@@ -32,7 +36,7 @@ export const overhead: Benchmark = async (context) => {
   const pids = { standIn: standIn.running.pid };
   const allPids = { ...pids, source: source.running.pid, target: target.running.pid };
   const taken: Record<'bare' | 'covered', Record<Kind, Taken[]>> = { bare: { hot: [], paced: [], full: [] }, covered: { hot: [], paced: [], full: [] } };
-  const points: number[] = [];
+  const covers: Record<Kind, Cover[]> = { hot: [], paced: [], full: [] };
   for (let round = 1; round <= runs; round++) {
     for (const kind of kinds) {
       await readIntoCache(imagePath);
@@ -40,17 +44,22 @@ export const overhead: Benchmark = async (context) => {
       taken.bare[kind].push(bare);
       const name = `guest${round}${kind}`;
       const { groupId } = await source.client.protect({ name, qmpPath: standIn.qmpPath, rpoMs, storageDaemonDisks: [diskNode] });
-      const from = await untilProtected(source, name);
+      await untilProtected(source, name);
       const isApplied = () => until('what was acknowledged is applied', async () => {
         const group = (await target.client.report()).groups.find((one) => one.groupId === groupId);
         return group?.newest != null && group.newest.point === group.applied?.point;
       }, { running: target.running, limitMs: 300_000, everyMs: 50 });
       await isApplied();
+      const before = (await reportOf(source, name)).capture;
       const covered = await load(context, standIn, kind, allPids);
       taken.covered[kind].push(covered);
-      const guest = (await source.client.report()).guests.find((one) => one.name === name);
-      points.push((guest?.newestPoint?.point ?? 0) - from);
-      say(`round ${round}: ${kind}: unprotected ${told(bare)}; protected ${told(covered)}; ${points.at(-1)} points meanwhile`);
+      const { capture, rpo, lastFault } = await reportOf(source, name);
+      const cover = {
+        points: (capture?.cycles ?? 0) - (before?.cycles ?? 0), dropped: (capture?.droppedCycles ?? 0) - (before?.droppedCycles ?? 0),
+        in_path_ms: Math.round(capture?.inPathMs ?? 0), rpo_ms_max: Math.round(rpo.maxMs ?? 0), last_fault: lastFault?.code ?? null,
+      };
+      covers[kind].push(cover);
+      say(`round ${round}: ${kind}: unprotected ${told(bare)}; protected ${told(covered)}; meanwhile ${JSON.stringify(cover)}`);
       await source.client.unprotect(name, true);
     }
   }
@@ -66,7 +75,7 @@ export const overhead: Benchmark = async (context) => {
   const cores = (kind: Kind): string => Object.entries(stated[kind].cores_protected).map(([who, used]) => `${who} ${used}`).join(', ');
   return {
     name: 'overhead', unit: 'IOPS', ours: hot.iops_protected.median, peer: hot.iops_unprotected.median, ratio: hot.iops_ratio, runs,
-    extras: { image_bytes: sizeBytes, rpo_ms: rpoMs, load_seconds: context.arguments.loadSeconds, points_per_load: points, ...stated },
+    extras: { image_bytes: sizeBytes, rpo_ms: rpoMs, load_seconds: context.arguments.loadSeconds, ...stated, cycles: covers },
     rows,
     notes: [
       'ours: hot IOPS protected; peer: the same unprotected',
@@ -75,6 +84,12 @@ export const overhead: Benchmark = async (context) => {
     ],
   };
 };
+
+async function reportOf(source: Daemon<SourceClient>, name: string): Promise<GuestReport> {
+  const guest = (await source.client.report()).guests.find((one) => one.name === name);
+  if (guest === undefined) throw new Error(`the source does not know ${name}`);
+  return guest;
+}
 
 async function load({ site, arguments: { sizeBytes, loadSeconds } }: BenchContext, standIn: StandIn, kind: Kind, pids: Cores & { standIn: number }): Promise<Taken> {
   const cores = meterCores(pids as Record<'standIn' | 'source' | 'target', number>);

@@ -111,7 +111,7 @@ export async function mirrorDisks(context: PassContext, disks: readonly PassDisk
   let server: NbdServer | null = null;
   try {
     const path = join(folder, 'pass');
-    server = await listenNbd({ path, exports, onFault: context.onFault });
+    server = await listenNbd({ path, exports, onFault: context.onFault, ...(sink.buffers === undefined ? {} : { buffers: sink.buffers }) });
     if (process.getuid?.() === 0) for (const entry of [folder, path]) await chown(entry, context.owner.uid, context.owner.gid);
     const waiting = disks.map((disk, index) => ({ disk, blocks: covered[index]! }));
     const work = async (): Promise<void> => {

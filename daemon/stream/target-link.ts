@@ -48,7 +48,7 @@ class Link implements TargetLink {
 
   session(signal: AbortSignal): Promise<TargetSession> {
     if (signal.aborted) return Promise.reject(signal.reason as Error);
-    if (this.#session !== null) return Promise.resolve(this.#session);
+    if (this.#session?.isOver === false) return Promise.resolve(this.#session);
     if (this.#stop.signal.aborted) return Promise.reject(this.#stop.signal.reason as Error);
     return new Promise((resolve, reject) => {
       const leave = (): void => {

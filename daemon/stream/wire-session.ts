@@ -65,6 +65,10 @@ export class WireSession implements TargetSession {
     return this.#outbox.sentBytes;
   }
 
+  get isOver(): boolean {
+    return this.#fault !== null;
+  }
+
   async announce(announcement: GroupAnnouncement): Promise<GroupHolding> {
     const { t: _, ...holding } = await this.#ask({ t: 'announce', ...announcement }, announcement.group, 'group');
     return holding;

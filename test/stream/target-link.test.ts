@@ -1,12 +1,10 @@
 import t from 'tap';
-import { once } from 'node:events';
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { createServer, type AddressInfo } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
 import { createServer as createHttpsServer } from 'node:https';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeRandom } from '../../host/node/random.ts';
-import type { CapturedDelta, CapturedRun } from '../../daemon/capture/capture.ts';
 import { sendDelta } from '../../daemon/stream/delta-sender.ts';
 import { Encoder } from '../../daemon/stream/encoder.ts';
 import { openTargetLink, type TargetLinkOptions } from '../../daemon/stream/target-link.ts';
@@ -16,6 +14,8 @@ import { fingerprintOf, makeCertificate, targetProof } from '../../journal/ident
 import { decodeMessage, sourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import { seededFractions } from '../support/seeded.ts';
 import { waitFor } from '../support/wait.ts';
+import { cuttingProxy, listen } from './cutting-proxy.ts';
+import { randomDelta } from './test-deltas.ts';
 import { announcement, groupId, quiet, sourceId, startIngest, type Teardown } from '../ingest/loopback.ts';
 
 const limit = { limitMs: 15_000, everyMs: 5 };
@@ -222,72 +222,3 @@ async function fakeTarget(t: Teardown, greet: Partial<Greeting>, options: Partia
   });
   return { link, sockets };
 }
-
-async function listen(t: Teardown, server: ReturnType<typeof createServer>): Promise<void> {
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.on('error', () => undefined);
-    socket.on('close', () => sockets.delete(socket));
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
-}
-
-/** Passes on a random number of bytes in each direction, then resets both ends; every third connection is left whole. */
-async function cuttingProxy(t: Teardown, to: number, fraction: () => number): Promise<{ port: number; cuts: () => number }> {
-  let cuts = 0;
-  let connections = 0;
-  const server = createServer((near) => {
-    const far = connect(to, '127.0.0.1');
-    connections += 1;
-    // Small budgets fall into the handshake, large ones into the records.
-    let budget = connections % 3 === 0 ? Infinity : Math.floor(fraction() ** 3 * 6_000_000);
-    const cut = (): void => {
-      if (near.destroyed || far.destroyed) return;
-      cuts += 1;
-      near.resetAndDestroy();
-      far.resetAndDestroy();
-    };
-    if (budget === Infinity) nodeClock.delay(200 + fraction() * 300).then(cut, () => undefined);
-    for (const [one, other] of [[near, far], [far, near]] as const) {
-      one.on('error', () => other.destroy());
-      one.on('close', () => other.destroy());
-      one.on('data', (chunk) => {
-        other.write(chunk.subarray(0, budget));
-        budget -= chunk.length;
-        if (budget <= 0) cut();
-      });
-    }
-  });
-  await listen(t, server);
-  return { port: (server.address() as AddressInfo).port, cuts: () => cuts };
-}
-
-/** Also writes the delta into the model. */
-function randomDelta(fraction: () => number, model: Buffer): CapturedDelta {
-  const runs: { offset: number; length: number; fill: number }[] = [];
-  for (let at = 0; at < model.length;) {
-    const offset = at + Math.floor(fraction() * 2000) * 512;
-    const length = Math.min(Math.ceil(fraction() ** 2 * 2048) * 512, model.length - offset);
-    if (length <= 0) break;
-    const fill = fraction() < 0.2 ? 0 : 1 + Math.floor(fraction() * 255);
-    runs.push({ offset, length, fill });
-    model.fill(fill, offset, offset + length);
-    at = offset + length;
-  }
-  return {
-    isRound: false, kind: 'crash', cutAtMs: 1, cutMonotonicMs: 1, disks: [{ disk: 0, sizeBytes: model.length }], changedBytes: runs.reduce((sum, { length }) => sum + length, 0),
-    *runs(): Iterable<CapturedRun> {
-      for (const { offset, length, fill } of runs) {
-        yield { kind: 'data', disk: 0, offset, length, read: (into, at) => { into.fill(fill, at, at + length); return Promise.resolve(); } };
-      }
-    },
-    end: () => Promise.resolve(),
-  };
-}
-

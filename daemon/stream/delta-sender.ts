@@ -56,14 +56,13 @@ export function frameHeader(identity: Pick<RecordHeader, 'groupId' | 'deltaId' |
 export async function sendDelta(session: TargetSession, sending: DeltaSending, delta: CapturedDelta): Promise<DeltaSent> {
   const { encoder, open, signal } = sending;
   const identity = deltaIdentity(sending, sending.random);
-  const lane = new RecordLane(session, encoder, open?.nextSequence ?? 0);
+  const lane = new RecordLane(session, encoder, open?.nextSequence ?? 0, signal);
   const part = (open?.parts ?? 0) + 1;
   const ack = awaitAck(session, sending.groupId, { term: identity.term, point: identity.point, ...(delta.isRound ? { part } : {}) }, signal);
   const ended = encoder.begin();
   try {
     if (open === null) await lane.sendRecord(makeRecord(frameHeader(identity, 'open', 0), encodePayload({ base: sending.base })));
     for await (const run of encodedAhead(delta.runs(), identity, encoder)) {
-      if (signal?.aborted === true) throw signal.reason;
       await lane.send(run);
     }
     const sequence = lane.nextSequence;

@@ -44,13 +44,30 @@ export class Outbox {
     return this.#sentBytes;
   }
 
-  send(record: RecordView, onWritten?: () => void): Promise<void> {
+  /** Rejects with the signal's reason when it comes first: the record then never leaves. */
+  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal): Promise<void> {
     if (this.#fault !== null) return Promise.reject(this.#fault);
+    if (signal?.aborted === true) return Promise.reject(signal.reason as Error);
     if (this.#waiting.length === 0 && this.#hasRoom(record.bytes.length)) {
       this.#leave(record, onWritten);
       return Promise.resolve();
     }
-    return new Promise((resolve, reject) => this.#waiting.push({ record, onWritten, resolve, reject }));
+    return new Promise((resolve, reject) => {
+      const leave = (): void => signal?.removeEventListener('abort', onAbort);
+      const waiting: Waiting = {
+        record, onWritten,
+        resolve: () => { leave(); resolve(); },
+        reject: (fault) => { leave(); reject(fault); },
+      };
+      const onAbort = (): void => {
+        this.#waiting = this.#waiting.filter((other) => other !== waiting);
+        reject(signal!.reason as Error);
+        // Not at once: others behind it may be about to be given up by the same signal.
+        queueMicrotask(() => this.#pump());
+      };
+      this.#waiting.push(waiting);
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
   }
 
   grant(bytes: number): void {

@@ -9,11 +9,14 @@ import type { TargetSession } from './session.ts';
 export class RecordLane {
   readonly #session: TargetSession;
   readonly #encoder: Encoder;
+  readonly #signal: AbortSignal | undefined;
   #next: number;
   #sentBytes = 0;
 
-  constructor(session: TargetSession, encoder: Encoder, firstSequence: number) {
+  /** After the signal nothing is sent any more. */
+  constructor(session: TargetSession, encoder: Encoder, firstSequence: number, signal?: AbortSignal) {
     this.#session = session;
+    this.#signal = signal;
     this.#encoder = encoder;
     this.#next = firstSequence;
   }
@@ -38,7 +41,7 @@ export class RecordLane {
     this.#sentBytes += record.bytes.length;
     const waited = this.#encoder.wait();
     try {
-      await this.#session.send(record, onWritten);
+      await this.#session.send(record, onWritten, this.#signal);
     } finally {
       waited();
     }

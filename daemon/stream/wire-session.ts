@@ -112,8 +112,8 @@ export class WireSession implements TargetSession {
     };
   }
 
-  send(record: RecordView, onWritten?: () => void): Promise<void> {
-    return this.#outbox.send(record, onWritten);
+  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal): Promise<void> {
+    return this.#outbox.send(record, onWritten, signal);
   }
 
   close(): void {

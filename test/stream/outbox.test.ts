@@ -84,3 +84,19 @@ t.test('when it is over, all who wait are told', async (t) => {
   await t.rejects(waiting, fault);
   await t.rejects(outbox.send(record(1, 512)), fault);
 });
+
+t.test('what is given up while it waits never leaves, nor does what was given up with it', async (t) => {
+  const { outbox, messages } = outboxOf(recordHeaderBytes);
+  const giveUp = new AbortController();
+  const reason = new Error('enough');
+  const large = outbox.send(record(0, 65_536), undefined, giveUp.signal);
+  const small = outbox.send(record(1, 0), undefined, giveUp.signal);
+  const other = outbox.send(record(2, 0));
+  giveUp.abort(reason);
+  await t.rejects(large, reason);
+  await t.rejects(small, reason);
+  await other;
+  await turn();
+  t.same(sequences(messages), [2], 'the other one goes on');
+  await t.rejects(outbox.send(record(3, 0), undefined, giveUp.signal), reason);
+});

@@ -44,7 +44,7 @@ async function persist(disk: SimulatedDisk, script: CrashScript, acknowledged: A
   throw new Error('twenty attempts did not get through one failure');
 }
 
-const script = makeCrashScript(11, 10);
+const script = makeCrashScript(15, 10);
 
 for (const code of ['EIO', 'ENOSPC'] as const) {
   t.test(`each operation fails once with ${code}`, async (t) => {

@@ -5,6 +5,7 @@ import { exportName, uriOf } from './stand-in.ts';
 import { until, type Site } from './site.ts';
 
 export interface FileServer {
+  readonly pid: number;
   readonly path: string;
   readonly socketPath: string;
   readonly uri: string;
@@ -22,7 +23,7 @@ export async function startFileServer(site: Site, sizeBytes: number): Promise<Fi
   const running = site.spawn('qemu-nbd', ['--persistent', '--shared=0', '--format=raw', '--discard=unmap', '--cache=writeback', `--export-name=${exportName}`, `--socket=${socketPath}`, path]);
   await until('qemu-nbd makes its socket', () => existsSync(socketPath), { running });
   return {
-    path, socketPath, uri: uriOf(socketPath),
+    pid: running.pid, path, socketPath, uri: uriOf(socketPath),
     async end() {
       await running.end();
       await rm(path);

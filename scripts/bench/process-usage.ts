@@ -6,10 +6,21 @@ const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: '
 
 /** User and system time of all its threads so far, seconds. */
 export function cpuSeconds(pid: number): number {
+  const fields = statFields(pid);
+  return (fields[14]! + fields[15]!) / ticksPerSecond;
+}
+
+/** Of all processes that this one has started and that have ended. */
+function cpuSecondsOfEnded(): number {
+  const fields = statFields(process.pid);
+  return (fields[16]! + fields[17]!) / ticksPerSecond;
+}
+
+/** By the numbers of proc(5): utime 14, stime 15, cutime 16, cstime 17. */
+function statFields(pid: number): number[] {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  // The command's name, in parentheses, may hold anything; utime and stime are fields 14 and 15, the name is 2.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+  // The command's name, in parentheses, is field 2 and may hold anything.
+  return [NaN, pid, NaN, ...stat.slice(stat.lastIndexOf(')') + 2).split(' ').map(Number)];
 }
 
 /** Largest resident size since the process began, MiB. */
@@ -17,6 +28,13 @@ export function peakMib(pid: number): number {
   const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
   if (found === null) throw new Error(`process ${pid} has no VmHWM`);
   return Number(found[1]) / 1024;
+}
+
+/** Processor time, seconds, that these processes and those that end meanwhile use together until what it returns is called. */
+export function meterCpu(pids: readonly number[]): () => number {
+  const sum = (): number => pids.reduce((seconds, pid) => seconds + cpuSeconds(pid), cpuSecondsOfEnded());
+  const before = sum();
+  return () => sum() - before;
 }
 
 /** Cores that each process used, on average, between the call and the call of what it returns. */

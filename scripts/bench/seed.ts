@@ -7,10 +7,10 @@ import { mibOf, type BenchContext, type Benchmark } from './benchmark.ts';
 import { endDaemon, startSource, startTarget, untilProtected } from './daemons.ts';
 import { makeDiskImage, readIntoCache } from './disk-image.ts';
 import { startDrivenSource, startPlainTarget } from './driven-roles.ts';
-import { ratioOf, rounded, spreadOf, type BenchResult } from './figures.ts';
+import { ratioOf, rounded, spreadOf, type BenchResult, type ResultRow, type Spread } from './figures.ts';
 import { startFileServer, type FileServer } from './file-server.ts';
 import { copyByMirror, copyByNbdcopy } from './peers.ts';
-import { peakMib } from './process-usage.ts';
+import { meterCpu, peakMib } from './process-usage.ts';
 import { demandSameContent } from './same-content.ts';
 import { untilSeeded } from './seed-watch.ts';
 import { diskNode, startStandIn } from './stand-in.ts';
@@ -18,8 +18,10 @@ import { diskNode, startStandIn } from './stand-in.ts';
 /** Keeps cycles out of the measurement: the only cut is the one that makes the first sync a point. */
 const rpoMs = 3_600_000;
 
+/** `cpuSeconds`: processor time of everything that takes part, the stand-in included. Says more than time on a busy machine. */
+interface Taken { readonly tookMs: number; readonly cpuSeconds: number }
 /** One way to copy the disk. `isChecked`: afterwards what was made is compared with the image. */
-interface Contestant { readonly what: string; run(isChecked: boolean): Promise<number> }
+interface Contestant { readonly what: string; run(isChecked: boolean): Promise<Taken> }
 
 export const seed: Benchmark = async (context) => {
   const { site, say, arguments: { sizeBytes, runs, profileFolder } } = context;
@@ -37,14 +39,15 @@ export const seed: Benchmark = async (context) => {
     async run(isChecked) {
       guests += 1;
       const name = `guest${guests}`;
+      const cpu = meterCpu([standIn.running.pid, source.running.pid, target.running.pid]);
       const fromMs = performance.now();
       const { groupId } = await source.client.protect({ name, qmpPath: standIn.qmpPath, rpoMs, storageDaemonDisks: [diskNode] });
       const group = await untilSeeded({ ...target, groups: async () => (await target.client.report()).groups }, groupId);
-      const tookMs = performance.now() - fromMs;
+      const taken = { tookMs: performance.now() - fromMs, cpuSeconds: cpu() };
       await untilProtected(source, name);
       if (isChecked) await demandSameContent(imagePath, group.disks[0]!.replicaPath);
       await source.client.unprotect(name, true);
-      return tookMs;
+      return taken;
     },
   };
   const plain: Contestant = {
@@ -52,69 +55,80 @@ export const seed: Benchmark = async (context) => {
     async run(isChecked) {
       const groupId = randomBytes(16).toString('hex');
       const isWaiting = plainSource.untilWaiting();
+      const cpu = meterCpu([standIn.running.pid, plainSource.running.pid, plainTarget.running.pid]);
       const fromMs = performance.now();
       plainSource.protect('plain', groupId);
       const group = await untilSeeded(plainTarget, groupId);
-      const tookMs = performance.now() - fromMs;
+      const taken = { tookMs: performance.now() - fromMs, cpuSeconds: cpu() };
       await isWaiting;
       if (isChecked) await demandSameContent(imagePath, group.disks[0]!.replicaPath);
       await plainSource.release();
-      return tookMs;
+      return taken;
     },
   };
   const peer = (what: string, copy: (server: FileServer) => Promise<number>): Contestant => ({
     what,
     async run(isChecked) {
       const server = await startFileServer(site, sizeBytes);
-      const tookMs = await copy(server);
+      const cpu = meterCpu([standIn.running.pid, server.pid]);
+      const taken = { tookMs: await copy(server), cpuSeconds: cpu() };
       if (isChecked) await demandSameContent(imagePath, server.path);
       await server.end();
-      return tookMs;
+      return taken;
     },
   });
   const contestants = [
     ours, peer('nbdcopy --flush', (server) => copyByNbdcopy(site, standIn, server)), plain, peer('blockdev-mirror', (server) => copyByMirror(standIn, server)),
   ];
 
-  const times = await inTurns(context, contestants, imagePath);
+  const rounds = await inTurns(context, contestants, imagePath);
   const memory = { source_rss_mib: rounded(peakMib(source.running.pid), 1), target_rss_mib: rounded(peakMib(target.running.pid), 1) };
   const { targets: [link] } = await source.client.report();
   await endDaemon(source);
   await endDaemon(target);
   if (profileFolder !== null) say(`CPU profiles of source and target are in ${profileFolder}`);
-  return resultOf(times, runs, sizeBytes, { ...memory, compression: link?.compression ?? null });
+  return resultOf(rounds, runs, sizeBytes, { ...memory, compression: link?.compression ?? null });
 };
 
 /** One uncounted round, in which what was made is checked, then the measured ones. */
-async function inTurns({ say, arguments: { runs } }: BenchContext, contestants: readonly Contestant[], imagePath: string): Promise<number[][]> {
-  const times: number[][] = contestants.map(() => []);
+async function inTurns({ say, arguments: { runs } }: BenchContext, contestants: readonly Contestant[], imagePath: string): Promise<Taken[][]> {
+  const all: Taken[][] = contestants.map(() => []);
   for (let round = 0; round <= runs; round++) {
     for (const [index, { what, run }] of contestants.entries()) {
       await readIntoCache(imagePath);
-      const tookMs = await run(round === 0);
-      say(`${round === 0 ? 'warm-up' : `round ${round}`}: ${what}: ${Math.round(tookMs)} ms`);
-      if (round > 0) times[index]!.push(tookMs);
+      const taken = await run(round === 0);
+      say(`${round === 0 ? 'warm-up' : `round ${round}`}: ${what}: ${Math.round(taken.tookMs)} ms, ${taken.cpuSeconds.toFixed(2)} CPU seconds`);
+      if (round > 0) all[index]!.push(taken);
     }
   }
-  return times;
+  return all;
 }
 
-function resultOf(times: readonly number[][], runs: number, sizeBytes: number, extras: Readonly<Record<string, unknown>>): BenchResult {
-  const [ours, nbdcopy, plain, mirror] = times.map((some) => spreadOf(some)) as [ReturnType<typeof spreadOf>, ReturnType<typeof spreadOf>, ReturnType<typeof spreadOf>, ReturnType<typeof spreadOf>];
-  const [ratio, ratioMirror, ratioPlain, ratioPlainMirror] = [ratioOf(ours, nbdcopy, true), ratioOf(ours, mirror, true), ratioOf(plain, nbdcopy, true), ratioOf(plain, mirror, true)];
+function resultOf(all: readonly (readonly Taken[])[], runs: number, sizeBytes: number, extras: Readonly<Record<string, unknown>>): BenchResult {
+  const [ours, nbdcopy, plain, mirror] = all.map((some) => ({
+    time: spreadOf(some.map(({ tookMs }) => tookMs)), cpu: spreadOf(some.map(({ cpuSeconds }) => cpuSeconds), 2),
+  })) as [Spreads, Spreads, Spreads, Spreads];
+  const ratio = ratioOf(ours.time, nbdcopy.time, true);
+  const ratioMirror = ratioOf(ours.time, mirror.time, true);
+  const row = (what: string, { time }: Spreads, ratioThere?: number): ResultRow => ({ what, unit: 'ms', spread: time, ...(ratioThere === undefined ? {} : { ratio: ratioThere }) });
+  const cpuRow = (what: string, { cpu }: Spreads): ResultRow => ({ what: `${what}, CPU`, unit: 's', spread: cpu });
   return {
-    name: 'seed', unit: 'ms', ours: ours.median, peer: nbdcopy.median, ratio, runs,
+    name: 'seed', unit: 'ms', ours: ours.time.median, peer: nbdcopy.time.median, ratio, runs,
     extras: {
-      image_bytes: sizeBytes, ours_mib_per_s: rounded(mibOf(sizeBytes) / (ours.median / 1000), 0),
-      ours_ms: ours, nbdcopy_ms: nbdcopy, mirror_ms: mirror, plain_ms: plain,
-      ratio_mirror: ratioMirror, plain_ratio: ratioPlain, plain_ratio_mirror: ratioPlainMirror, ...extras,
+      image_bytes: sizeBytes, ours_mib_per_s: rounded(mibOf(sizeBytes) / (ours.time.median / 1000), 0), ratio_mirror: ratioMirror,
+      plain_ratio: ratioOf(plain.time, nbdcopy.time, true), plain_ratio_mirror: ratioOf(plain.time, mirror.time, true),
+      ours_ms: ours.time, nbdcopy_ms: nbdcopy.time, mirror_ms: mirror.time, plain_ms: plain.time,
+      ours_cpu_s: ours.cpu, nbdcopy_cpu_s: nbdcopy.cpu, mirror_cpu_s: mirror.cpu, plain_cpu_s: plain.cpu, ...extras,
     },
     rows: [
-      { what: 'ours, through TLS', unit: 'ms', spread: ours },
-      { what: 'ours, without TLS', unit: 'ms', spread: plain },
-      { what: 'nbdcopy --flush', unit: 'ms', spread: nbdcopy, ratio },
-      { what: 'blockdev-mirror', unit: 'ms', spread: mirror, ratio: ratioMirror },
+      row('ours, through TLS', ours), row('ours, without TLS', plain), row('nbdcopy --flush', nbdcopy, ratio), row('blockdev-mirror', mirror, ratioMirror),
+      cpuRow('ours, through TLS', ours), cpuRow('ours, without TLS', plain), cpuRow('nbdcopy --flush', nbdcopy), cpuRow('blockdev-mirror', mirror),
     ],
-    notes: ['ours: from the request to protect until the replica is durable, real processes, TLS on', 'peer: nbdcopy of the same export to a file behind qemu-nbd', 'a ratio beside a peer is of ours through TLS to it'],
+    notes: [
+      'ours: from the request to protect until the replica is durable, real processes, TLS on', 'peer: nbdcopy of the same export to a file behind qemu-nbd',
+      'a ratio beside a peer is of ours through TLS to it', 'CPU: of all processes that take part, the storage daemon included',
+    ],
   };
 }
+
+interface Spreads { readonly time: Spread; readonly cpu: Spread }

@@ -30,11 +30,11 @@ export function peakMib(pid: number): number {
   return Number(found[1]) / 1024;
 }
 
-/** Processor time, seconds, that these processes and those that end meanwhile use together until what it returns is called. */
-export function meterCpu(pids: readonly number[]): () => number {
-  const sum = (): number => pids.reduce((seconds, pid) => seconds + cpuSeconds(pid), cpuSecondsOfEnded());
-  const before = sum();
-  return () => sum() - before;
+/** Processor time, seconds, of each process, and of those that end meanwhile, until what it returns is called. */
+export function meterCpu(pids: Readonly<Record<string, number>>): () => Record<string, number> {
+  const now = (): [string, number][] => [...Object.entries(pids).map(([name, pid]): [string, number] => [name, cpuSeconds(pid)]), ['ended', cpuSecondsOfEnded()]];
+  const before = new Map(now());
+  return () => Object.fromEntries(now().map(([name, seconds]) => [name, seconds - before.get(name)!]));
 }
 
 /** Cores that each process used, on average, between the call and the call of what it returns. */

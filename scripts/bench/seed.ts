@@ -18,8 +18,8 @@ import { diskNode, startStandIn } from './stand-in.ts';
 /** Keeps cycles out of the measurement: the only cut is the one that makes the first sync a point. */
 const rpoMs = 3_600_000;
 
-/** `cpuSeconds`: processor time of everything that takes part, the stand-in included. Says more than time on a busy machine. */
-interface Taken { readonly tookMs: number; readonly cpuSeconds: number }
+/** `cpuSeconds`: processor time of each that takes part, the stand-in included. Says more than time on a busy machine. */
+interface Taken { readonly tookMs: number; readonly cpuSeconds: Readonly<Record<string, number>> }
 /** One way to copy the disk. `isChecked`: afterwards what was made is compared with the image. */
 interface Contestant { readonly what: string; run(isChecked: boolean): Promise<Taken> }
 
@@ -39,7 +39,7 @@ export const seed: Benchmark = async (context) => {
     async run(isChecked) {
       guests += 1;
       const name = `guest${guests}`;
-      const cpu = meterCpu([standIn.running.pid, source.running.pid, target.running.pid]);
+      const cpu = meterCpu({ standIn: standIn.running.pid, source: source.running.pid, target: target.running.pid });
       const fromMs = performance.now();
       const { groupId } = await source.client.protect({ name, qmpPath: standIn.qmpPath, rpoMs, storageDaemonDisks: [diskNode] });
       const group = await untilSeeded({ ...target, groups: async () => (await target.client.report()).groups }, groupId);
@@ -55,7 +55,7 @@ export const seed: Benchmark = async (context) => {
     async run(isChecked) {
       const groupId = randomBytes(16).toString('hex');
       const isWaiting = plainSource.untilWaiting();
-      const cpu = meterCpu([standIn.running.pid, plainSource.running.pid, plainTarget.running.pid]);
+      const cpu = meterCpu({ standIn: standIn.running.pid, source: plainSource.running.pid, target: plainTarget.running.pid });
       const fromMs = performance.now();
       plainSource.protect('plain', groupId);
       const group = await untilSeeded(plainTarget, groupId);
@@ -70,7 +70,7 @@ export const seed: Benchmark = async (context) => {
     what,
     async run(isChecked) {
       const server = await startFileServer(site, sizeBytes);
-      const cpu = meterCpu([standIn.running.pid, server.pid]);
+      const cpu = meterCpu({ standIn: standIn.running.pid, server: server.pid });
       const taken = { tookMs: await copy(server), cpuSeconds: cpu() };
       if (isChecked) await demandSameContent(imagePath, server.path);
       await server.end();
@@ -97,7 +97,7 @@ async function inTurns({ say, arguments: { runs } }: BenchContext, contestants: 
     for (const [index, { what, run }] of contestants.entries()) {
       await readIntoCache(imagePath);
       const taken = await run(round === 0);
-      say(`${round === 0 ? 'warm-up' : `round ${round}`}: ${what}: ${Math.round(taken.tookMs)} ms, ${taken.cpuSeconds.toFixed(2)} CPU seconds`);
+      say(`${round === 0 ? 'warm-up' : `round ${round}`}: ${what}: ${Math.round(taken.tookMs)} ms, CPU seconds: ${Object.entries(taken.cpuSeconds).map(([who, seconds]) => `${who} ${seconds.toFixed(2)}`).join(', ')}`);
       if (round > 0) all[index]!.push(taken);
     }
   }
@@ -106,7 +106,8 @@ async function inTurns({ say, arguments: { runs } }: BenchContext, contestants: 
 
 function resultOf(all: readonly (readonly Taken[])[], runs: number, sizeBytes: number, extras: Readonly<Record<string, unknown>>): BenchResult {
   const [ours, nbdcopy, plain, mirror] = all.map((some) => ({
-    time: spreadOf(some.map(({ tookMs }) => tookMs)), cpu: spreadOf(some.map(({ cpuSeconds }) => cpuSeconds), 2),
+    time: spreadOf(some.map(({ tookMs }) => tookMs)), cpu: spreadOf(some.map(({ cpuSeconds }) => Object.values(cpuSeconds).reduce((sum, seconds) => sum + seconds, 0)), 2),
+    cpuBy: Object.fromEntries(Object.keys(some[0]!.cpuSeconds).map((who) => [who, spreadOf(some.map(({ cpuSeconds }) => cpuSeconds[who]!), 2).median])),
   })) as [Spreads, Spreads, Spreads, Spreads];
   const ratio = ratioOf(ours.time, nbdcopy.time, true);
   const ratioMirror = ratioOf(ours.time, mirror.time, true);
@@ -118,7 +119,7 @@ function resultOf(all: readonly (readonly Taken[])[], runs: number, sizeBytes: n
       image_bytes: sizeBytes, ours_mib_per_s: rounded(mibOf(sizeBytes) / (ours.time.median / 1000), 0), ratio_mirror: ratioMirror,
       plain_ratio: ratioOf(plain.time, nbdcopy.time, true), plain_ratio_mirror: ratioOf(plain.time, mirror.time, true),
       ours_ms: ours.time, nbdcopy_ms: nbdcopy.time, mirror_ms: mirror.time, plain_ms: plain.time,
-      ours_cpu_s: ours.cpu, nbdcopy_cpu_s: nbdcopy.cpu, mirror_cpu_s: mirror.cpu, plain_cpu_s: plain.cpu, ...extras,
+      ours_cpu_s: ours.cpu, ours_cpu_s_by: ours.cpuBy, nbdcopy_cpu_s: nbdcopy.cpu, mirror_cpu_s: mirror.cpu, plain_cpu_s: plain.cpu, plain_cpu_s_by: plain.cpuBy, ...extras,
     },
     rows: [
       row('ours, through TLS', ours), row('ours, without TLS', plain), row('nbdcopy --flush', nbdcopy, ratio), row('blockdev-mirror', mirror, ratioMirror),
@@ -131,4 +132,4 @@ function resultOf(all: readonly (readonly Taken[])[], runs: number, sizeBytes: n
   };
 }
 
-interface Spreads { readonly time: Spread; readonly cpu: Spread }
+interface Spreads { readonly time: Spread; readonly cpu: Spread; readonly cpuBy: Readonly<Record<string, number>> }

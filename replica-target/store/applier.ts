@@ -5,7 +5,8 @@
  * before-images are not read a second time once the replica may have been touched.
  */
 import type { Clock } from '../../host/clock.ts';
-import type { Disk } from '../../host/disk.ts';
+import type { Disk, DiskFile } from '../../host/disk.ts';
+import type { Extent } from '../../journal/extents.ts';
 import type { Fault } from '../../journal/fault.ts';
 import { runBytesMax, zeroRunBytesMax } from '../../journal/limits.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
@@ -17,6 +18,7 @@ import { DataRanges } from './data-ranges.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { writeMark, type AppliedMark } from './group-facts.ts';
 import { HistoryWriter } from './history-writer.ts';
+import { JournalSource } from './journal-source.ts';
 import { readSegmentHeader, type JournalPosition, type SealedDelta } from './journal-recovery.ts';
 import { runBytes } from './record-payload.ts';
 import type { Replica } from './replica.ts';
@@ -26,8 +28,6 @@ import { corrupt, storeFault } from './store-fault.ts';
 
 /** Writes to the replica that are under way at once (style.md: two to four in flight are fastest). */
 const writesInFlight = 4;
-/** Bytes of the journal that are read at once when small records are applied. */
-const readAheadBytes = 256 * 1024;
 /** Pause before a failed batch is tried again, growing, ms. */
 const retryMsMin = 250;
 const retryMsMax = 10_000;
@@ -269,10 +269,10 @@ export class Applier {
           for (const range of [...data, { start: end, end }]) {
             for (; at < range.start; at += zeroRunBytesMax) await writer.zero(plan.disk, at, Math.min(zeroRunBytesMax, range.start - at));
             for (at = range.start; at < range.end; at += runBytesMax) {
-              const bytes = Buffer.allocUnsafe(Math.min(runBytesMax, range.end - at));
+              const bytes = await writer.room(Math.min(runBytesMax, range.end - at));
               bytes.fill(0, await file.read(bytes, 0, bytes.length, at));
               if (isZero(bytes)) await writer.zero(plan.disk, at, bytes.length);
-              else await writer.data(plan.disk, at, bytes);
+              else writer.data(plan.disk, at, bytes.length);
             }
             at = range.end;
           }
@@ -287,12 +287,16 @@ export class Applier {
   async #writeReplica(plan: ApplyPlan, disks: readonly DiskPlan[]): Promise<void> {
     const { replica } = this.#o;
     const tasks = new BoundedTasks(writesInFlight);
-    for (const one of disks) {
-      const file = await replica.file(one.disk);
-      if (await file.sizeBytes() < one.sizeAfter) await file.truncate(one.sizeAfter);
-      await this.#writeDisk(plan, one, tasks);
+    try {
+      for (const one of disks) {
+        const file = await replica.file(one.disk);
+        if (await file.sizeBytes() < one.sizeAfter) await file.truncate(one.sizeAfter);
+        await this.#writeDisk(plan, one, tasks);
+      }
+      await tasks.drain();
+    } finally {
+      await tasks.settle();
     }
-    await tasks.drain();
     for (const one of disks) await replica.resize(one.disk, one.sizeAfter);
   }
 
@@ -313,66 +317,31 @@ export class Applier {
           if (start < until) await tasks.add(() => replica.zero(one.disk, start, until, false));
           continue;
         }
-        const pieces: { start: number; end: number }[] = [];
+        const pieces: Extent[] = [];
         for (; next < order.length && one.extent(order[next]!).record === record; next++) {
           const piece = one.extent(order[next]!);
           if (piece.start < one.sizeAfter) pieces.push({ start: piece.start, end: Math.min(piece.end, one.sizeAfter) });
         }
         if (pieces.length === 0) continue;
         const place = { segment: places.segment(record), at: places.at(record) };
-        const bytes = await source.read(place, places.recordBytes(record));
-        await tasks.add(async () => {
-          const reading = readRecord(bytes);
-          const path = this.#o.folder.segment(place.segment);
-          if (!reading.ok) throw corrupt(path, place.at, reading.detail);
-          const { header } = reading.record;
-          const run = await runBytes(header, reading.record.bytes);
-          if (run === null) throw corrupt(path, place.at, 'the compressed data cannot be unpacked');
-          for (const piece of pieces) await file.write(run.subarray(piece.start - header.offset, piece.end - header.offset), piece.start);
-        });
+        const { bytes, release } = await source.read(place, places.recordBytes(record));
+        await tasks.add(() => this.#writePieces(file, place, bytes, pieces).finally(release));
       }
       await tasks.drain();
     } finally {
+      await tasks.settle();
       await source.close();
     }
   }
-}
 
-/** Records of the journal by their place, read ahead in ascending order. What it hands out stays valid. */
-class JournalSource {
-  readonly #disk: Disk;
-  readonly #folder: GroupFolder;
-  #file: { readonly segment: number; readonly file: Awaited<ReturnType<Disk['open']>> } | null = null;
-  #chunk = Buffer.alloc(0);
-  #chunkAt = 0;
-  #chunkSegment = 0;
-
-  constructor(disk: Disk, folder: GroupFolder) {
-    this.#disk = disk;
-    this.#folder = folder;
-  }
-
-  async read(place: JournalPosition, length: number): Promise<Buffer> {
-    const isHere = this.#chunkSegment === place.segment && place.at >= this.#chunkAt && place.at + length <= this.#chunkAt + this.#chunk.length;
-    if (!isHere) await this.#load(place, length);
-    return this.#chunk.subarray(place.at - this.#chunkAt, place.at - this.#chunkAt + length);
-  }
-
-  async close(): Promise<void> {
-    await this.#file?.file.close();
-    this.#file = null;
-  }
-
-  /** A new buffer each time: records of the last one may still be on their way into the replica. */
-  async #load(place: JournalPosition, length: number): Promise<void> {
-    if (this.#file?.segment !== place.segment) {
-      await this.close();
-      this.#file = { segment: place.segment, file: await this.#disk.open(this.#folder.segment(place.segment), 'read') };
-    }
-    const chunk = Buffer.allocUnsafe(Math.max(length, readAheadBytes));
-    this.#chunk = chunk.subarray(0, await this.#file.file.read(chunk, 0, chunk.length, place.at));
-    this.#chunkAt = place.at;
-    this.#chunkSegment = place.segment;
+  async #writePieces(file: DiskFile, place: JournalPosition, bytes: Buffer, pieces: readonly Extent[]): Promise<void> {
+    const path = this.#o.folder.segment(place.segment);
+    const reading = readRecord(bytes);
+    if (!reading.ok) throw corrupt(path, place.at, reading.detail);
+    const { header } = reading.record;
+    const run = await runBytes(header, reading.record.bytes);
+    if (run === null) throw corrupt(path, place.at, 'the compressed data cannot be unpacked');
+    for (const piece of pieces) await file.write(run.subarray(piece.start - header.offset, piece.end - header.offset), piece.start);
   }
 }
 

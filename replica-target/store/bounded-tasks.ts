@@ -16,9 +16,14 @@ export class BoundedTasks {
     this.#running.add(running);
   }
 
+  /** Resolves when nothing is under way any more, well or not. */
+  async settle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
   /** Resolves when all of it is done. */
   async drain(): Promise<void> {
-    while (this.#running.size > 0) await Promise.all(this.#running);
+    await this.settle();
     if (this.#failure !== null) throw this.#failure.error;
   }
 }

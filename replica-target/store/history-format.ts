@@ -89,17 +89,16 @@ export function decodeHistoryHeader(bytes: Buffer): HistoryReading<HistoryFacts>
   return parsed.success ? { ok: true, value: parsed.data } : corruptReading('the header does not hold the facts of a batch');
 }
 
-/** The run's header; for data its checksum spans the payload too, which follows it in the file. */
-export function encodeHistoryRun(run: HistoryRun, payload: Buffer | null): Buffer {
-  const bytes = Buffer.alloc(historyRunBytes);
-  bytes.writeUInt32LE(runMagic, 8);
-  bytes[12] = run.kind === 'data' ? 1 : 2;
-  bytes.writeUInt16LE(run.disk, 14);
-  bytes.writeBigUInt64LE(BigInt(run.offset), 16);
-  bytes.writeUInt32LE(run.length, 24);
-  if (payload !== null) bytes.writeBigUInt64LE(xxh64(payload), 32);
-  bytes.writeBigUInt64LE(xxh64(bytes.subarray(8)), 0);
-  return bytes;
+/** Writes a run's header at `at`. For data the payload is in place behind it already, and its checksum goes into the header. */
+export function writeHistoryRun(bytes: Buffer, at: number, run: HistoryRun): void {
+  bytes.fill(0, at, at + historyRunBytes);
+  bytes.writeUInt32LE(runMagic, at + 8);
+  bytes[at + 12] = run.kind === 'data' ? 1 : 2;
+  bytes.writeUInt16LE(run.disk, at + 14);
+  bytes.writeBigUInt64LE(BigInt(run.offset), at + 16);
+  bytes.writeUInt32LE(run.length, at + 24);
+  if (run.kind === 'data') bytes.writeBigUInt64LE(xxh64(bytes.subarray(at + historyRunBytes, at + historyRunBytes + run.length)), at + 32);
+  bytes.writeBigUInt64LE(xxh64(bytes.subarray(at + 8, at + historyRunBytes)), at);
 }
 
 /** The run whose header is at `at`; `payload` is the checksum of the data that follows, 0 for a zero run. */

@@ -6,12 +6,12 @@
 import type { Disk, DiskFile } from '../../host/disk.ts';
 import { removeIfThere } from './checked-json.ts';
 import { undoFileName, type GroupFolder } from './group-folder.ts';
-import { checksumOf, encodeHistoryHeader, encodeHistoryRun, encodeHistoryTrailer, HistoryIndex, type HistoryFacts, type HistoryRun } from './history-format.ts';
+import { checksumOf, encodeHistoryHeader, encodeHistoryTrailer, HistoryIndex, historyRunBytes, writeHistoryRun, type HistoryFacts, type HistoryRun } from './history-format.ts';
 
 /** Ends the name of a file that is being written; recovery removes those. */
 export const unsealedSuffix = '.part';
-/** Bytes gathered for one write. */
-const gatherBytes = 2 * 1024 * 1024;
+/** Bytes of one write, and of each of the two buffers: one is filled while the other is written. */
+const stageBytes = 2 * 1024 * 1024;
 
 export class HistoryWriter {
   readonly #disk: Disk;
@@ -19,9 +19,12 @@ export class HistoryWriter {
   readonly #name: string;
   readonly #file: DiskFile;
   readonly #index = new HistoryIndex();
-  #gathered: Buffer[] = [];
-  #gatheredBytes = 0;
+  #stage = Buffer.allocUnsafe(stageBytes);
+  #spare = Buffer.allocUnsafe(stageBytes);
+  #staged = 0;
+  /** Of the stage in the file. */
   #at = 0;
+  #writing: Promise<void> = Promise.resolve();
   #dataBytes = 0;
   #isClosed = false;
 
@@ -43,26 +46,31 @@ export class HistoryWriter {
     return writer;
   }
 
-  /** `payload` belongs to the file from here on: it must not be changed. */
-  async data(disk: number, offset: number, payload: Buffer): Promise<void> {
-    const run: HistoryRun = { kind: 'data', disk, offset, length: payload.length };
-    this.#index.push({ ...run, at: this.#at + this.#gatheredBytes });
-    this.#dataBytes += payload.length;
-    await this.#put(encodeHistoryRun(run, payload), payload);
+  /** Where to put the bytes of the next run, at most `runBytesMax`; `data` or `zero` comes next. */
+  async room(length: number): Promise<Buffer> {
+    if (this.#staged + historyRunBytes + length > stageBytes) await this.#flush();
+    return this.#stage.subarray(this.#staged + historyRunBytes, this.#staged + historyRunBytes + length);
+  }
+
+  /** The run whose bytes were put into `room`. */
+  data(disk: number, offset: number, length: number): void {
+    this.#run({ kind: 'data', disk, offset, length });
+    this.#staged += length;
+    this.#dataBytes += length;
   }
 
   async zero(disk: number, offset: number, length: number): Promise<void> {
-    const run: HistoryRun = { kind: 'zero', disk, offset, length };
-    this.#index.push({ ...run, at: this.#at + this.#gatheredBytes });
-    await this.#put(encodeHistoryRun(run, null));
+    await this.room(0);
+    this.#run({ kind: 'zero', disk, offset, length });
   }
 
   /** Durable under its name when it resolves. Returns the file's name and size. */
   async seal(): Promise<{ readonly name: string; readonly sizeBytes: number }> {
-    const indexAt = this.#at + this.#gatheredBytes;
     const { bytes, count } = this.#index;
-    await this.#put(bytes, encodeHistoryTrailer({ indexAt, indexCount: count, indexChecksum: checksumOf(bytes), dataBytes: this.#dataBytes }));
+    const indexAt = this.#at + this.#staged;
     await this.#flush();
+    await this.#writing;
+    await this.#put(Buffer.concat([bytes, encodeHistoryTrailer({ indexAt, indexCount: count, indexChecksum: checksumOf(bytes), dataBytes: this.#dataBytes })]));
     await this.#file.sync();
     await this.close();
     await this.#disk.rename(this.#folder.undo(this.#name + unsealedSuffix), this.#folder.undo(this.#name));
@@ -74,23 +82,34 @@ export class HistoryWriter {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    // A write that failed has been reported, or will be by `seal`; the file must only not be closed under it.
+    await this.#writing.catch(() => undefined);
     await this.#file.close();
   }
 
-  async #put(...buffers: Buffer[]): Promise<void> {
-    for (const buffer of buffers) {
-      this.#gathered.push(buffer);
-      this.#gatheredBytes += buffer.length;
-    }
-    if (this.#gatheredBytes >= gatherBytes) await this.#flush();
+  #run(run: HistoryRun): void {
+    this.#index.push({ ...run, at: this.#at + this.#staged });
+    writeHistoryRun(this.#stage, this.#staged, run);
+    this.#staged += historyRunBytes;
   }
 
+  /** A piece of its own, written at once. */
+  async #put(bytes: Buffer): Promise<void> {
+    await this.#file.write(bytes, this.#at);
+    this.#at += bytes.length;
+  }
+
+  /** Starts to write what is staged, once the write before has ended. */
   async #flush(): Promise<void> {
-    const gathered = this.#gathered;
-    const bytes = this.#gatheredBytes;
-    this.#gathered = [];
-    this.#gatheredBytes = 0;
-    await this.#file.writeMany(gathered, this.#at);
-    this.#at += bytes;
+    await this.#writing;
+    if (this.#staged === 0) return;
+    const full = this.#stage;
+    this.#writing = this.#file.write(full.subarray(0, this.#staged), this.#at);
+    // Whoever flushes next, or seals, is told of a failure.
+    this.#writing.catch(() => undefined);
+    this.#at += this.#staged;
+    this.#staged = 0;
+    this.#stage = this.#spare;
+    this.#spare = full;
   }
 }

@@ -4,8 +4,9 @@
  * mirror-pass.ts and guest-objects.ts, what is decided in cycle-plan.ts and reconcile-plan.ts.
  *
  * Invariant: at every moment, whatever dies, the bitmap named by the target's newest sealed point holds at least all that
- * changed since then, on every disk; it is removed only when a bitmap named by a newer acknowledged point is there. Between
- * `cut` and `end`, and in no other state, two points' bitmaps exist.
+ * changed since then, on every disk; it is removed only when a bitmap named by a newer acknowledged point is there. A cut's own
+ * bitmap ends with its QEMU, and gets a point's name only when that point is acknowledged: else an older copy of an image could
+ * bring back the bitmap of a cut that was given up, under the name of the point that another cut became.
  */
 import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
@@ -133,8 +134,12 @@ export class CbtCapture implements Capture {
     const { bitmaps } = await queryNodes(qmp);
     const disks = this.#disks.map(({ name, trackNode }, disk) => ({ disk, name, trackNode }));
     const plan = planReconcile({ groupId: this.#o.groupId, held, heldParts, disks, bitmaps });
+    // Removed first: a stray bitmap may bear the name of one that is to be made.
+    const strays = plan.promotions.flatMap(({ node, to }) => plan.removals.filter((one) => one.node === node && one.name === to));
+    await removeBitmaps(qmp, strays);
+    if (plan.promotions.length > 0) await this.#transact(plan.promotions.flatMap(({ disk, node, from, to }) => this.#promote(disk, node, from, to)));
     if (plan.merges.length > 0) await this.#transact(plan.merges.map(({ node, target, source }) => mergeAction(node, target, source)));
-    const refused = await removeBitmaps(qmp, plan.removals);
+    const refused = await removeBitmaps(qmp, plan.removals.filter((one) => !strays.includes(one)));
     if (refused.length > 0) this.#o.log.warn({ refused }, 'bitmaps of ours that would not go; they are not used');
     watch.forgetBreaks(ownPrefix);
     if (plan.standing.standing === 'ready') this.#standing = { base: held!, work: plan.workParts };
@@ -186,10 +191,8 @@ export class CbtCapture implements Capture {
   async settlePass(base: PointId): Promise<void> {
     assert(this.#isPassed, 'a pass is settled after it has ended well, once');
     this.#isPassed = false;
-    await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => {
-      const [pass, point] = [this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base })];
-      return [this.#addAction(trackNode, point, isBitmapPersistable), mergeAction(trackNode, point, pass), removeAction(trackNode, pass)];
-    }));
+    await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => (
+      this.#promote(disk, trackNode, this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base })))));
     this.#standing = { base, work: null };
   }
 
@@ -202,9 +205,10 @@ export class CbtCapture implements Capture {
     this.#standing = null;
     await this.#sweep();
     const { bitmaps } = await queryNodes(qmp);
-    await removeBitmaps(qmp, bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
+    const refused = await removeBitmaps(qmp, bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
     const left = await this.#listOwn();
-    if (left.length > 0) throw new Fault('GUEST_CHANGED', `not everything of ours could be taken out of the guest: ${left.join(', ')}`, { left });
+    // Known: a saved bitmap on a node that became read-only beneath an external snapshot. It goes once that is committed back.
+    if (left.length > 0) throw new Fault('GUEST_CHANGED', `not everything of ours could be taken out of the guest: ${left.join(', ')} (${refused.join('; ')})`, { left, refused });
     await this.close();
   }
 
@@ -286,7 +290,7 @@ export class CbtCapture implements Capture {
     switch (plan.kind) {
       case 'full': throw new Fault('SPOOL_FULL', `the spool has ${plan.roomBytes} bytes left, the delta needs ${plan.needBytes}`, { ...plan });
       case 'whole': {
-        const adds = disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'point', point: next }), this.#disks[disk]!.isBitmapPersistable));
+        const adds = disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'cut', point: next }), false));
         const copied = await copyDirty(this.#context(), {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
           disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
@@ -331,16 +335,19 @@ export class CbtCapture implements Capture {
   }
 
   async #settlePoint(standing: Standing, next: PointId, outcome: DeltaOutcome): Promise<Standing> {
-    const nextRole: BitmapRole = { role: 'point', point: next };
+    const cut = (disk: number): string => this.#name(disk, { role: 'cut', point: next });
     const baseRole: BitmapRole = { role: 'point', point: standing.base };
     if (outcome === 'acknowledged') {
       const roles = standing.work === null ? [baseRole] : [baseRole, this.#sourceRole(standing)];
-      await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => roles.map((role) => removeAction(trackNode, this.#name(disk, role)))));
+      await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
+        ...this.#promote(disk, trackNode, cut(disk), this.#name(disk, { role: 'point', point: next })),
+        ...roles.map((role) => removeAction(trackNode, this.#name(disk, role))),
+      ]));
       return { base: next, work: null };
     }
     // The base's bitmap went on recording, so that it has all that the next one has; the merge costs nothing and says so.
     await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
-      mergeAction(trackNode, this.#name(disk, baseRole), this.#name(disk, nextRole)), removeAction(trackNode, this.#name(disk, nextRole)),
+      mergeAction(trackNode, this.#name(disk, baseRole), cut(disk)), removeAction(trackNode, cut(disk)),
     ]));
     return standing;
   }
@@ -386,6 +393,11 @@ export class CbtCapture implements Capture {
 
   #name(disk: number, role: BitmapRole): string {
     return bitmapName(this.#o.groupId, disk, role);
+  }
+
+  /** A bitmap under a new name: of a point that is acknowledged, and may outlive QEMU from now on. */
+  #promote(disk: number, node: string, from: string, to: string): Action[] {
+    return [this.#addAction(node, to, this.#disks[disk]!.isBitmapPersistable), mergeAction(node, to, from), removeAction(node, from)];
   }
 
   #addAction(node: string, name: string, isPersistent: boolean): Action {

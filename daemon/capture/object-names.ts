@@ -2,7 +2,7 @@
  * The names of everything that the capture makes inside a QEMU: nodes, jobs and bitmaps. All begin with `afterimage-`, so that
  * what an earlier life left behind is found by name alone, whichever life it was. Pure.
  *
- * A bitmap named by a point means "at least everything that changed since that point": the invariant on which every decision
+ * A bitmap that is named by a point means "at least everything that changed since that point": the invariant on which every decision
  * after a crash rests (reconcile-plan.ts). A node's name is never used twice in the life of a QEMU: QEMU reports a broken
  * quorum child at most once a second per name, so a name used again could hide a failure.
  */
@@ -15,9 +15,13 @@ export const ownPrefix = 'afterimage-';
 /** QEMU's limit (block.c, `BlockDriverState.node_name[32]`). */
 const nodeNameCharsMax = 31;
 
-/** `point`: changes since that point. `work`: what of those is still to be sent, when parts of the delta are durable. `copy`: what a running round took from `work`. `pass`: changes since a full pass began. */
+/**
+ * `point`: changes since that point, which the target has acknowledged. `cut`: since a cut that may become that point; its number may be
+ * used for another cut if it does not, so it must never outlive its QEMU. `work`: what of those is still to be sent, when parts of the delta are durable. `copy`: what a running round took from `work`. `pass`: changes
+ * since a full pass began.
+ */
 export type BitmapRole =
-  | { readonly role: 'point'; readonly point: PointId }
+  | { readonly role: 'point' | 'cut'; readonly point: PointId }
   | { readonly role: 'work' | 'copy'; readonly point: PointId; readonly parts: number }
   | { readonly role: 'pass' };
 
@@ -33,20 +37,21 @@ export function bitmapName(groupId: string, disk: number, role: BitmapRole): str
   const start = `${ownPrefix}${shortGroup(groupId)}-${disk}`;
   if (role.role === 'pass') return `${start}-pass`;
   const since = `${start}-${role.point.term}-${role.point.point}`;
-  return role.role === 'point' ? since : `${since}-${role.role}-${role.parts}`;
+  if (role.role === 'point') return since;
+  return 'parts' in role ? `${since}-${role.role}-${role.parts}` : `${since}-${role.role}`;
 }
 
-const bitmapPattern = /^afterimage-([0-9a-f]{16})-(\d{1,3})-(?:(pass)|(\d{1,15})-(\d{1,15})(?:-(work|copy)-(\d{1,9}))?)$/;
+const bitmapPattern = /^afterimage-([0-9a-f]{16})-(\d{1,3})-(?:(pass)|(\d{1,15})-(\d{1,15})(?:-(cut)|-(work|copy)-(\d{1,9}))?)$/;
 
 /** Undefined: none of this pattern (it may still begin with our prefix: then it is a stranger of ours, to be removed). */
 export function parseBitmapName(name: string): OwnBitmap | undefined {
   const found = bitmapPattern.exec(name);
   if (found === null) return undefined;
-  const [, group, disk, pass, term, point, part, parts] = found;
+  const [, group, disk, pass, term, point, cut, part, parts] = found;
   const whose = { group: group!, disk: Number(disk) };
   if (pass !== undefined) return { ...whose, role: 'pass' };
   const since = { term: Number(term), point: Number(point) };
-  if (part === undefined) return { ...whose, role: 'point', point: since };
+  if (part === undefined) return { ...whose, role: cut === undefined ? 'point' : 'cut', point: since };
   return { ...whose, role: part as 'work' | 'copy', point: since, parts: Number(parts) };
 }
 

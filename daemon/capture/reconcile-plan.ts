@@ -2,7 +2,7 @@
  * Decides what the bitmaps found in a guest are good for, given what the target holds: which deltas can still be cut, what is
  * to be merged, what is to be removed. Pure: guest-objects.ts finds and removes.
  *
- * It rests on one invariant: a bitmap named by point P holds at least everything that changed since P. So whichever of our
+ * It rests on one invariant: a bitmap named by point P holds at least everything that changed since P. So whichever set of our
  * bitmaps bears the name of the point that the target holds is right, whatever the crash; all others only cost. A bitmap that
  * QEMU does not vouch for, or that one disk has and another lacks, is right for nothing.
  */
@@ -27,6 +27,8 @@ export interface ReconcilePlan {
   readonly standing: { readonly standing: 'ready' } | { readonly standing: 'resync'; readonly why: string };
   /** Parts that the kept work bitmaps leave out; null: there are none, the next delta is cut by the point's bitmaps. */
   readonly workParts: number | null;
+  /** The bitmaps of a cut that turned out to have become the point: each becomes the point's own. First of all. */
+  readonly promotions: readonly { readonly disk: number; readonly node: string; readonly from: string; readonly to: string }[];
   /** Before the removals. */
   readonly merges: readonly { readonly node: string; readonly target: string; readonly source: string }[];
   readonly removals: readonly { readonly node: string; readonly name: string }[];
@@ -36,12 +38,21 @@ export function planReconcile(input: ReconcileInput): ReconcilePlan {
   const own = input.bitmaps.filter(({ name }) => name.startsWith(ownPrefix));
   const removeAllBut = (kept: ReadonlySet<string>): ReconcilePlan['removals'] => own
     .filter(({ node, name }) => !kept.has(`${node}\n${name}`)).map(({ node, name }) => ({ node, name }));
-  const resync = (why: string): ReconcilePlan => ({ standing: { standing: 'resync', why }, workParts: null, merges: [], removals: removeAllBut(new Set()) });
+  const resync = (why: string): ReconcilePlan => ({ standing: { standing: 'resync', why }, workParts: null, promotions: [], merges: [], removals: removeAllBut(new Set()) });
 
   const { held } = input;
   if (held === null) return resync('the target holds nothing to build on');
   const point = findOnAll(input, own, { role: 'point', point: held });
-  if ('why' in point) return resync(point.why);
+  if ('why' in point) {
+    // The target got it, and this daemon's earlier life did not hear of it.
+    const cut = findOnAll(input, own, { role: 'cut', point: held });
+    if ('why' in cut) return resync(point.why);
+    const promotions = input.disks.map(({ disk, trackNode }) => (
+      { disk, node: trackNode, from: bitmapName(input.groupId, disk, { role: 'cut', point: held }), to: bitmapName(input.groupId, disk, { role: 'point', point: held }) }));
+    // What is promoted is gone by then, under its old name; a stray one of the new name was not good enough to be found.
+    const gone = new Set(promotions.map(({ node, from }) => `${node}\n${from}`));
+    return { standing: { standing: 'ready' }, workParts: null, promotions, merges: [], removals: removeAllBut(gone) };
+  }
 
   const kept = new Set(point.bitmaps.map(({ node, name }) => `${node}\n${name}`));
   const merges: { node: string; target: string; source: string }[] = [];
@@ -54,7 +65,7 @@ export function planReconcile(input: ReconcileInput): ReconcilePlan {
       if (own.some(({ node, name }) => node === trackNode && name === source)) merges.push({ node: trackNode, target, source });
     }
   }
-  return { standing: { standing: 'ready' }, workParts, merges, removals: removeAllBut(kept) };
+  return { standing: { standing: 'ready' }, workParts, promotions: [], merges, removals: removeAllBut(kept) };
 }
 
 /** The work bitmaps that leave out most of what the target has already, and nothing that it has not. */

@@ -106,10 +106,12 @@ t.test('acts of an operator', async (t) => {
   t.same(await one.advance('overlaid'), ['GUEST_CHANGED'], 'noticed before a point was made of it');
   t.equal(one.passes, passesBefore + 1, 'and resynced');
   t.same(await one.advance('on the overlay'), []);
-  t.equal((await ownObjects(own)).length, 2, 'nothing of ours is left on the node beneath');
+  // QEMU removes no saved bitmap from a read-only node. Its name fits no newer point; it goes when the node is writable again.
+  t.equal((await ownObjects(own)).length, 3);
   await commitBack(own, 'over0', 'node0');
   t.same(await one.advance('committed back'), ['GUEST_CHANGED']);
   t.same(await one.advance('as before'), []);
+  t.equal((await ownObjects(own)).length, 2, 'one bitmap for each disk, nothing else');
 
   // There and back between two cuts: the base's bitmap has recorded the commit.
   await createLabDisk(`${folder}/overlay1`, 'qcow2', 26 * mib + 512);

@@ -17,7 +17,7 @@ t.test('a bitmap name says whose it is and since when', (t) => {
   const count = fc.integer({ min: 0, max: 999_999_999 });
   const point = fc.record({ term: count, point: count });
   const role: fc.Arbitrary<BitmapRole> = fc.oneof(
-    fc.record({ role: fc.constant('pass' as const) }), fc.record({ role: fc.constant('point' as const), point }),
+    fc.record({ role: fc.constant('pass' as const) }), fc.record({ role: fc.constantFrom('point' as const, 'cut' as const), point }),
     fc.record({ role: fc.constantFrom('work' as const, 'copy' as const), point, parts: count }),
   );
   fc.assert(fc.property(role, fc.integer({ min: 0, max: 255 }), (one, disk) => {
@@ -103,7 +103,7 @@ t.test('which bitmaps are right for what the target holds', (t) => {
   const names = (bitmaps: readonly FoundBitmap[]): string[] => bitmaps.map(({ node, name }) => `${node} ${name}`).sort();
 
   const both = [point(0, 4), point(1, 4)];
-  const next = [point(0, 5), point(1, 5)];
+  const next = [0, 1].map((disk) => bitmap(disk, { role: 'cut', point: since(1, 5) }));
   t.match(plan(since(1, 4), both), { standing: { standing: 'ready' }, removals: [], merges: [] });
   const mid = plan(since(1, 4), [...both, ...next]);
   t.equal(mid.standing.standing, 'ready', 'in the middle of a cycle, not received');
@@ -111,6 +111,8 @@ t.test('which bitmaps are right for what the target holds', (t) => {
   const got = plan(since(1, 5), [...both, ...next]);
   t.equal(got.standing.standing, 'ready', 'in the middle of a cycle, received');
   t.same(removed(got), names(both));
+  t.same(got.promotions, [0, 1].map((disk) => ({ disk, node: `n${disk}`, from: next[disk]!.name, to: point(disk, 5).name })));
+  t.same(mid.promotions, []);
 
   const resyncs: Record<string, [PointId | null, readonly FoundBitmap[]]> = {
     'the target holds nothing': [null, both],
@@ -118,6 +120,7 @@ t.test('which bitmaps are right for what the target holds', (t) => {
     'one disk without': [since(1, 4), [point(0, 4)]],
     'another point': [since(1, 6), both],
     'another term': [since(2, 4), both],
+    'a cut on one disk only': [since(1, 5), [...both, next[0]!]],
     'the disks disagree': [since(1, 4), [point(0, 4), point(1, 5)]],
     'not saved': [since(1, 4), [point(0, 4), point(1, 4, { isInconsistent: true })]],
     'not recording': [since(1, 4), [point(0, 4, { isRecording: false }), point(1, 4)]],

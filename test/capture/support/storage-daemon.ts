@@ -23,6 +23,9 @@ export interface StandIn {
   said(): string;
   /** Ends it cleanly, so that persistent bitmaps are saved. */
   quit(): Promise<void>;
+  /** SIGKILL. */
+  kill(): void;
+  readonly over: Promise<void>;
 }
 
 /** No test needs one for longer, ms. */
@@ -96,6 +99,11 @@ export async function startStandIn(t: Teardown, disks: readonly StandInDisk[], f
   const own = qmp;
   return {
     folder, qmpPath, qmp: own, nbdPath, disks, child, said: () => said,
+    kill: () => {
+      isWanted = true;
+      child.kill('SIGKILL');
+    },
+    over,
     quit: async () => {
       isWanted = true;
       await own.execute('quit');

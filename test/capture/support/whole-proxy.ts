@@ -21,6 +21,8 @@ export class WholeProxy {
   readonly seen: string[] = [];
   /** Called with each command, which it may alter; `die` ends the connection instead of passing it on, `dieAfter` once it was answered. */
   onCommand: (command: Command) => 'pass' | 'die' | 'dieAfter' = () => 'pass';
+  /** Called with each line to the capture, which it may replace. */
+  onAnswer: (line: string) => string = (line) => line;
   readonly #qmp: QmpConnection;
   readonly #folder: string;
   #armed: readonly { readonly disk: WholeDisk; readonly path: string; readonly stamp: string }[] = [];
@@ -87,7 +89,7 @@ export class WholeProxy {
     const lines = both.map((input) => createInterface({ input }).on('error', () => undefined));
     lines[1]!.on('line', (line) => {
       if (dieAfterId !== undefined && (JSON.parse(line) as { id?: number }).id === dieAfterId) client.destroy();
-      else client.write(`${line}\n`);
+      else client.write(`${this.onAnswer(line)}\n`);
     });
     lines[0]!.on('line', (line) => {
       const command = JSON.parse(line) as Command;

@@ -34,21 +34,26 @@ export interface ConnectDeps { readonly clock: Clock; readonly random: Random; r
 
 /** Rejects with a Fault: TARGET_UNREACHABLE, WIRE_FINGERPRINT, WIRE_GARBAGE, WIRE_VERSION, WIRE_SECRET, WIRE_SILENT; or with the signal's reason. */
 export async function connectTarget(address: TargetAddress, deps: ConnectDeps, signal: AbortSignal): Promise<WireSession> {
-  const limit = AbortSignal.timeout(connectLimitMs);
-  const stop = AbortSignal.any([signal, limit]);
+  // Not AbortSignal.any: the link's signal lives for years, and every attempt would leave something hanging on it.
+  const attempt = new AbortController();
+  const onStop = (): void => attempt.abort(signal.reason);
+  if (signal.aborted) onStop();
+  signal.addEventListener('abort', onStop, { once: true });
+  const limit = setTimeout(() => attempt.abort(new Fault('WIRE_SILENT', `no session with ${address.host}:${address.port} within ${connectLimitMs} ms`)), connectLimitMs);
   const cleanup: { socket?: Socket } = {};
   try {
-    const socket = await openSocket(address, stop, cleanup);
+    const socket = await openSocket(address, attempt.signal, cleanup);
     socket.setNoDelay(true);
-    const ws = await upgrade(socket, address, stop);
-    const creditBytes = await shakeHands(ws, address, deps, stop);
+    const ws = await upgrade(socket, address, attempt.signal);
+    const creditBytes = await shakeHands(ws, address, deps, attempt.signal);
     return new WireSession({ ws, socket, creditBytes, clock: deps.clock, limits: deps.limits });
   } catch (error) {
     cleanup.socket?.destroy();
     if (signal.aborted) throw signal.reason;
-    if (limit.aborted) throw new Fault('WIRE_SILENT', `no session with ${address.host}:${address.port} within ${connectLimitMs} ms`);
-    if (isFault(error)) throw error;
-    throw faultOfSocket(error as Error);
+    throw isFault(error) ? error : faultOfSocket(error as Error);
+  } finally {
+    clearTimeout(limit);
+    signal.removeEventListener('abort', onStop);
   }
 }
 

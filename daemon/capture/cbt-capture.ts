@@ -19,14 +19,15 @@ import { recordHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
+import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
 import { planCycle } from './cycle-plan.ts';
 import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
 import { describeProbe } from './delta-target.ts';
-import { queryNodes, queryOwnJobs, removeBitmaps, removeExports, removeJobs, removeNodes, unlessRefused, type FoundBitmap } from './guest-objects.ts';
+import { listOwn, queryNodes, removeAllButBitmaps, removeBitmaps, unlessRefused, type FoundBitmap } from './guest-objects.ts';
 import { JobWatch } from './job-watch.ts';
 import { mirrorDisks, PassPause } from './mirror-pass.ts';
 import { bitmapName, CycleStamps, nodeName, ownPrefix, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
-import { bitmapGranularity, planReconcile } from './reconcile-plan.ts';
+import { planReconcile } from './reconcile-plan.ts';
 import { Spool, type SpoolOptions } from './spool.ts';
 import { SpooledDelta, type DeltaOutcome } from './spooled-delta.ts';
 
@@ -47,8 +48,6 @@ const marginMax = 10;
 
 /** States of `query-migrate` in which QEMU takes no new jobs or is about to hand the disks over. */
 const migrating: ReadonlySet<string> = new Set(['setup', 'active', 'postcopy-active', 'postcopy-paused', 'postcopy-recover', 'pre-switchover', 'device', 'wait-unplug']);
-
-type Action = { readonly type: string; readonly data: Readonly<Record<string, unknown>> };
 
 interface Link { readonly qmp: QmpConnection; readonly watch: JobWatch; readonly owner: { readonly uid: number; readonly gid: number } }
 
@@ -137,8 +136,8 @@ export class CbtCapture implements Capture {
     // Removed first: a stray bitmap may bear the name of one that is to be made.
     const strays = plan.promotions.flatMap(({ node, to }) => plan.removals.filter((one) => one.node === node && one.name === to));
     await removeBitmaps(qmp, strays);
-    if (plan.promotions.length > 0) await this.#transact(plan.promotions.flatMap(({ disk, node, from, to }) => this.#promote(disk, node, from, to)));
-    if (plan.merges.length > 0) await this.#transact(plan.merges.map(({ node, target, source }) => mergeAction(node, target, source)));
+    if (plan.promotions.length > 0) await this.#transact(plan.promotions.flatMap(({ disk, node, from, to }) => replaceBitmap(node, from, to, this.#disks[disk]!.isBitmapPersistable)));
+    if (plan.merges.length > 0) await this.#transact(plan.merges.map(({ node, target, source }) => mergeBitmap(node, target, source)));
     const refused = await removeBitmaps(qmp, plan.removals.filter((one) => !strays.includes(one)));
     if (refused.length > 0) this.#o.log.warn({ refused }, 'bitmaps of ours that would not go; they are not used');
     watch.forgetBreaks(ownPrefix);
@@ -174,7 +173,7 @@ export class CbtCapture implements Capture {
     // Whatever bitmaps there are belong to points that this pass makes worthless.
     await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
     const disks = this.#disks.map(({ topNode, trackNode, sizeBytes }, disk) => ({ disk, topNode, trackNode, sizeBytes }));
-    await this.#transact(disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'pass' }), false)));
+    await this.#transact(disks.map(({ disk, trackNode }) => addBitmap(trackNode, this.#name(disk, { role: 'pass' }), false)));
     try {
       const { clock, groupId, log } = this.#o;
       const stamp = this.#stamps.next(clock.nowMs());
@@ -191,8 +190,8 @@ export class CbtCapture implements Capture {
   async settlePass(base: PointId): Promise<void> {
     assert(this.#isPassed, 'a pass is settled after it has ended well, once');
     this.#isPassed = false;
-    await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => (
-      this.#promote(disk, trackNode, this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base })))));
+    await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => (
+      replaceBitmap(trackNode, this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base }), isBitmapPersistable))));
     this.#standing = { base, work: null };
   }
 
@@ -206,7 +205,7 @@ export class CbtCapture implements Capture {
     await this.#sweep();
     const { bitmaps } = await queryNodes(qmp);
     const refused = await removeBitmaps(qmp, bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
-    const left = await this.#listOwn();
+    const left = await listOwn(qmp);
     // Known: a saved bitmap on a node that became read-only beneath an external snapshot. It goes once that is committed back.
     if (left.length > 0) throw new Fault('GUEST_CHANGED', `not everything of ours could be taken out of the guest: ${left.join(', ')} (${refused.join('; ')})`, { left, refused });
     await this.close();
@@ -250,10 +249,7 @@ export class CbtCapture implements Capture {
   /** Takes out what jobs, exports, nodes and files of ours there are, of this life or an earlier one. */
   async #sweep(): Promise<void> {
     const { qmp, watch } = this.#linked();
-    await removeJobs(qmp, watch);
-    await removeExports(qmp);
-    const left = await removeNodes(qmp);
-    if (left.length > 0) throw new Fault('GUEST_CHANGED', `nodes of ours would not go: ${left.join(', ')}`, { left });
+    await removeAllButBitmaps(qmp, watch);
     await this.#spool.sweep();
   }
 
@@ -290,7 +286,7 @@ export class CbtCapture implements Capture {
     switch (plan.kind) {
       case 'full': throw new Fault('SPOOL_FULL', `the spool has ${plan.roomBytes} bytes left, the delta needs ${plan.needBytes}`, { ...plan });
       case 'whole': {
-        const adds = disks.map(({ disk, trackNode }) => this.#addAction(trackNode, this.#name(disk, { role: 'cut', point: next }), false));
+        const adds = disks.map(({ disk, trackNode }) => addBitmap(trackNode, this.#name(disk, { role: 'cut', point: next }), false));
         const copied = await copyDirty(this.#context(), {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
           disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
@@ -304,9 +300,9 @@ export class CbtCapture implements Capture {
         const parts = standing.work ?? 0;
         const work = (index: number): string => this.#name(index, { role: 'work', point: standing.base, parts });
         const copyName = this.#name(plan.disk, { role: 'copy', point: standing.base, parts });
-        const begin = standing.work !== null ? [] : disks.flatMap(({ disk: index, trackNode, bitmap }) => [this.#addAction(trackNode, work(index), false), mergeAction(trackNode, work(index), bitmap)]);
+        const begin = standing.work !== null ? [] : disks.flatMap(({ disk: index, trackNode, bitmap }) => [addBitmap(trackNode, work(index), false), mergeBitmap(trackNode, work(index), bitmap)]);
         // The copy goes on recording, so that it holds whatever the job may take, whenever within the transaction it begins.
-        const keep = [this.#addAction(disk.trackNode, copyName, false), mergeAction(disk.trackNode, copyName, disk.bitmap)];
+        const keep = [addBitmap(disk.trackNode, copyName, false), mergeBitmap(disk.trackNode, copyName, disk.bitmap)];
         const copied = await copyDirty(this.#context(), {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'always', actionsBefore: [...begin, ...keep],
           disks: [{ ...disk, bitmap: work(plan.disk), capBytes: plan.capBytes }], round: plan,
@@ -339,15 +335,15 @@ export class CbtCapture implements Capture {
     const baseRole: BitmapRole = { role: 'point', point: standing.base };
     if (outcome === 'acknowledged') {
       const roles = standing.work === null ? [baseRole] : [baseRole, this.#sourceRole(standing)];
-      await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
-        ...this.#promote(disk, trackNode, cut(disk), this.#name(disk, { role: 'point', point: next })),
-        ...roles.map((role) => removeAction(trackNode, this.#name(disk, role))),
+      await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => [
+        ...replaceBitmap(trackNode, cut(disk), this.#name(disk, { role: 'point', point: next }), isBitmapPersistable),
+        ...roles.map((role) => removeBitmap(trackNode, this.#name(disk, role))),
       ]));
       return { base: next, work: null };
     }
     // The base's bitmap went on recording, so that it has all that the next one has; the merge costs nothing and says so.
     await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
-      mergeAction(trackNode, this.#name(disk, baseRole), cut(disk)), removeAction(trackNode, cut(disk)),
+      mergeBitmap(trackNode, this.#name(disk, baseRole), cut(disk)), removeBitmap(trackNode, cut(disk)),
     ]));
     return standing;
   }
@@ -357,15 +353,13 @@ export class CbtCapture implements Capture {
     const { trackNode } = this.#disks[roundDisk]!;
     const copyName = this.#name(roundDisk, { role: 'copy', point: base, parts });
     if (outcome === 'dropped') {
-      await this.#transact([mergeAction(trackNode, work(roundDisk, parts), copyName), removeAction(trackNode, copyName)]);
+      await this.#transact([mergeBitmap(trackNode, work(roundDisk, parts), copyName), removeBitmap(trackNode, copyName)]);
       return { base, work: parts };
     }
     // The name says how many parts it leaves out, and only an acknowledged one counts: so it becomes another bitmap.
     await this.#transact([
-      ...this.#disks.flatMap(({ trackNode: node }, disk) => [
-        this.#addAction(node, work(disk, parts + 1), false), mergeAction(node, work(disk, parts + 1), work(disk, parts)), removeAction(node, work(disk, parts)),
-      ]),
-      removeAction(trackNode, copyName),
+      ...this.#disks.flatMap(({ trackNode: node }, disk) => replaceBitmap(node, work(disk, parts), work(disk, parts + 1), false)),
+      removeBitmap(trackNode, copyName),
     ]);
     return { base, work: parts + 1 };
   }
@@ -395,35 +389,7 @@ export class CbtCapture implements Capture {
     return bitmapName(this.#o.groupId, disk, role);
   }
 
-  /** A bitmap under a new name: of a point that is acknowledged, and may outlive QEMU from now on. */
-  #promote(disk: number, node: string, from: string, to: string): Action[] {
-    return [this.#addAction(node, to, this.#disks[disk]!.isBitmapPersistable), mergeAction(node, to, from), removeAction(node, from)];
-  }
-
-  #addAction(node: string, name: string, isPersistent: boolean): Action {
-    return { type: 'block-dirty-bitmap-add', data: { node, name, granularity: bitmapGranularity, persistent: isPersistent } };
-  }
-
-  async #transact(actions: readonly Action[]): Promise<void> {
+  async #transact(actions: readonly BitmapAction[]): Promise<void> {
     await this.#linked().qmp.execute('transaction', { actions });
   }
-
-  async #listOwn(): Promise<string[]> {
-    const { qmp } = this.#linked();
-    const { nodes, bitmaps } = await queryNodes(qmp);
-    const jobs = await queryOwnJobs(qmp);
-    const exported = await qmp.execute<readonly { readonly id: string }[]>('query-block-exports');
-    const names = [
-      ...nodes.map(({ node }) => node), ...jobs.map(({ id }) => id), ...exported.map(({ id }) => id),
-    ].filter((name) => name.startsWith(ownPrefix));
-    return [...names, ...bitmaps.filter(({ name }) => name.startsWith(ownPrefix)).map(({ node, name }) => `${name} on ${node}`)];
-  }
-}
-
-function mergeAction(node: string, target: string, source: string): Action {
-  return { type: 'block-dirty-bitmap-merge', data: { node, target, bitmaps: [source] } };
-}
-
-function removeAction(node: string, name: string): Action {
-  return { type: 'block-dirty-bitmap-remove', data: { node, name } };
 }

@@ -11,6 +11,7 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
+import type { BitmapAction } from './bitmap-actions.ts';
 import { imageClusterBytes, makeDeltaImage } from './delta-image.ts';
 import { mapDeltaImage } from './delta-image-map.ts';
 import { canHaveVhd, describeTarget } from './delta-target.ts';
@@ -33,7 +34,7 @@ export interface CopyOrder {
   readonly stamp: string;
   readonly disks: readonly CopyDisk[];
   /** Of the same transaction, ahead of the jobs. */
-  readonly actionsBefore: readonly Readonly<Record<string, unknown>>[];
+  readonly actionsBefore: readonly BitmapAction[];
   /** `never`: the bitmaps keep their bits whatever happens. `always`: they keep those that were not copied. */
   readonly bitmapMode: 'never' | 'always';
   /** Of a round: the job is cancelled on purpose when it has copied enough. */

@@ -84,6 +84,24 @@ export async function removeExports(qmp: QmpConnection): Promise<void> {
   for (const { id } of exported) if (id.startsWith(ownPrefix)) await unlessRefused(qmp.execute('block-export-del', { id, mode: 'hard' }));
 }
 
+/** Jobs first, as they hold nodes; bitmaps are for the caller to judge. */
+export async function removeAllButBitmaps(qmp: QmpConnection, watch: JobWatch): Promise<void> {
+  await removeJobs(qmp, watch);
+  await removeExports(qmp);
+  const left = await removeNodes(qmp);
+  if (left.length > 0) throw new Fault('GUEST_CHANGED', `nodes of ours would not go: ${left.join(', ')}`, { left });
+}
+
+/** Everything in QEMU that bears our name, for people to read. */
+export async function listOwn(qmp: QmpConnection): Promise<string[]> {
+  const { nodes, bitmaps } = await queryNodes(qmp);
+  const exported = await qmp.execute<readonly { readonly id: string }[]>('query-block-exports');
+  return [
+    ...nodes.map(({ node }) => node), ...(await queryOwnJobs(qmp)).map(({ id }) => id), ...exported.map(({ id }) => id),
+    ...bitmaps.map(({ node, name }) => `${name} on ${node}`),
+  ].filter((name) => name.startsWith(ownPrefix));
+}
+
 /** Removes bitmaps one by one, as one that would not go must not keep the others. Returns QEMU's words for those. */
 export async function removeBitmaps(qmp: QmpConnection, bitmaps: readonly Pick<FoundBitmap, 'node' | 'name'>[]): Promise<string[]> {
   const refused: string[] = [];

@@ -36,8 +36,8 @@ export interface CompressionState {
   readonly why: string;
 }
 
-/** Shortest stretch that is judged, ms of sending. */
-export const sampleMs = 500;
+/** Shortest stretch that is judged, ms of sending: over less, a rate says more about buffers than about the link (seen: by a factor of two either way at 500). */
+export const sampleMs = 1_000;
 /** Pause between trials, ms. */
 export const trialEveryMs = 30_000;
 /** The sender is held up by the link when it waits for more than this share of its time, with processor to spare. */
@@ -79,7 +79,7 @@ export function planCompression(state: CompressionState, sample: SendingSample):
 
 /** `keptRate`: what the next comparison starts from when compression stays. */
 function judge(now: Pick<CompressionState, 'isSettled' | 'decidedAtMs' | 'ratio'>, withRate: number, withoutRate: number, keptRate: number): CompressionState {
-  const said = `${percent(withRate, withoutRate)} of the guest's bytes a second compared with none, which became ${now.ratio.toFixed(1)} times smaller`;
+  const said = `${percent(withRate, withoutRate)} of the speed without, the bytes ${now.ratio.toFixed(1)} times fewer`;
   return withRate >= gainMin * withoutRate && now.ratio >= gainMin
     ? { ...now, mode: 'on', otherRate: withoutRate, why: `it pays: ${said}` }
     : { ...now, mode: 'off', otherRate: keptRate, why: `it does not pay: ${said}` };

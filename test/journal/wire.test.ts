@@ -65,7 +65,7 @@ t.test('the tables of PROTOCOL.md name what there is', async (t) => {
   }
   const stated = [...text.slice(text.indexOf('## Limits')).matchAll(/^\| `(\w+)` \| (\d+) \|/gm)];
   t.ok(stated.length >= 8);
-  for (const [, name, value] of stated) t.equal((limits as Readonly<Record<string, unknown>>)[name!], Number(value), name);
+  for (const [, name, value] of stated) t.equal((limits as Readonly<Record<string, unknown>>)[name!], Number(value), name!);
   const codes = [...text.matchAll(/\b(?:WIRE|RECORD|DELTA|TERM|GROUP|STORE|PAIRING)_[A-Z_]+\b/g)].map(([code]) => code);
   t.same(codes.filter((code) => !Object.hasOwn(faultTable, code)), []);
 });

@@ -47,6 +47,17 @@ t.test('a delta arrives, is acknowledged and applied', async (t) => {
   t.same(applied, [{ term: 1, point: 1 }]);
 });
 
+t.test('the benchmark’s switch: the same without TLS, and never one side alone', async (t) => {
+  const { registry, link } = await startIngest(t, { tls: false });
+  const session = await link({ tls: false }).session(limit());
+  await session.announce(announcement());
+  await sendDelta(session, { ...common, term: 1, base: null, next: { term: 1, point: 1 }, open: null }, deltaOf([{ offset: 512, length: 512, fill: 1 }]));
+  t.equal(registry.find('web')!.disks.get(0)![512], 1);
+  const other = link();
+  await waitFor(() => other.report().lastFault !== null, { limitMs: 5000, what: 'a source with TLS to fail' });
+  t.equal(other.report().state, 'down');
+});
+
 t.test('a round is acknowledged as a part, and the delta goes on from it', async (t) => {
   const { registry, link } = await startIngest(t);
   const session = await link().session(limit());

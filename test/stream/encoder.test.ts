@@ -54,7 +54,7 @@ async function atSlowLink(fill: (payload: Buffer) => void): Promise<{ encoder: E
   let nowMs = 1000;
   const encoder = new Encoder({ clock: { ...nodeClock, monotonicMs: () => nowMs }, hostIdle: () => nowMs * availableParallelism() * 0.9 });
   const ended = encoder.begin();
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 200; i++) {
     const run = await encoder.data(place, filled(encoder, length, fill));
     const { bytes } = run.finish(i);
     run.release!();

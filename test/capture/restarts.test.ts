@@ -10,7 +10,7 @@ import { isFault } from '../../journal/fault.ts';
 import type { PointId } from '../../journal/point.ts';
 import { makeCapture, ownObjects, plantOn } from './support/captures.ts';
 import { difference, Replica } from './support/replica.ts';
-import { makeDisks, shortFolder, startStandIn, type StandIn } from './support/storage-daemon.ts';
+import { makeDisks, shortFolder, startStandIn, until, type StandIn } from './support/storage-daemon.ts';
 import { WholeProxy } from './support/whole-proxy.ts';
 
 const mib = 1024 * 1024;
@@ -122,5 +122,35 @@ t.test('a job that counts more than its image holds blurred the cut', async (t) 
   t.equal(delta.changedBytes, mib);
   await delta.end('acknowledged');
   await capture.release();
+  t.same(await ownObjects(standIn.qmp), []);
+});
+
+t.test('a death while a foreign backup is at work: our job waits for its end, and the next life ends it', async (t) => {
+  const folder = shortFolder(t);
+  const standIn = await startStandIn(t, makeDisks(folder, [{ sizeBytes: 8 * mib, format: 'raw' }, { sizeBytes: 8 * mib, format: 'raw' }]), folder);
+  const proxy = await WholeProxy.start(t, folder, standIn.qmpPath, standIn.qmp);
+  await plantOn(standIn);
+  write(standIn, 0, 1, '1M 1M');
+  await standIn.qmp.execute('blockdev-add', { driver: 'null-co', 'node-name': 'sink', size: 8 * mib });
+  await standIn.qmp.execute('blockdev-backup', { 'job-id': 'nightly', device: 'disk0', target: 'sink', sync: 'full', speed: 65536 });
+  const first = makeCapture(standIn, { qmpPath: proxy.path });
+  await first.connect();
+  await first.reconcile(point(0));
+  proxy.onCommand = ({ execute }) => (execute === 'transaction' ? 'dieAfter' : 'pass');
+  await t.rejects(first.cut(point(0), point(1), 'crash'), { code: 'QMP_CLOSED' });
+  proxy.onCommand = () => 'pass';
+  await until('our jobs wait', async () => {
+    const jobs = await standIn.qmp.execute<{ id: string; status: string }[]>('query-jobs');
+    return jobs.filter(({ id, status }) => id.startsWith('afterimage') && status === 'pending').length === 2 ? true : undefined;
+  });
+  const second = makeCapture(standIn, { qmpPath: proxy.path });
+  await second.connect();
+  t.same(await second.reconcile(point(0)), { standing: 'ready' });
+  t.equal((await ownObjects(standIn.qmp)).length, 2);
+  const delta = await second.cut(point(0), point(1), 'crash');
+  t.equal(delta.changedBytes, mib);
+  await delta.end('acknowledged');
+  t.ok((await standIn.qmp.execute<{ id: string }[]>('query-jobs')).some(({ id }) => id === 'nightly'), 'the foreign one goes on');
+  await second.release();
   t.same(await ownObjects(standIn.qmp), []);
 });

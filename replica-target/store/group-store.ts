@@ -3,6 +3,7 @@
  * takes records, the applier and the first sync write the replica; this file holds them together and does no bytes itself.
  * Nothing is handed out as durable before a power cut could not take it away.
  */
+import assert from 'node:assert/strict';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
@@ -12,13 +13,14 @@ import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
-import { writeFacts, type GroupFacts } from './group-facts.ts';
+import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { journalFloor, openGroup, pointFacts, type OpenedGroup } from './group-opening.ts';
 import { Journal } from './journal.ts';
 import type { JournalPosition } from './journal-recovery.ts';
+import { KeptFacts } from './kept-facts.ts';
 import { follow, hexId, type Chain, type Following } from './record-order-plan.ts';
-import { payloadFault } from './record-payload.ts';
+import { deltaRecordFault, misplaced, seedRecordFault } from './record-admission-plan.ts';
 import { Replica } from './replica.ts';
 import { SeedIntake } from './seed-intake.ts';
 import { SpaceWatch } from './space-watch.ts';
@@ -57,7 +59,7 @@ export class FileGroupStore implements GroupStore {
   readonly #space: SpaceWatch;
   readonly #touched: TouchedBlocks;
   readonly #listeners = new Set<(applied: PointId) => void>();
-  #facts: GroupFacts;
+  readonly #kept: KeptFacts;
   #newest: PointFacts | null;
   /** Where the chain will stand when all that was handed to the journal is written. */
   #incoming: Chain;
@@ -67,9 +69,14 @@ export class FileGroupStore implements GroupStore {
   #lost: { readonly deltaId: bigint; readonly fault: Fault } | null = null;
   /** Never rejects: what a cut could not do, the next write does first. */
   #cutting: Promise<void> | null = null;
-  #keeping: Promise<void> = Promise.resolve();
   #seedBytesUnchecked = 0;
   #seeding: SeedIntake | null = null;
+  /** Appends that were taken and are not answered yet. Never reject. */
+  readonly #underWay = new Set<Promise<void>>();
+  /** The images may hold less than was synced: a sync of theirs failed. Durable with the facts as `isSeedDistrusted`. */
+  #isDistrusted = false;
+  /** An image from outside is being copied under a disk. */
+  #isFilling = false;
   /** A failover is under way or done: nothing more is taken. */
   #isFenced: boolean;
   #replicaBytes = 0;
@@ -78,7 +85,7 @@ export class FileGroupStore implements GroupStore {
     this.groupId = facts.groupId;
     this.#d = d;
     this.#folder = folder;
-    this.#facts = facts;
+    this.#kept = new KeptFacts(d.disk, folder, facts);
     this.#newest = opened.newest;
     this.#incoming = opened.journal.chain;
     this.#openStart = opened.journal.open?.start ?? null;
@@ -102,12 +109,17 @@ export class FileGroupStore implements GroupStore {
   static async open(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts): Promise<FileGroupStore> {
     const opened = await openGroup({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes: d.options.segmentBytes, level: d.level, log: d.log });
     const store = new FileGroupStore(d, folder, facts, opened);
+    // Before anything makes it anew: an image that is gone must not come back empty.
+    for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
     if (facts.seed !== 'none') await store.#measureReplica();
-    store.#applier.start();
+    // After a failover a guest runs on overlays over the images: they are not touched before a roll-back.
+    if (facts.state === 'failed-over') await store.#applier.pause();
+    else store.#applier.start();
     return store;
   }
 
-  get facts(): GroupFacts { return this.#facts; }
+  get facts(): GroupFacts { return this.#kept.current; }
+  get #facts(): GroupFacts { return this.#kept.current; }
 
   holding(): GroupHolding {
     const { newest, open } = this.#journal.durable;
@@ -121,6 +133,9 @@ export class FileGroupStore implements GroupStore {
   async announce(sourceId: string, announcement: GroupAnnouncement): Promise<void> {
     this.checkAnnouncement(sourceId, announcement);
     await this.cutTorn();
+    // A first sync that broke off is begun anew, with seedBegin.
+    await this.#seeding?.settle();
+    this.#seeding = null;
     await this.#keepFacts({
       name: announcement.name,
       term: Math.max(this.#facts.term, announcement.term),
@@ -141,7 +156,15 @@ export class FileGroupStore implements GroupStore {
     throw new Fault('GROUP_FAILED_OVER', `${name} has failed over and takes no deltas`, facts);
   }
 
-  async append(record: RecordView): Promise<Durable | null> {
+  append(record: RecordView): Promise<Durable | null> {
+    const appended = this.#append(record);
+    const settled = appended.then(() => undefined, () => undefined);
+    this.#underWay.add(settled);
+    void settled.then(() => this.#underWay.delete(settled));
+    return appended;
+  }
+
+  async #append(record: RecordView): Promise<Durable | null> {
     while (this.#cutting !== null) await this.#cutting;
     const { header } = record;
     this.#checkMayTake(record);
@@ -204,20 +227,22 @@ export class FileGroupStore implements GroupStore {
   async seedBegin(deltaId: string): Promise<void> {
     this.#checkNotFenced();
     if (this.#journal.durable.newest !== null) throw new Fault('RECORD_MISPLACED', `${this.#facts.name} has points: a first sync would overwrite them`, { group: this.#facts.name });
+    // A fault that lets the source come again when the copy is done.
+    if (this.#isFilling) throw new Fault('STORE_SYNC', `an image is being copied under ${this.#facts.name}`, { group: this.#facts.name });
     await this.#seeding?.settle();
     const { disks } = this.#facts;
     try {
-      await this.#keepFacts({ seed: 'partial', seedDeltaId: deltaId });
+      await this.#keepFacts({ seed: 'partial', seedDeltaId: deltaId, isSeedDistrusted: this.#facts.isSeedDistrusted || this.#isDistrusted });
       // Parts of a first delta were meant for the images as they were.
       await this.#journal.reset();
       this.#incoming = this.#journal.durable;
       this.#touched.clear();
       for (const { disk, sizeBytes } of disks) await this.#replica.resize(disk, sizeBytes);
-      await this.#replica.sync(disks.map(({ disk }) => disk));
+      await this.#syncReplica(disks.map(({ disk }) => disk));
     } catch (error) {
       throw this.#taken(error, 'preparing the replica');
     }
-    this.#seeding = new SeedIntake(this.#replica, deltaId, !this.#facts.isSeedDistrusted);
+    this.#seeding = new SeedIntake(this.#replica, deltaId, !this.#isSeedDistrusted());
   }
 
   async seedRecord(record: RecordView): Promise<void> {
@@ -225,12 +250,9 @@ export class FileGroupStore implements GroupStore {
     if (this.#space.full !== null) throw this.#space.full;
     const { header } = record;
     const seeding = this.#seeding;
-    const wrong = seeding === null ? 'no first sync is under way'
-      : header.groupId !== this.groupId ? `of group ${header.groupId}`
-        : header.point !== 0 || hexId(header.deltaId) !== seeding.deltaId ? `of delta ${hexId(header.deltaId)}, point ${header.point}, in the first sync ${seeding.deltaId}`
-          : header.kind !== 'data' && header.kind !== 'zero' ? `a ${header.kind} record in a first sync`
-            : this.#boundsFault(record);
-    if (wrong !== null || seeding === null) throw this.#misplaced(wrong ?? 'no first sync is under way', record);
+    const refused = seedRecordFault(this.#facts, seeding?.deltaId ?? null, record);
+    if (refused !== null) throw refused;
+    assert(seeding !== null, 'no record is taken without a first sync');
     try {
       await this.#checkSpaceForSeed(header.length);
       await seeding.take(record);
@@ -249,7 +271,9 @@ export class FileGroupStore implements GroupStore {
     } catch (error) {
       const fault = this.#taken(error, 'making the first sync durable');
       this.#seeding = null;
-      await this.#keepFacts({ isSeedDistrusted: true });
+      this.#isDistrusted = true;
+      // On a failing disk this may fail too; then it is in memory, and written before the next first sync begins.
+      await this.#keepFacts({ isSeedDistrusted: true }).catch((second: unknown) => this.#d.log?.error({ group: this.#facts.name, err: second }, 'that the first sync is not to be trusted could not be noted yet'));
       throw fault;
     }
     try {
@@ -259,17 +283,19 @@ export class FileGroupStore implements GroupStore {
       throw this.#taken(error, 'making the first sync durable');
     }
     this.#seeding = null;
+    this.#isDistrusted = false;
     this.#space.release();
     await this.#measureReplica();
   }
 
   async compare(disk: number, offset: number, length: number, blockBytes: number, hashes: Buffer): Promise<string> {
+    this.#checkNotFenced();
     const known = this.#facts.disks.find((one) => one.disk === disk);
     const blocks = Math.ceil(length / blockBytes);
     if (known === undefined || offset + length > known.sizeBytes || hashes.length !== blocks * 32) {
       throw new Fault('RECORD_MISPLACED', `a comparison of ${length} bytes at ${offset} of disk ${disk} with ${hashes.length / 32} hashes`, { group: this.#facts.name, disk, offset, length });
     }
-    if (this.#facts.seed === 'none' || (this.#facts.seed === 'partial' && this.#facts.isSeedDistrusted)) return '1'.repeat(blocks);
+    if (this.#facts.seed === 'none' || (this.#facts.seed === 'partial' && this.#isSeedDistrusted())) return '1'.repeat(blocks);
     try {
       await this.#seeding?.settle();
       await this.#applier.applyAll();
@@ -294,7 +320,7 @@ export class FileGroupStore implements GroupStore {
     const { name, sourceId, state, term, rpoMs, seed, disks } = this.#facts;
     return {
       groupId: this.groupId, name, sourceId, state, term, rpoMs, seed,
-      disks: disks.map((one) => ({ ...one, replicaPath: this.#replica.path(one.disk) })),
+      disks: disks.map((one) => ({ ...one, replicaPath: this.#replica.path(one.disk), isAtApplied: this.#applier.mark.disks.some(({ disk }) => disk === one.disk) })),
       newest: this.#newest === null ? null : this.#stored(this.#newest),
       applied: this.#applier.applied,
       pointCount: this.#catalog.pointCount,
@@ -316,6 +342,8 @@ export class FileGroupStore implements GroupStore {
     if (this.#isFenced) throw new Fault('FAILOVER_STATE', `${this.#facts.name} has failed over already`, { group: this.#facts.name });
     this.#isFenced = true;
     try {
+      // What was taken before the fence may still become an acknowledged point.
+      await Promise.all(this.#underWay);
       await this.cutTorn();
       const point = await this.drain();
       if (point === null) throw new Fault('FAILOVER_NO_POINT', `${this.#facts.name} has no sealed point yet`, { group: this.#facts.name });
@@ -355,12 +383,33 @@ export class FileGroupStore implements GroupStore {
     if (this.#facts.seed === 'done' || this.#journal.durable.newest !== null) {
       throw new Fault('REQUEST_INVALID', `${this.#facts.name} has a replica already`, { group: this.#facts.name });
     }
-    await this.#keepFacts({ seed: 'partial' });
+    this.#checkNotFenced();
+    if (this.#seeding !== null || this.#isFilling) {
+      throw new Fault('REQUEST_INVALID', `a first sync of ${this.#facts.name}, or another copy, is under way`, { group: this.#facts.name });
+    }
+    this.#isFilling = true;
     try {
+      await this.#keepFacts({ seed: 'partial' });
       await put(this.#replica, known.sizeBytes);
-      await this.#replica.sync([disk]);
+      await this.#syncReplica([disk]);
     } catch (error) {
       throw this.#taken(error, `filling ${this.#replica.path(disk)}`);
+    } finally {
+      this.#isFilling = false;
+    }
+  }
+
+  #isSeedDistrusted(): boolean {
+    return this.#isDistrusted || this.#facts.isSeedDistrusted;
+  }
+
+  /** For images that hold no point yet. After a sync failed once, what the page cache says of them is not believed any more. */
+  async #syncReplica(disks: readonly number[]): Promise<void> {
+    try {
+      await this.#replica.sync(disks);
+    } catch (error) {
+      this.#isDistrusted = true;
+      throw error;
     }
   }
 
@@ -380,25 +429,12 @@ export class FileGroupStore implements GroupStore {
   }
 
   #checkMayTake(record: RecordView): void {
-    const { header } = record;
-    const { term, name, seed } = this.#facts;
-    if (header.groupId !== this.groupId) throw this.#misplaced(`of group ${header.groupId}`, record);
-    if (header.term < term) throw new Fault('TERM_OLD', `a record of term ${header.term}; ${name} is in term ${term}`, { group: name, term });
+    // Of a lower term comes first: that source must learn that it lost, not that the group is busy.
+    const refused = deltaRecordFault(this.#facts, record);
+    if (refused?.code === 'TERM_OLD') throw refused;
     this.#checkNotFenced();
     if (this.#space.full !== null) throw this.#space.full;
-    if (header.term > term) throw this.#misplaced(`of term ${header.term}, which was not announced`, record);
-    if (seed !== 'done') throw this.#misplaced('a delta before the first sync has ended', record);
-    const wrong = this.#boundsFault(record);
-    if (wrong !== null) throw this.#misplaced(wrong, record);
-    const corruptPayload = payloadFault(record);
-    if (corruptPayload !== null) throw new Fault('RECORD_CORRUPT', corruptPayload, { group: name, disk: header.disk, offset: header.offset });
-  }
-
-  #boundsFault({ header }: RecordView): string | null {
-    if (header.kind !== 'data' && header.kind !== 'zero') return null;
-    const known = this.#facts.disks.find((one) => one.disk === header.disk);
-    if (known === undefined) return `of disk ${header.disk}, which was not announced`;
-    return header.offset + header.length <= known.sizeBytes ? null : `bytes ${header.offset} to ${header.offset + header.length} of a disk of ${known.sizeBytes}`;
+    if (refused !== null) throw refused;
   }
 
   #follow(record: RecordView): Extract<Following, { ok: true }> {
@@ -406,12 +442,7 @@ export class FileGroupStore implements GroupStore {
     if (following.ok) return following;
     if (this.#lost?.deltaId === record.header.deltaId) throw this.#lost.fault;
     if (following.code === 'DELTA_BASE') throw new Fault('DELTA_BASE', `${this.#facts.name}: ${following.why}`, { group: this.#facts.name });
-    throw this.#misplaced(following.why, record);
-  }
-
-  #misplaced(why: string, { header }: RecordView): Fault {
-    const { kind, disk, term, point, sequence, offset, length } = header;
-    return new Fault('RECORD_MISPLACED', `${this.#facts.name}: a ${kind} record that does not belong here: ${why}`, { group: this.#facts.name, disk, term, point, sequence, offset, length });
+    throw misplaced(this.#facts, following.why, record);
   }
 
   /** A failure while taking something in: shown, and for a full disk held until there is space. */
@@ -457,19 +488,11 @@ export class FileGroupStore implements GroupStore {
     return { ...facts, isApplied: applied !== null && comparePoints(facts, applied) <= 0, ...(label === undefined ? {} : { label }) };
   }
 
-  /** One change after the other, each durable before it is believed. */
-  #keepFacts(change: Partial<GroupFacts>): Promise<void> {
-    const kept = this.#keeping.then(async () => {
-      const facts = { ...this.#facts, ...change };
-      if (JSON.stringify(facts) === JSON.stringify(this.#facts)) return;
-      try {
-        await writeFacts(this.#d.disk, this.#folder, facts);
-      } catch (error) {
-        throw this.#taken(error, `writing ${this.#folder.facts}`);
-      }
-      this.#facts = facts;
-    });
-    this.#keeping = kept.then(() => undefined, () => undefined);
-    return kept;
+  async #keepFacts(change: Partial<GroupFacts>): Promise<void> {
+    try {
+      await this.#kept.change(change);
+    } catch (error) {
+      throw this.#taken(error, `writing ${this.#folder.facts}`);
+    }
   }
 }

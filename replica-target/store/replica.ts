@@ -6,7 +6,7 @@ import { blake3 } from '@napi-rs/blake-hash';
 import type { Disk, DiskFile } from '../../host/disk.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { DataRanges } from './data-ranges.ts';
-import { errorCode } from './store-fault.ts';
+import { corrupt, errorCode } from './store-fault.ts';
 
 /** Bytes of one read when blocks are compared: large enough for the disk, small beside the memory limit. */
 const compareReadBytes = 1024 * 1024;
@@ -99,6 +99,16 @@ export class Replica {
     const files = [...this.#files.values()];
     this.#files.clear();
     for (const opening of files) await (await opening).close();
+  }
+
+  /** Fault STORE_CORRUPT when the image of a disk that has been written is gone: it must not come back empty. */
+  async checkThere(disk: number): Promise<void> {
+    try {
+      await (await this.#disk.open(this.path(disk), 'read')).close();
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw error;
+      throw corrupt(this.path(disk), 0, 'the image is gone');
+    }
   }
 
   async #openOrMake(disk: number): Promise<DiskFile> {

@@ -5,7 +5,7 @@
  */
 import { Fault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
-import { payloadFault, runBytes } from './record-payload.ts';
+import { runBytes } from './record-payload.ts';
 import type { Replica } from './replica.ts';
 
 interface Write { readonly disk: number; readonly start: number; readonly end: number; readonly done: Promise<void> }
@@ -25,11 +25,9 @@ export class SeedIntake {
     this.deltaId = deltaId;
   }
 
-  /** The record was found to belong here and to lie within its disk. */
+  /** The record was admitted (record-admission-plan.ts). */
   take(record: RecordView): Promise<void> {
     const { header } = record;
-    const wrong = payloadFault(record);
-    if (wrong !== null) return Promise.reject(new Fault('RECORD_CORRUPT', wrong, { disk: header.disk, offset: header.offset }));
     const { disk, offset: start } = header;
     const end = start + header.length;
     const before = this.#writes.filter((write) => write.disk === disk && write.start < end && write.end > start).map(({ done }) => done);

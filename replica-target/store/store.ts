@@ -18,7 +18,7 @@ export interface StoredPoint extends PointId {
   readonly label?: string;
 }
 
-export interface StoredDisk { readonly disk: number; readonly name: string; readonly sizeBytes: number; readonly replicaPath: string }
+export interface StoredDisk { readonly disk: number; readonly name: string; readonly sizeBytes: number; readonly replicaPath: string; /** Whether the newest applied point has this disk: one that was added since has an image to come. */ readonly isAtApplied: boolean }
 
 export interface GroupStoreReport {
   readonly groupId: string;

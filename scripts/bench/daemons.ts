@@ -57,13 +57,11 @@ export async function endDaemon({ running }: { readonly running: Running }): Pro
   await running.end('SIGTERM');
 }
 
-/** Resolves when the guest has its first point, or another newer than `after`. Returns its number. */
-export async function untilProtected(source: Daemon<SourceClient>, name: string, after = 0, limitMs = 300_000): Promise<number> {
-  return until(`a point of ${name} after ${after}`, async () => {
-    const guest = (await source.client.report()).guests.find((one) => one.name === name);
-    const point = guest?.newestPoint?.point ?? 0;
-    return point > after ? point : null;
-  }, { running: source.running, limitMs, everyMs: 50 });
+/** Resolves when the guest has its first point. */
+export async function untilProtected(source: Daemon<SourceClient>, name: string): Promise<void> {
+  await until(`${name} is protected`, async () => (await source.client.report()).guests.find((one) => one.name === name)?.phase === 'protected', {
+    running: source.running, limitMs: 300_000, everyMs: 50,
+  });
 }
 
 async function startRole(site: Site, role: 'source' | 'target', config: string, isUp: () => Promise<unknown>, { profileFolder = null }: DaemonOptions): Promise<Running> {

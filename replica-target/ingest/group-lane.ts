@@ -204,6 +204,8 @@ export class GroupLane {
     const store = registry.find(groupId);
     if (store === null || store.groupId !== groupId) throw new Fault('GROUP_UNKNOWN', `group ${groupId} is not known here`, { group: groupId });
     if (store.report().sourceId !== sourceId) throw new Fault('GROUP_FOREIGN', `group ${groupId} belongs to another source`, { group: groupId });
+    const { state, name, term } = store.report();
+    if (state === 'failed-over') throw new Fault('GROUP_FAILED_OVER', `${name} has failed over: what it runs on is not forgotten at its old source's wish`, { group: groupId, term });
     this.#unlisten();
     this.#unlisten = () => undefined;
     this.#store = null;

@@ -9,10 +9,11 @@ export function startLoad(t: Teardown, standIn: StandIn, iops = 400): Load {
   let said = '';
   const running = standIn.disks.map(({ name, sizeBytes }) => {
     const size = Math.floor(sizeBytes / 65536) * 65536;
-    const common = ['--ioengine=nbd', `--uri=nbd+unix:///${name}?socket=${standIn.nbdPath}`, `--size=${size}`, '--time_based', '--runtime=100', '--randrepeat=0', '--norandommap=1', `--rate_iops=${iops}`, '--thread=1'];
+    const common = ['--ioengine=nbd', `--uri=nbd+unix:///${name}?socket=${standIn.nbdPath}`, `--size=${size}`, '--time_based', '--runtime=100', '--randrepeat=0', '--norandommap=1', '--thread=1'];
     const child = spawn('fio', [
       '--output-format=terse',
-      '--name=mixed', ...common, '--rw=randwrite', '--bsrange=4k-128k', '--blockalign=4k', '--iodepth=8',
+      // In bytes: with a range of sizes fio takes a rate of operations for one of the smallest.
+      '--name=mixed', ...common, `--rate=${iops * 64}k`, '--rw=randwrite', '--bsrange=4k-128k', '--blockalign=4k', '--iodepth=8',
       '--name=zeroes', ...common, `--rate_iops=${Math.ceil(iops / 8)}`, '--rw=randwrite', '--bs=64k', '--zero_buffers=1', '--iodepth=2',
       '--name=discards', ...common, `--rate_iops=${Math.ceil(iops / 8)}`, '--rw=randtrim', '--bs=128k', '--iodepth=2',
     ], { stdio: ['ignore', 'ignore', 'pipe'] });

@@ -168,6 +168,8 @@ export class GuestSupervisor {
         this.#status.enter('connecting', error.message);
         await this.#o.capture.close();
         break;
+      case 'CUT_BLURRED':
+        return; // cut again at once: the guest's next instant is as good
       default:
         this.#status.enter('behind', error.message);
     }

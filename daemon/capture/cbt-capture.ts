@@ -10,6 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
@@ -178,7 +179,8 @@ export class CbtCapture implements Capture {
       const { clock, groupId, log } = this.#o;
       const stamp = this.#stamps.next(clock.nowMs());
       const onFault = (fault: Fault): void => log.debug({ code: fault.code }, fault.message);
-      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault }, disks, sink, options, this.#pause);
+      const socketPath = join(this.#o.spool.folder, `${shortGroup(groupId)}-pass`);
+      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault, socketPath }, disks, sink, options, this.#pause);
       await this.#verifyDisks();
       this.#isPassed = true;
     } catch (error) {

@@ -37,7 +37,12 @@ export interface PassContext {
   readonly stamp: string;
   readonly owner: { readonly uid: number; readonly gid: number };
   readonly onFault: (fault: Fault) => void;
+  /** Where the NBD server's socket is to be, when its path is short enough: a fixed place, so that a death leaves no more than one. */
+  readonly socketPath: string;
 }
+
+/** A unix socket's path has at most 107 bytes. */
+const socketPathBytesMax = 107;
 
 /** Disks mirrored at once when there is no rate limit: two keep the stream busy, more only make QEMU's buffers larger. */
 const atOnceMax = 2;
@@ -106,13 +111,13 @@ export async function mirrorDisks(context: PassContext, disks: readonly PassDisk
     },
   }]));
 
-  // A unix socket's path has at most 107 bytes, and the spool's folder may be longer.
-  const folder = await mkdtemp(join(tmpdir(), 'afterimage-'));
+  const isShort = Buffer.byteLength(context.socketPath) <= socketPathBytesMax;
+  const folder = isShort ? null : await mkdtemp(join(tmpdir(), 'afterimage-'));
+  const path = folder === null ? context.socketPath : join(folder, 'pass');
   let server: NbdServer | null = null;
   try {
-    const path = join(folder, 'pass');
     server = await listenNbd({ path, exports, onFault: context.onFault, ...(sink.buffers === undefined ? {} : { buffers: sink.buffers }) });
-    if (process.getuid?.() === 0) for (const entry of [folder, path]) await chown(entry, context.owner.uid, context.owner.gid);
+    if (process.getuid?.() === 0) for (const entry of folder === null ? [path] : [folder, path]) await chown(entry, context.owner.uid, context.owner.gid);
     const waiting = disks.map((disk, index) => ({ disk, blocks: covered[index]! }));
     const work = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await mirrorDisk(context, next.disk, next.blocks, path, options, pause, over.signal);
@@ -130,7 +135,7 @@ export async function mirrorDisks(context: PassContext, disks: readonly PassDisk
   } finally {
     options.signal.removeEventListener('abort', abort);
     await server?.close();
-    await rm(folder, { recursive: true, force: true });
+    if (folder !== null) await rm(folder, { recursive: true, force: true });
   }
 }
 

@@ -18,7 +18,7 @@ import { WholeProxy } from './support/whole-proxy.ts';
 
 const mib = 1024 * 1024;
 const point = (number: number): PointId => ({ term: 1, point: number });
-const cycles = Number(process.env['AFTERIMAGE_MATRIX_CYCLES'] ?? 8);
+const cycles = Number(process.env['AFTERIMAGE_MATRIX_CYCLES'] ?? 6);
 const only = new RegExp(process.env['AFTERIMAGE_MATRIX_ONLY'] ?? '');
 
 const devices = {

@@ -26,6 +26,8 @@ const protectedGuest = z.object({
   target: safeName,
   rpoMs: z.number().int().min(1000).max(3_600_000),
   rateBytesPerSecond: z.number().int().nonnegative(),
+  /** No full pass begins before the operator resumes it. */
+  isPaused: z.boolean().default(false),
   storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
 });
 
@@ -44,7 +46,9 @@ export class SourceState {
   }
 
   async prepare(): Promise<void> {
-    for (const folder of ['', 'targets', 'guests', 'points']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
+    // Passed through, not listed: a spool in it is opened by a QEMU that may run as another user.
+    await mkdir(this.#folder, { recursive: true, mode: 0o711 });
+    for (const folder of ['targets', 'guests', 'points']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
   }
 
   /** The source's lasting id; drawn by `draw` when there is none yet. */

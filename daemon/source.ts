@@ -9,6 +9,7 @@ import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
+import { SpoolTally } from './capture/spool.ts';
 import type { PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
 import type { SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
@@ -22,7 +23,7 @@ const pairLimitMs = 15_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder }
-interface Supervised { readonly guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
+interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
 
 class Source implements SourceOperations {
   readonly #options: SourceOptions;
@@ -30,6 +31,9 @@ class Source implements SourceOperations {
   readonly #state: SourceState;
   readonly #links = new Map<string, Linked>();
   readonly #guests = new Map<string, Supervised>();
+  readonly #spoolTally = new SpoolTally();
+  /** Names and QMP paths of guests whose `protect` is under way. */
+  readonly #beingProtected = new Set<string>();
   #sourceId = '';
 
   constructor(options: SourceOptions, deps: SourceDeps) {
@@ -39,11 +43,12 @@ class Source implements SourceOperations {
   }
 
   async start(): Promise<void> {
-    await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o700 });
+    // QEMU may run as another user, which opens its image by name and lists nothing.
+    await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o711 });
     await this.#state.prepare();
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
     for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }) });
-    for (const guest of await this.#state.guests()) await this.#supervise(guest, false);
+    for (const guest of await this.#state.guests()) await this.#supervise(guest);
   }
 
   report(): SourceReport {
@@ -93,44 +98,64 @@ class Source implements SourceOperations {
       target: target.target.name,
       rpoMs: request.rpoMs,
       rateBytesPerSecond: request.rateBytesPerSecond ?? 0,
+      isPaused: request.isPaused ?? false,
       ...(request.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: request.storageDaemonDisks.map((node) => ({ name: node, node })) }),
     };
-    const probe = this.#capture(guest);
+    const places = [guest.name, guest.qmpPath];
+    const taken = places.find((place) => this.#beingProtected.has(place));
+    if (taken !== undefined) throw new Fault('GUEST_TAKEN', `${taken} is being protected already`, { name: guest.name });
+    for (const place of places) this.#beingProtected.add(place);
     try {
-      await probe.connect();
+      const probe = this.#capture(guest);
+      try {
+        await probe.connect();
+      } finally {
+        await probe.close();
+      }
+      await this.#state.putGuest(guest);
+      await this.#supervise(guest);
     } finally {
-      await probe.close();
+      for (const place of places) this.#beingProtected.delete(place);
     }
-    await this.#state.putGuest(guest);
-    await this.#supervise(guest, request.isPaused ?? false);
     return { name: guest.name, groupId: guest.groupId, target: guest.target };
   }
 
   async unprotect(name: string, isForgotten: boolean): Promise<void> {
     const { guest, supervisor } = this.#guest(name);
-    if (isForgotten) {
-      const session = await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs));
+    const session = isForgotten ? await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs)) : null;
+    try {
       await supervisor.release();
-      await session.forget(guest.groupId);
-    } else {
-      await supervisor.release();
+    } catch (error) {
+      // Still protected, then: an unprotect that failed must not leave a guest that only looks so.
+      await supervisor.close();
+      await this.#supervise(guest);
+      throw error;
     }
     this.#guests.delete(name);
     await this.#state.removeGuest(name);
+    await session?.forget(guest.groupId);
   }
 
   pause(name: string): Promise<void> {
-    return this.#guest(name).supervisor.pause(true);
+    return this.#pause(name, true);
   }
 
   resume(name: string): Promise<void> {
-    return this.#guest(name).supervisor.pause(false);
+    return this.#pause(name, false);
+  }
+
+  async #pause(name: string, isPaused: boolean): Promise<void> {
+    const supervised = this.#guest(name);
+    supervised.guest = { ...supervised.guest, isPaused };
+    await this.#state.putGuest(supervised.guest);
+    await supervised.supervisor.pause(isPaused);
   }
 
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> {
-    const { guest, supervisor } = this.#guest(name);
-    await this.#state.putGuest({ ...guest, rateBytesPerSecond });
-    supervisor.setRate(rateBytesPerSecond);
+    const supervised = this.#guest(name);
+    supervised.guest = { ...supervised.guest, rateBytesPerSecond };
+    await this.#state.putGuest(supervised.guest);
+    supervised.supervisor.setRate(rateBytesPerSecond);
   }
 
   async close(): Promise<void> {
@@ -161,12 +186,13 @@ class Source implements SourceOperations {
 
   /** A target was paired anew: its guests go on over the new link. */
   async #relink(targetName: string, before: TargetLink): Promise<void> {
+    // First the link: whatever a supervisor waits for on it ends with it.
+    await before.close();
     for (const { guest, supervisor } of [...this.#guests.values()]) {
       if (guest.target !== targetName) continue;
       await supervisor.close();
-      await this.#supervise(guest, false);
+      await this.#supervise(guest);
     }
-    await before.close();
   }
 
   #capture(guest: ProtectedGuest): CbtCapture {
@@ -174,14 +200,14 @@ class Source implements SourceOperations {
     return new CbtCapture({
       groupId: guest.groupId,
       qmpPath: guest.qmpPath,
-      spool: { folder: join(folder, guest.name), budgetBytes, freeBytesMin: keepFreeBytes },
+      spool: { folder: join(folder, guest.name), budgetBytes, freeBytesMin: keepFreeBytes, tally: this.#spoolTally },
       clock: nodeClock,
       log: this.#deps.log,
       ...(guest.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: guest.storageDaemonDisks }),
     });
   }
 
-  async #supervise(guest: ProtectedGuest, isPaused: boolean): Promise<void> {
+  async #supervise(guest: ProtectedGuest): Promise<void> {
     const linked = this.#links.get(guest.target);
     if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${guest.target}, which is not paired`, { guest: guest.name });
     const supervisor = new GuestSupervisor({
@@ -193,7 +219,7 @@ class Source implements SourceOperations {
       random: nodeRandom,
       log: this.#deps.log.child({ guest: guest.name }),
       rateBytesPerSecond: guest.rateBytesPerSecond,
-      isPaused,
+      isPaused: guest.isPaused,
       lastPoint: await this.#state.lastPoint(guest.name),
       onAcknowledged: (point, cutAtMs) => {
         this.#state.putLastPoint(guest.name, { ...point, cutAtMs }).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));

@@ -16,7 +16,12 @@ export interface SpoolOptions {
   readonly budgetBytes: number;
   /** What must stay free on the file system, as the guests' own images may grow there. */
   readonly freeBytesMin: number;
+  /** Shared by the spools of all guests, as the budget is theirs together. Absent: this spool has the budget to itself. */
+  readonly tally?: SpoolTally;
 }
+
+/** What all images take together. */
+export class SpoolTally { usedBytes = 0 }
 
 const imageSuffix = '.delta';
 
@@ -29,10 +34,12 @@ export class Spool {
   readonly #options: SpoolOptions;
   /** Files begin with this, so that groups may share a folder. */
   readonly #prefix: string;
+  readonly #tally: SpoolTally;
   #usedBytes = 0;
 
   constructor(options: SpoolOptions, prefix: string) {
     this.#options = options;
+    this.#tally = options.tally ?? new SpoolTally();
     this.#prefix = prefix;
   }
 
@@ -43,7 +50,7 @@ export class Spool {
   async roomBytes(): Promise<number> {
     await this.#makeFolder();
     const { bavail, bsize } = await statfs(this.#options.folder);
-    return Math.min(this.#options.budgetBytes - this.#usedBytes, bavail * bsize - this.#options.freeBytesMin);
+    return Math.min(this.#options.budgetBytes - this.#tally.usedBytes, bavail * bsize - this.#options.freeBytesMin);
   }
 
   /** The empty image in a file of its own, all its space taken. `owner`: who QEMU runs as. */
@@ -51,9 +58,16 @@ export class Spool {
     await this.#makeFolder();
     const path = join(this.#options.folder, `${this.#prefix}${name}${imageSuffix}`);
     const { capBytes } = head.layout;
-    const handle = await open(path, fsConstants.O_CREAT | fsConstants.O_EXCL | fsConstants.O_RDWR, 0o600);
-    this.#usedBytes += capBytes;
-    const file = new SpoolFile(path, handle, capBytes, () => { this.#usedBytes -= capBytes; });
+    // Taken in the tick of the check: another guest may have asked for room at the same time.
+    if (this.#tally.usedBytes + capBytes > this.#options.budgetBytes) {
+      throw new Fault('SPOOL_FULL', `the spool has ${this.#options.budgetBytes - this.#tally.usedBytes} bytes left, the delta needs ${capBytes}`, { capBytes });
+    }
+    this.#take(capBytes);
+    const handle = await open(path, fsConstants.O_CREAT | fsConstants.O_EXCL | fsConstants.O_RDWR, 0o600).catch((error: unknown) => {
+      this.#take(-capBytes);
+      throw error;
+    });
+    const file = new SpoolFile(path, handle, capBytes, () => this.#take(-capBytes));
     try {
       if (process.getuid?.() === 0) await handle.chown(owner.uid, owner.gid);
       await preallocate(handle, capBytes, path);
@@ -63,6 +77,11 @@ export class Spool {
       await file.remove();
       throw asFull(error, path);
     }
+  }
+
+  #take(bytes: number): void {
+    this.#usedBytes += bytes;
+    this.#tally.usedBytes += bytes;
   }
 
   /** Removes what an earlier life left. Only once QEMU has let go of it. */

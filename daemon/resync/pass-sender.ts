@@ -12,7 +12,7 @@ import { encodePayload } from '../../journal/seal.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { FullPassSink } from '../capture/capture.ts';
 import { differingStretches } from './compare-plan.ts';
-import { awaitAck } from '../stream/await-ack.ts';
+import { awaitAck, type AckWait } from '../stream/await-ack.ts';
 import { deltaIdentity, frameHeader } from '../stream/delta-sender.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import { RecordLane } from '../stream/record-lane.ts';
@@ -45,6 +45,8 @@ export class PassSender implements FullPassSink {
   #parts: number;
   #isOpen: boolean;
   #bytesSincePart = 0;
+  /** The newest part's acknowledgement. */
+  #lastPart: AckWait | null = null;
   #comparedBytes = 0;
 
   constructor(options: PassSenderOptions) {
@@ -108,18 +110,21 @@ export class PassSender implements FullPassSink {
         await this.#o.session.seedEnd(this.#o.groupId);
         return { open: null, sentBytes: this.sentBytes, comparedBytes: this.#comparedBytes };
       }
-      if (this.#bytesSincePart > 0) await this.#part(true);
+      if (this.#bytesSincePart > 0) await this.#part();
+      // Acknowledgements come in order: that of the newest part covers all before it, whoever sent it.
+      await this.#lastPart?.acknowledged;
       const open = this.#isOpen
         ? { point: this.#identity.point, deltaId: this.#identity.deltaId.toString(16).padStart(16, '0'), nextSequence: this.#lane.nextSequence, parts: this.#parts }
         : null;
       return { open, sentBytes: this.sentBytes, comparedBytes: this.#comparedBytes };
     } finally {
-      this.#ended();
+      this.abandon();
     }
   }
 
-  /** The pass was given up: nothing more will come. */
+  /** The pass is over, or was given up: nothing more will come. */
   abandon(): void {
+    this.#lastPart?.stop();
     this.#ended();
   }
 
@@ -128,7 +133,9 @@ export class PassSender implements FullPassSink {
     await this.#open();
     this.#bytesSincePart += run.rawBytes;
     const sent = this.#lane.send(run);
-    if (this.#o.kind === 'delta' && this.#bytesSincePart >= partBytes) await this.#part(false);
+    // The part behind it may be told first that the session is over.
+    sent.catch(() => undefined);
+    if (this.#o.kind === 'delta' && this.#bytesSincePart >= partBytes) await this.#part();
     await sent;
   }
 
@@ -149,16 +156,12 @@ export class PassSender implements FullPassSink {
     return this.#lane.sendRecord(makeRecord(frameHeader(this.#identity, 'open', this.#lane.nextSequence), encodePayload({ base: this.#o.base })));
   }
 
-  async #part(isAwaited: boolean): Promise<void> {
+  async #part(): Promise<void> {
     this.#bytesSincePart = 0;
     this.#parts += 1;
     const { term, point } = this.#identity;
-    const ack = awaitAck(this.#o.session, this.#o.groupId, { term, point, part: this.#parts }, this.#o.signal);
-    try {
-      await this.#lane.sendRecord(makeRecord(frameHeader(this.#identity, 'part', this.#lane.nextSequence), encodePayload({ part: this.#parts })));
-      if (isAwaited) await ack.acknowledged;
-    } finally {
-      ack.stop();
-    }
+    this.#lastPart?.stop();
+    this.#lastPart = awaitAck(this.#o.session, this.#o.groupId, { term, point, part: this.#parts }, this.#o.signal);
+    await this.#lane.sendRecord(makeRecord(frameHeader(this.#identity, 'part', this.#lane.nextSequence), encodePayload({ part: this.#parts })));
   }
 }

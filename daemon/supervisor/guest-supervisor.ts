@@ -10,7 +10,7 @@ import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
-import type { Capture, CapturedDelta } from '../capture/capture.ts';
+import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts';
 import type { GuestReport } from '../report.ts';
 import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
 import { sendDelta } from '../stream/delta-sender.ts';
@@ -73,7 +73,7 @@ export class GuestSupervisor {
   async pause(isPaused: boolean): Promise<void> {
     this.#status.isPaused = isPaused;
     if (!isPaused) this.#resume();
-    if (this.#status.phase === 'first-sync' || this.#status.phase === 'resync') await this.#o.capture.pausePass(isPaused);
+    await this.#o.capture.pausePass(isPaused);
   }
 
   /** Takes effect with the next full pass. */
@@ -148,30 +148,36 @@ export class GuestSupervisor {
   }
 
   async #recover(error: unknown, signal: AbortSignal): Promise<void> {
-    if (!isFault(error)) throw error;
-    this.#status.fault(error);
-    this.#o.log.warn({ guest: this.#o.facts.name, code: error.code, facts: error.facts, retryMs: this.#retryMs }, error.message);
-    switch (error.code) {
+    const fault = asFault(error);
+    this.#status.fault(fault);
+    this.#o.log.warn({ guest: this.#o.facts.name, code: fault.code, facts: fault.facts, retryMs: this.#retryMs }, fault.message);
+    switch (fault.code) {
       case 'TERM_OLD': case 'GROUP_FAILED_OVER':
-        this.#status.enter('superseded', error.message);
+        this.#status.enter('superseded', fault.message);
         this.#retryMs = retryMsMax;
         break;
       case 'GROUP_FOREIGN': case 'GUEST_UNSUITED': case 'GUEST_TAKEN':
-        this.#status.enter('refused', error.message);
+        this.#status.enter('refused', fault.message);
         this.#retryMs = retryMsMax;
         break;
       case 'STORE_FULL': case 'STORE_SYNC':
-        this.#status.enter('held', error.message);
+        this.#status.enter('held', fault.message);
         break;
       case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':
         this.#isConnected = false;
-        this.#status.enter('connecting', error.message);
+        this.#status.enter('connecting', fault.message);
+        await this.#o.capture.close();
+        break;
+      case 'GUEST_CHANGED':
+        // Connecting anew lists the disks and records the hardware as they are now, for the next announcement.
+        this.#isConnected = false;
+        this.#status.enter('behind', fault.message);
         await this.#o.capture.close();
         break;
       case 'CUT_BLURRED':
         return; // cut again at once: the guest's next instant is as good
       default:
-        this.#status.enter('behind', error.message);
+        this.#status.enter('behind', fault.message);
     }
     const pauseMs = this.#retryMs * (0.5 + this.#o.random.fraction() / 2);
     this.#retryMs = Math.min(retryMsMax, this.#retryMs * 2);
@@ -184,19 +190,22 @@ export class GuestSupervisor {
     const end = (reason: unknown): void => over.abort(reason);
     const onStop = (): void => end(signal.reason);
     signal.addEventListener('abort', onStop, { once: true });
-    void session.closed.then(end);
     const ignored = session.listen(this.#o.facts.groupId, {
+      onClosed: end,
       onApplied: (applied) => this.#status.applied(applied),
       onHeld: (code, message) => end(new Fault('STORE_FULL', `the target holds us off (${code}): ${message}`)),
       onRefused: end,
     });
     try {
+      const announced = this.#o.capture.disks();
       const holding = await session.announce(this.#announcement());
       this.#status.term = holding.term;
-      await this.#advance(session, holding, over.signal);
+      await this.#advance(session, holding, announced, over.signal);
     } finally {
       ignored();
       signal.removeEventListener('abort', onStop);
+      // What this attempt still has on its way out must not reach the target behind the next announcement.
+      end(new Error('this attempt is over'));
     }
   }
 
@@ -205,8 +214,9 @@ export class GuestSupervisor {
     return { group: groupId, name, term: this.#status.term, rpoMs, disks: this.#o.capture.disks().map((disk) => ({ ...disk })), hardware: { ...this.#hardware } };
   }
 
-  async #advance(session: TargetSession, holding: GroupHolding, signal: AbortSignal): Promise<void> {
+  async #advance(session: TargetSession, holding: GroupHolding, announced: readonly CapturedDisk[], signal: AbortSignal): Promise<void> {
     const standing = await this.#o.capture.reconcile(heldPoint(holding), holding.open?.parts ?? 0);
+    if (!isSameDisks(announced, this.#o.capture.disks())) throw new Fault('GUEST_CHANGED', 'the disks are not those that were announced');
     const step = planNextStep(holding, standing);
     if (step.step !== 'cycle' && this.#status.isPaused) {
       this.#status.enter(step.step, `paused before it began: ${step.why}`);
@@ -275,6 +285,10 @@ export class GuestSupervisor {
       const next = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       const delta = await capture.cut(base, next, 'crash');
+      if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
+        await delta.end('dropped');
+        throw new Fault('GUEST_CHANGED', 'a disk changed its size, or came or went');
+      }
       if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
       this.#status.behindBytes = delta.changedBytes;
       open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open }, signal);
@@ -307,4 +321,18 @@ export class GuestSupervisor {
     await delta.end('acknowledged');
     return sent.open;
   }
+}
+
+/** What the system refuses (a disk that fails, a folder that may not be entered) is the world's failure, not a bug: the guest is tried again. */
+function asFault(error: unknown): Fault {
+  if (isFault(error)) return error;
+  if (error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === 'string') {
+    return new Fault('INTERNAL', `the system refused: ${error.message}`, { errno: (error as NodeJS.ErrnoException).code }, error);
+  }
+  throw error;
+}
+
+function isSameDisks(a: readonly CapturedDisk[], b: readonly CapturedDisk[]): boolean {
+  const describe = (disks: readonly CapturedDisk[]): string => JSON.stringify(disks.map(({ disk, name, sizeBytes }) => [disk, name, sizeBytes]));
+  return describe(a) === describe(b);
 }

@@ -55,7 +55,9 @@ async function killAtEach(t: Test, standIn: StandIn, budgetBytes: number, expect
         try {
           at = await live(capture, at.held, at.parts, replica, isReceived);
         } catch (error) {
-          if (!(error instanceof Fault) || error.code !== 'QMP_CLOSED') throw error;
+          // A round stops itself by looking how far it is; on a machine that looks too late its cap stops it: dropped, and taken again.
+          const isCapped = expectRound && error instanceof Fault && error.code === 'DELTA_BROKEN';
+          if (!isCapped && (!(error instanceof Fault) || error.code !== 'QMP_CLOSED')) throw error;
         }
         rounds += capture.figures().rounds;
         if (count >= k) isOver = false;

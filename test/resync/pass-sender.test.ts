@@ -35,7 +35,7 @@ void t.test('the newest part is waited for', { timeout: 60_000 }, async (t) => {
   };
   const sender = new PassSender({ session, groupId, holding, base, next: { term: 1, point: 8 }, kind: 'delta', isCompared: true, encoder: new Encoder({ clock: nodeClock }), random: nodeRandom });
   for (let run = 0; run < 256; run++) {
-    const buffer = sender.buffers.take(recordHeaderBytes + mib);
+    const buffer = sender.buffers.take(mib);
     buffer.fill(run + 1, recordHeaderBytes);
     await sender.write(0, run * mib, buffer, recordHeaderBytes);
   }

@@ -1,20 +1,20 @@
 /**
  * The whole sequence on real guests under load, in every shape that guests have: {main loop, one I/O thread per disk} × {raw,
  * qcow2} × {virtio-blk with id, virtio-blk without id on an unnamed node, virtio-scsi}. A full pass, cycles, each point the disks at one
- * instant; then everything out, the guest alive, and not a line on QEMU's own error output.
+ * instant; then everything out, the guest alive, and not a line on QEMU's own error output. Not a suite: two suites run it.
  */
 import { rmSync } from 'node:fs';
-import t from 'tap';
-import type { PointId } from '../../journal/point.ts';
-import { isFault } from '../../journal/fault.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
-import { imageDifference } from '../support/guest-look.ts';
-import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { ownObjects } from './support/captures.ts';
-import { captureGuest, nodesOf, sinkInto, stampFlaw } from './support/guests.ts';
-import { difference, Replica } from './support/replica.ts';
-import { shortFolder } from './support/storage-daemon.ts';
-import { WholeProxy } from './support/whole-proxy.ts';
+import type { TAP } from 'tap';
+import type { PointId } from '../../../journal/point.ts';
+import { isFault } from '../../../journal/fault.ts';
+import { connectQmp } from '../../../qemu/qmp-client.ts';
+import { imageDifference } from '../../support/guest-look.ts';
+import { createLabDisk, startLabGuest } from '../../support/lab-guest.ts';
+import { ownObjects } from './captures.ts';
+import { captureGuest, nodesOf, sinkInto, stampFlaw } from './guests.ts';
+import { difference, Replica } from './replica.ts';
+import { shortFolder } from './storage-daemon.ts';
+import { WholeProxy } from './whole-proxy.ts';
 
 const mib = 1024 * 1024;
 const point = (number: number): PointId => ({ term: 1, point: number });
@@ -27,7 +27,7 @@ const devices = {
   'virtio-scsi': { device: 'virtio-scsi' },
 } as const;
 
-for (const iothread of [false, true]) {
+export function runCells(t: TAP, iothread: boolean): void {
   for (const format of ['raw', 'qcow2'] as const) {
     for (const [shape, device] of Object.entries(devices)) {
       const name = `${iothread ? 'I/O threads' : 'main loop'}, ${format}, ${shape}`;

@@ -90,7 +90,7 @@ t.test('first sync and deltas over a link that is cut at arbitrary bytes: the re
       }
       if (holding.newest?.point === point + 1) {
         point += 1;
-        delta = randomDelta(fraction, model);
+        if (point < pointCount) delta = randomDelta(fraction, model);
         continue;
       }
       t.equal(holding.newest?.point ?? 0, point, 'what was acknowledged is there');

@@ -3,9 +3,10 @@
  * table or one JSON object, and makes sure that whatever happens nothing is left running and nothing on the disk.
  * Figures are stated, never judged: the exit status says only whether they could be taken.
  */
+import { availableParallelism, loadavg } from 'node:os';
 import { readArguments, usage, type BenchmarkName } from './arguments.ts';
 import type { Benchmark } from './benchmark.ts';
-import { jsonOf } from './figures.ts';
+import { jsonOf, rounded } from './figures.ts';
 import { tableOf } from './result-table.ts';
 import { Site } from './site.ts';
 
@@ -32,11 +33,14 @@ const interrupted = new Promise<never>((_, reject) => {
 // A signal that comes when nobody waits any more must not end the clean-up.
 interrupted.catch(() => undefined);
 
+/** So that a reader of the figures can tell whether the machine had anything else to do. */
+const machine = { cores: availableParallelism(), load_average_before: rounded(loadavg()[0]!, 2) };
 let status = 0;
 try {
   const run = await benchmarks[chosen.name]();
   const result = await Promise.race([run({ site, arguments: chosen, say: (line) => process.stderr.write(`${line}\n`) }), interrupted]);
-  process.stdout.write(chosen.isJson ? `${jsonOf(result)}\n` : tableOf(result));
+  const stated = { ...result, extras: { ...machine, ...result.extras }, notes: [...result.notes, `machine: ${machine.cores} cores, load average ${machine.load_average_before} before the run`] };
+  process.stdout.write(chosen.isJson ? `${jsonOf(stated)}\n` : tableOf(stated));
 } catch (error) {
   status = error instanceof Interruption ? 130 : 1;
   process.stderr.write(error instanceof Interruption ? `bench: ${error.message}; cleaning up\n` : `bench: ${error instanceof Error ? error.stack ?? error.message : String(error)}\n${site.lastWords()}\n`);

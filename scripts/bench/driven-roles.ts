@@ -65,21 +65,27 @@ function startDriven<E extends { readonly event: string }>(
   site: Site, script: 'driven-source' | 'plain-target', facts: SourceFacts | TargetFacts,
 ): { readonly running: Running; readonly hear: <K extends E['event']>(event: K) => Promise<Extract<E, { readonly event: K }>> } {
   const running = site.spawn(process.execPath, [join(import.meta.dirname, `${script}.js`), JSON.stringify(facts)], { name: script, hasIpc: true });
+  const heard: ReturnType<typeof startDriven<E>>['hear'] = (event) => new Promise((resolve, reject) => {
+    const settle = (act: () => void): void => {
+      clearTimeout(limit);
+      running.child.off('message', onMessage);
+      act();
+    };
+    const onMessage = (message: unknown): void => {
+      if ((message as E).event === event) settle(() => resolve(message as Extract<E, { readonly event: typeof event }>));
+    };
+    const fail = (why: string): void => settle(() => reject(new Error(`${script}: ${why}: ${running.lastWords()}`)));
+    const limit = setTimeout(() => fail(`no "${event}" within ${answerMsMax} ms`), answerMsMax);
+    running.child.on('message', onMessage);
+    void running.exited.then(() => fail('it ended'), (error: unknown) => fail(String(error)));
+  });
   return {
     running,
-    hear: (event) => new Promise((resolve, reject) => {
-      const settle = (act: () => void): void => {
-        clearTimeout(limit);
-        running.child.off('message', onMessage);
-        act();
-      };
-      const onMessage = (message: unknown): void => {
-        if ((message as E).event === event) settle(() => resolve(message as Extract<E, { readonly event: typeof event }>));
-      };
-      const fail = (why: string): void => settle(() => reject(new Error(`${script}: ${why}: ${running.lastWords()}`)));
-      const limit = setTimeout(() => fail(`no "${event}" within ${answerMsMax} ms`), answerMsMax);
-      running.child.on('message', onMessage);
-      void running.exited.then(() => fail('it ended'), (error: unknown) => fail(String(error)));
-    }),
+    hear(event) {
+      const hearing = heard(event);
+      // Listened for from before it can happen, and awaited only later: what fails in between is not lost, and ends nothing.
+      hearing.catch(() => undefined);
+      return hearing;
+    },
   };
 }

@@ -29,6 +29,8 @@ class Interruption extends Error {}
 const site = await Site.open();
 const interrupted = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => reject(new Interruption(`interrupted by ${signal}`)));
+  // A bug ends the benchmark too, but not before it has cleaned up.
+  for (const bug of ['uncaughtException', 'unhandledRejection'] as const) process.on(bug, reject);
 });
 // A signal that comes when nobody waits any more must not end the clean-up.
 interrupted.catch(() => undefined);

@@ -10,12 +10,35 @@ import type { QmpConnection } from './qmp.ts';
 
 export type { DiskInventory, GuestDisk, SkippedDisk } from './disk-inventory-plan.ts';
 
+/** A job of somebody else that begins or ends between two answers makes them disagree; so many in a row do not. */
+const looksMax = 20;
+
 /** The disks of a QEMU to protect, and its other block devices with why they are none. */
 export async function takeDiskInventory(qmp: QmpConnection): Promise<DiskInventory> {
-  // Asked in one go: QEMU answers in order, and little can change between.
-  const [blocks, lookup] = await Promise.all([qmp.execute<BlockInfo[]>('query-block'), lookUpNodes(qmp)]);
+  const { blocks, lookup } = await lookAtRest(qmp);
   const types = await Promise.all(blocks.map(async ({ qdev }) => [qdev ?? '', qdev?.startsWith('/') === true ? await typeOf(qmp, qdev) : ''] as const));
   return planGuestDisks(blocks, lookup, new Map(types));
+}
+
+/** No one answer of QEMU 7.2 holds devices, nodes and edges together. They are one instant's when the first two are the same before and after. */
+async function lookAtRest(qmp: QmpConnection): Promise<{ readonly blocks: readonly BlockInfo[]; readonly lookup: NodeLookup }> {
+  for (let look = 1; ; look += 1) {
+    // Asked in one go: QEMU answers in order, and little can change between.
+    const [blocks, nodes, graph, nodesAfter, blocksAfter] = await Promise.all([
+      qmp.execute<BlockInfo[]>('query-block'), askNodes(qmp), askGraph(qmp), askNodes(qmp), qmp.execute<BlockInfo[]>('query-block'),
+    ]);
+    const isAtRest = describeBlocks(blocks) === describeBlocks(blocksAfter) && describeNodes(nodes) === describeNodes(nodesAfter);
+    if (isAtRest || look === looksMax) return { blocks, lookup: new NodeLookup(nodes, graph) };
+  }
+}
+
+/** Node names that QEMU makes up are never used twice in its life. */
+function describeBlocks(blocks: readonly BlockInfo[]): string {
+  return JSON.stringify(blocks.map(({ device, qdev, inserted }) => [device, qdev, inserted?.['node-name']]));
+}
+
+function describeNodes(nodes: readonly NodeInfo[]): string {
+  return JSON.stringify(nodes.map((node) => node['node-name']).sort());
 }
 
 /** As {@link takeDiskInventory}, the disks alone. */
@@ -35,11 +58,15 @@ export async function listStorageDaemonDisks(qmp: QmpConnection, wanted: readonl
 
 /** The nodes and which lies beneath which. */
 export async function lookUpNodes(qmp: QmpConnection): Promise<NodeLookup> {
-  const [nodes, graph] = await Promise.all([
-    qmp.execute<NodeInfo[]>('query-named-block-nodes', { flat: true }),
-    askOrNull<BlockGraph>(qmp, 'x-debug-query-block-graph'),
-  ]);
-  return new NodeLookup(nodes, graph);
+  return new NodeLookup(...await Promise.all([askNodes(qmp), askGraph(qmp)]));
+}
+
+function askNodes(qmp: QmpConnection): Promise<NodeInfo[]> {
+  return qmp.execute<NodeInfo[]>('query-named-block-nodes', { flat: true });
+}
+
+function askGraph(qmp: QmpConnection): Promise<BlockGraph | null> {
+  return askOrNull<BlockGraph>(qmp, 'x-debug-query-block-graph');
 }
 
 async function typeOf(qmp: QmpConnection, path: string): Promise<string> {

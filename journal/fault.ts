@@ -51,6 +51,9 @@ export const faultTable = {
   DELTA_BROKEN: { meaning: 'The delta image could not take all that QEMU wrote (full or failing spool).', daemonDoes: 'Drops the cycle, merges its bitmap; the next delta is larger. The guest is untouched.', operatorCan: 'Give the spool more space or a sound disk.' },
   CUT_BLURRED: { meaning: 'The guest wrote in the moment between the cut and the start of QEMU’s copy, so the delta may mix two instants.', daemonDoes: 'Drops the cycle and cuts again at once.', operatorCan: 'Nothing, unless it repeats for long: then the guest writes without a pause and a newer QEMU helps.' },
   SPOOL_FULL: { meaning: 'The spool’s budget or the minimum of free space does not allow a delta image.', daemonDoes: 'Waits; the bitmaps go on. RPO grows and is reported.', operatorCan: 'Raise the spool’s budget or free space.' },
+  // Points
+  POINT_UNKNOWN: { meaning: 'There is no such point, or it is not restorable any more.', daemonDoes: 'Refuses.', operatorCan: 'See `afterimage points` for what can be had.' },
+  POINT_GONE: { meaning: 'A point was given up while it was being read without a hold.', daemonDoes: 'Ends the reading; nothing else is touched.', operatorCan: 'Choose a newer point.' },
   // Failover
   FAILOVER_NO_POINT: { meaning: 'The group has no sealed point yet.', daemonDoes: 'Refuses.', operatorCan: 'Wait for the first sync to end.' },
   FAILOVER_BOOT: { meaning: 'QEMU did not start the guest at the target.', daemonDoes: 'Leaves overlay and log for inspection, says QEMU’s own words.', operatorCan: 'Run `afterimage doctor` at the target; mend what the message names; fail over again.' },

@@ -1,0 +1,57 @@
+/**
+ * What the rest of the target sees of a group's restore points: how one is named, read, and kept. The real ones are
+ * point-view.ts (reading), holds.ts (keeping) and point-selector.ts (naming). Nothing here changes what a point is.
+ */
+import type { PointId } from '../../journal/point.ts';
+import type { StoredPoint } from '../store/store.ts';
+
+/** A disk as it was at a point. A disk that was added later is not listed. */
+export interface ViewDisk { readonly disk: number; readonly name: string; readonly sizeBytes: number }
+
+/** A run of a disk at a point. `zero`: reads as zero, and need not be read. */
+export interface ViewExtent { readonly length: number; readonly isZero: boolean }
+
+/**
+ * All disks of a group at one point, read-only, while newer points go on being applied underneath. Holds its point in memory
+ * until it is released; for what must outlive the target's process, see {@link Hold}.
+ */
+export interface PointView {
+  readonly point: PointId;
+  readonly disks: readonly ViewDisk[];
+  /** Fills `into` with the disk's bytes from `offset`; any offset and length within the disk. Faults: STORE_CORRUPT, POINT_GONE. */
+  read(disk: number, offset: number, into: Buffer): Promise<void>;
+  /** What lies in [offset, offset + length), in order, covering it; at most `countMax` extents, then the cover may end early. */
+  extents(disk: number, offset: number, length: number, countMax: number): Promise<readonly ViewExtent[]>;
+  release(): Promise<void>;
+}
+
+/** A durable promise that a point stays restorable: nothing it needs is pruned, thinned or trimmed until it is released. */
+export interface Hold {
+  readonly holdId: string;
+  readonly point: PointId;
+  /** What for, to a person: "test failover of web", "failover of web, streaming". */
+  readonly reason: string;
+  readonly takenAtMs: number;
+  /** Wall clock, ms; null: until released. */
+  readonly untilMs: number | null;
+}
+
+/** A restore point with what an operator asks of it. Marked points have their label in {@link StoredPoint}. */
+export interface RestorePoint extends StoredPoint {
+  readonly isHeld: boolean;
+  /** Of a point that is an hourly, daily, … one after thinning: every point is kept, or which step of the policy keeps this one. */
+  readonly keptBy: 'all' | 'hourly' | 'daily' | 'weekly' | 'monthly';
+}
+
+/** One group's points. */
+export interface GroupPoints {
+  /** Restorable points, newest last. */
+  list(): Promise<readonly RestorePoint[]>;
+  /** Faults: POINT_UNKNOWN (never was, or is not restorable any more), STORE_CORRUPT. */
+  open(point: PointId): Promise<PointView>;
+  /** Durable when it resolves. Faults: POINT_UNKNOWN. */
+  hold(point: PointId, reason: string, untilMs: number | null): Promise<Hold>;
+  /** Durable when it resolves; a hold that is not there any more is fine. */
+  release(holdId: string): Promise<void>;
+  holds(): readonly Hold[];
+}

@@ -8,9 +8,12 @@ import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
 import type { Fault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
+import type { HistorySet } from '../points/history-set.ts';
 import type { PointFacts } from './catalog.ts';
+import type { DiskPlan } from './apply-plan.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { writeMark, type AppliedMark } from './group-facts.ts';
+import type { HistoryFacts } from './history-format.ts';
 import type { SealedDelta } from './journal-recovery.ts';
 import { readBatch } from './read-batch.ts';
 import type { Replica } from './replica.ts';
@@ -38,6 +41,8 @@ export interface ApplierOptions {
   readonly folder: GroupFolder;
   readonly groupId: string;
   readonly replica: Replica;
+  /** Told of a history file before the replica is touched, and of the mark once it is durable. */
+  readonly history: HistorySet;
   readonly segmentBytes: number;
   /** Changed bytes of a batch; a single point may have more. */
   readonly batchBytes: number;
@@ -99,6 +104,7 @@ export class Applier {
     const mark: AppliedMark = { applied: null, disks };
     await writeMark(this.#o.disk, this.#o.folder, mark);
     this.#mark = mark;
+    this.#o.history.settle(null);
   }
 
   /** Resolves when all points that are sealed now are applied. Rejects with the fault of the first batch that fails. */
@@ -190,7 +196,7 @@ export class Applier {
     const from = this.#mark.applied;
     const plan = await readBatch(this.#o, this.#mark.disks, batch.deltas);
     const disks = plan.finish();
-    batch.sealed ??= await saveBeforeImages(this.#o, disks, {
+    batch.sealed ??= await this.#save(disks, {
       groupId: this.#o.groupId, from, to: batch.to, disksBefore: this.#mark.disks.map((one) => ({ ...one })),
       disksAfter: disks.map((one) => ({ disk: one.disk, sizeBytes: one.sizeAfter })), points: batch.deltas.map(({ facts }) => ({ ...facts })),
     });
@@ -199,11 +205,19 @@ export class Applier {
     const mark: AppliedMark = { applied: batch.to, disks: disks.map((one) => ({ disk: one.disk, sizeBytes: one.sizeAfter })) };
     await writeMark(disk, folder, mark);
     this.#mark = mark;
+    this.#o.history.settle(batch.to);
     this.#batch = null;
     this.#pending.splice(0, batch.deltas.length);
     const due = this.#waiters.filter(({ upTo }) => comparePoints(upTo, batch.to) <= 0);
     this.#waiters = this.#waiters.filter((waiter) => !due.includes(waiter));
     await this.#o.onApplied({ from, to: batch.to, points: batch.deltas.map(({ facts }) => facts), history: batch.sealed });
     for (const waiter of due) waiter.resolve();
+  }
+
+  /** From here on readers find what the replica is about to lose. */
+  async #save(disks: readonly DiskPlan[], facts: HistoryFacts): Promise<{ readonly name: string; readonly sizeBytes: number }> {
+    const sealed = await saveBeforeImages(this.#o, disks, facts);
+    this.#o.history.add({ ...sealed, from: facts.from, to: facts.to });
+    return sealed;
   }
 }

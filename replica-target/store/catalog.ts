@@ -96,14 +96,34 @@ export class Catalog {
       for await (const [key, value] of this.#level.iterator({ gt: this.#thinnedTo, lt: `${historyPrefix}~` })) {
         const { from, to } = JSON.parse(value) as HistoryEntry;
         if (comparePoints(from ?? { term: 0, point: 0 }, floor) >= 0) break;
-        const inner = await this.#level.keys({ gt: pointKey(from ?? { term: 0, point: 0 }), lt: pointKey(to) }).all();
-        if (inner.length > 0) await this.#level.batch(inner.map((innerKey) => ({ type: 'del', key: innerKey })));
-        this.#pointCount -= inner.length;
+        await this.#dropPoints(pointKey(from ?? { term: 0, point: 0 }), pointKey(to));
         this.#thinnedTo = key;
       }
-      const [oldest] = await this.#level.values({ ...range(pointPrefix), limit: 1 }).all();
-      this.#oldest = oldest === undefined ? null : JSON.parse(oldest) as PointFacts;
     });
+  }
+
+  /**
+   * Neighbouring history files became one, or the oldest were given up (null). Points that only their boundaries produced go;
+   * those that the journal, complete from `floor` on (null: from its beginning), still produces stay.
+   */
+  replaceHistory(removed: readonly HistoryEntry[], merged: HistoryEntry | null, floor: PointId | null): void {
+    const first = removed[0];
+    const last = removed.at(-1);
+    if (first === undefined || last === undefined) return;
+    this.#historyBytes += (merged?.sizeBytes ?? 0) - removed.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+    this.#write(async () => {
+      await this.#level.batch(removed.map(({ to }) => ({ type: 'del', key: historyKey(to) })));
+      if (merged !== null) await this.#level.put(historyKey(merged.to), JSON.stringify(merged));
+      const from = first.from ?? { term: 0, point: 0 };
+      if (merged === null) await this.#dropPoints(pointPrefix, pointKey(last.to));
+      else if (floor !== null && comparePoints(from, floor) < 0) await this.#dropPoints(pointKey(from), pointKey(last.to));
+    });
+  }
+
+  /** Nothing leads to points before `oldest` any more. */
+  async dropBefore(oldest: PointId): Promise<void> {
+    await this.#writing;
+    await this.#dropPoints(pointPrefix, pointKey(oldest));
   }
 
   /** The files hold no point after `newest`. */
@@ -129,6 +149,16 @@ export class Catalog {
   async close(): Promise<void> {
     await this.#writing;
     await this.#level.close();
+  }
+
+  /** Those between two keys, exclusive. */
+  async #dropPoints(gt: string, lt: string): Promise<void> {
+    const keys = await this.#level.keys({ gt, lt }).all();
+    if (keys.length === 0) return;
+    await this.#level.batch(keys.map((key) => ({ type: 'del', key })));
+    this.#pointCount -= keys.length;
+    const [oldest] = await this.#level.values({ ...range(pointPrefix), limit: 1 }).all();
+    this.#oldest = oldest === undefined ? null : JSON.parse(oldest) as PointFacts;
   }
 
   #write(write: () => Promise<void>): void {

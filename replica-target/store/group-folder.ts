@@ -14,6 +14,9 @@ export class GroupFolder {
   get journal(): string { return join(this.path, 'journal'); }
   get replica(): string { return join(this.path, 'replica'); }
   get history(): string { return join(this.path, 'history'); }
+  /** Up to where history was given up. */
+  get pruned(): string { return join(this.path, 'pruned.json'); }
+  get holds(): string { return join(this.path, 'holds.json'); }
   get catalog(): string { return join(this.path, 'catalog'); }
   get folders(): readonly string[] { return [this.journal, this.replica, this.history]; }
 

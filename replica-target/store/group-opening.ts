@@ -6,7 +6,9 @@ import type { Logger } from 'pino';
 import type { Disk } from '../../host/disk.ts';
 import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { PendingDelta } from './applier.ts';
-import { Catalog, type CatalogLevel, type HistoryEntry, type PointFacts } from './catalog.ts';
+import { planHistoryChain } from '../points/history-chain-plan.ts';
+import { readPruned, type HistoryFile } from '../points/history-set.ts';
+import { Catalog, type CatalogLevel, type PointFacts } from './catalog.ts';
 import { readMark, type AppliedMark } from './group-facts.ts';
 import { parseUndoName, type GroupFolder } from './group-folder.ts';
 import { HistoryReader } from './history-reader.ts';
@@ -32,6 +34,8 @@ export interface OpenedGroup {
   readonly redo: { readonly to: PointId; readonly name: string; readonly sizeBytes: number } | null;
   readonly newest: PointFacts | null;
   readonly catalog: Catalog;
+  /** The line that leads back from the replica, that of `redo` included. */
+  readonly history: readonly HistoryFile[];
   readonly touched: TouchedBlocks;
 }
 
@@ -46,11 +50,11 @@ export async function openGroup(options: OpeningOptions): Promise<OpenedGroup> {
   const undoNames = await sealedHistories(options);
   const redo = await findRedo(options, mark, undoNames);
   const catalog = await openCatalog(options);
-  await levelHistories(options, catalog, undoNames);
+  const history = await levelHistories(options, catalog, undoNames, redo?.to ?? mark.applied);
   const { pending, newest } = await levelPoints(catalog, journal, mark);
   const floor = journalFloor(journal);
   if (floor !== null) catalog.thin(floor);
-  return { mark, journal, pending, redo, newest, catalog, touched };
+  return { mark, journal, pending, redo, newest, catalog, history, touched };
 }
 
 /** The newest point of which the journal may have lost records; null when it has them all. */
@@ -94,16 +98,29 @@ async function openCatalog({ disk, folder, level, log }: OpeningOptions): Promis
   }
 }
 
-async function levelHistories({ disk, folder }: OpeningOptions, catalog: Catalog, names: readonly string[]): Promise<void> {
+/** What a crash left of merging and dropping is removed; the catalog holds the line that leads back from `end`, and no other file. */
+async function levelHistories(options: OpeningOptions, catalog: Catalog, names: readonly string[], end: PointId | null): Promise<readonly HistoryFile[]> {
+  const { disk, folder, log } = options;
+  const { chain, leftovers, strays } = planHistoryChain(names.map((name) => ({ name, ...parseUndoName(name)! })), end, await readPruned(disk, folder));
+  for (const { name } of leftovers) await disk.remove(folder.undo(name));
+  if (strays.length > 0) log?.error({ path: folder.history, first: strays[0]?.name, count: strays.length }, 'history files below a gap cannot be used; older points are lost unless the missing file comes back');
   const known = new Map((await catalog.histories()).map((entry) => [entry.name, entry]));
-  for (const entry of known.values()) if (!names.includes(entry.name)) catalog.dropHistory(entry);
-  for (const name of names) {
-    if (known.has(name)) continue;
-    const { facts, sizeBytes } = await HistoryReader.facts(disk, folder, name);
-    const entry: HistoryEntry = { name, sizeBytes, from: facts.from, to: facts.to };
-    catalog.putHistory(entry);
-    for (const point of facts.points) if (await catalog.point(point) === null) catalog.putPoint(point);
+  const used = new Set(chain.map(({ name }) => name));
+  for (const entry of known.values()) if (!used.has(entry.name)) catalog.dropHistory(entry);
+  const history: HistoryFile[] = [];
+  for (const { name } of chain) {
+    let entry = known.get(name);
+    if (entry === undefined) {
+      const { facts, sizeBytes } = await HistoryReader.facts(disk, folder, name);
+      entry = { name, sizeBytes, from: facts.from, to: facts.to };
+      catalog.putHistory(entry);
+      for (const point of facts.points) if (await catalog.point(point) === null) catalog.putPoint(point);
+    }
+    history.push(entry);
   }
+  const oldest = history[0] === undefined ? end : history[0].from;
+  if (oldest !== null) await catalog.dropBefore(oldest);
+  return history;
 }
 
 async function levelPoints(catalog: Catalog, journal: RecoveredJournal, mark: AppliedMark): Promise<{ pending: PendingDelta[]; newest: PointFacts | null }> {

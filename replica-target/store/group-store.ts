@@ -9,12 +9,14 @@ import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
-import { comparePoints, type PointId } from '../../journal/point.ts';
+import type { PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import { HistorySet } from '../points/history-set.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
+import { groupReport, storedPoint } from './group-report.ts';
 import { journalFloor, openGroup, pointFacts, type OpenedGroup } from './group-opening.ts';
 import { Journal } from './journal.ts';
 import type { JournalPosition } from './journal-recovery.ts';
@@ -56,6 +58,7 @@ export class FileGroupStore implements GroupStore {
   readonly #applier: Applier;
   readonly #replica: Replica;
   readonly #catalog: Catalog;
+  readonly #history: HistorySet;
   readonly #space: SpaceWatch;
   readonly #touched: TouchedBlocks;
   readonly #listeners = new Set<(applied: PointId) => void>();
@@ -94,13 +97,15 @@ export class FileGroupStore implements GroupStore {
     this.#catalog = opened.catalog;
     this.#isFenced = facts.state === 'failed-over';
     this.#replica = new Replica(d.disk, folder);
+    this.#history = new HistorySet({ disk: d.disk, folder, log: d.log }, opened.history, opened.mark.applied);
+    this.#history.listen({ replaced: (removed, merged) => this.#catalog.replaceHistory(removed, merged, this.#journalFloor()) });
     const { segmentBytes, freeBytesMin, batchBytes, isApplierStalled } = d.options;
     this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, needBytes: freeBytesMin + segmentBytes });
     this.#journal = new Journal({
       disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault),
     }, opened.journal);
     this.#applier = new Applier({
-      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, segmentBytes, batchBytes, isStalled: isApplierStalled,
+      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.#history, segmentBytes, batchBytes, isStalled: isApplierStalled,
       onApplied: (batch) => this.#onApplied(batch),
       onTrouble: (fault) => this.#onTrouble(fault),
     }, opened.mark, opened.pending, opened.redo);
@@ -313,23 +318,14 @@ export class FileGroupStore implements GroupStore {
   }
 
   async points(): Promise<readonly StoredPoint[]> {
-    return (await this.#catalog.points()).map((facts) => this.#stored(facts));
+    return (await this.#catalog.points()).map((facts) => storedPoint(facts, this.#applier.applied));
   }
 
   report(): GroupStoreReport {
-    const { name, sourceId, state, term, rpoMs, seed, disks } = this.#facts;
-    return {
-      groupId: this.groupId, name, sourceId, state, term, rpoMs, seed,
-      disks: disks.map((one) => ({ ...one, replicaPath: this.#replica.path(one.disk), isAtApplied: this.#applier.mark.disks.some(({ disk }) => disk === one.disk) })),
-      newest: this.#newest === null ? null : this.#stored(this.#newest),
-      applied: this.#applier.applied,
-      pointCount: this.#catalog.pointCount,
-      oldest: this.#catalog.oldest === null ? null : this.#stored(this.#catalog.oldest),
-      journalBytes: this.#journal.bytes,
-      historyBytes: this.#catalog.historyBytes,
-      replicaBytes: this.#replicaBytes,
-      held: this.#space.report(),
-    };
+    return groupReport({
+      facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, journal: this.#journal, replica: this.#replica,
+      replicaBytes: this.#replicaBytes, space: this.#space,
+    });
   }
 
   async drain(): Promise<PointId | null> {
@@ -373,6 +369,7 @@ export class FileGroupStore implements GroupStore {
     await this.#applier.stop();
     await this.#journal.close();
     await this.#replica.close();
+    await this.#history.close();
     await this.#catalog.close();
   }
 
@@ -464,7 +461,7 @@ export class FileGroupStore implements GroupStore {
     this.#catalog.putHistory({ ...history, from, to });
     try {
       if (await this.#journal.trim(to, this.#d.options.journalKeepBytes)) {
-        const floor = journalFloor({ segments: this.#journal.segments() });
+        const floor = this.#journalFloor();
         if (floor !== null) this.#catalog.thin(floor);
       }
       await this.#measureReplica();
@@ -479,13 +476,12 @@ export class FileGroupStore implements GroupStore {
     if (fault !== null) this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts }, fault.message);
   }
 
-  async #measureReplica(): Promise<void> {
-    this.#replicaBytes = await this.#replica.allocatedBytes(this.#facts.disks.map(({ disk }) => disk));
+  #journalFloor(): PointId | null {
+    return journalFloor({ segments: this.#journal.segments() });
   }
 
-  #stored({ label, ...facts }: PointFacts): StoredPoint {
-    const { applied } = this.#applier;
-    return { ...facts, isApplied: applied !== null && comparePoints(facts, applied) <= 0, ...(label === undefined ? {} : { label }) };
+  async #measureReplica(): Promise<void> {
+    this.#replicaBytes = await this.#replica.allocatedBytes(this.#facts.disks.map(({ disk }) => disk));
   }
 
   async #keepFacts(change: Partial<GroupFacts>): Promise<void> {

@@ -21,6 +21,9 @@ export const zeroRunBytesMax = 1024 * 1024 * 1024;
 /** Largest JSON payload of an open, part or seal record. */
 export const sealPayloadBytesMax = 64 * 1024;
 
+/** A point's label, in UTF-16 code units. */
+export const labelCharactersMax = 200;
+
 /** Disks of one group; the record's disk field has 16 bits, QEMU guests rarely have more than 26. */
 export const diskCountMax = 256;
 

@@ -3,12 +3,22 @@
  * are small, few, and the place where later versions add facts; unknown members are kept out of decisions.
  */
 import { z } from 'zod';
-import { diskBytesMax, diskCountMax, sectorBytes } from './limits.ts';
+import { diskBytesMax, diskCountMax, labelCharactersMax, sectorBytes } from './limits.ts';
 import { pointKinds } from './point.ts';
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const pointId = z.object({ term: count.max(0xffffffff), point: count });
 const diskSize = z.object({ disk: z.number().int().min(0).max(diskCountMax - 1), sizeBytes: count.max(diskBytesMax).multipleOf(sectorBytes) });
+
+/**
+ * Of a point for which the guest was to freeze its file systems, all in ms. `frozenMs`: from the sending of the freeze to the
+ * answer to the thaw, so that the guest stood still no longer than that; within it `freezeMs` until the freeze was answered, and
+ * `thawMs` from the sending of the thaw. `notApp`: the code of the fault for which the point is no `app` point though it was to be.
+ */
+export const freezeFacts = z.object({
+  frozenMs: count.optional(), freezeMs: count.optional(), thawMs: count.optional(), notApp: z.string().max(40).optional(),
+});
+export type FreezeFacts = z.infer<typeof freezeFacts>;
 
 /** `base`: the newest sealed point that this delta follows; null for the first point of a group. */
 export const openPayload = z.object({ base: pointId.nullable() });
@@ -25,7 +35,8 @@ export const sealPayload = z.object({
   records: count.min(2),
   changedBytes: count,
   disks: z.array(diskSize).min(1).max(diskCountMax),
-  label: z.string().max(200).optional(),
+  label: z.string().max(labelCharactersMax).optional(),
+  ...freezeFacts.shape,
 });
 
 export type OpenPayload = z.infer<typeof openPayload>;

@@ -5,6 +5,7 @@
 import type { Logger } from 'pino';
 import type { Disk } from '../../host/disk.ts';
 import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
+import { freezeFacts } from '../../journal/seal.ts';
 import type { PendingDelta } from './applier.ts';
 import { planHistoryChain } from '../points/history-chain-plan.ts';
 import { readPruned, type HistoryFile } from '../points/history-set.ts';
@@ -148,5 +149,6 @@ export function pointFacts({ id, seal }: Pick<SealedDelta, 'id' | 'seal'>, previ
     arrivedAtMs: Math.max(arrivedAtMs ?? seal.cutAtMs, previous?.arrivedAtMs ?? 0),
     changedBytes: seal.changedBytes,
     ...(seal.label === undefined ? {} : { label: seal.label }),
+    ...freezeFacts.parse(seal),
   };
 }

@@ -2,13 +2,14 @@
 import type { RecordView } from '../../journal/record.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { FreezeFacts } from '../../journal/seal.ts';
 
 /** Durable when it is handed out: the caller may acknowledge it. */
 export interface Durable { readonly term: number; readonly point: number; readonly part?: number }
 
 export type GroupState = 'protected' | 'failed-over';
 
-export interface StoredPoint extends PointId {
+export interface StoredPoint extends PointId, FreezeFacts {
   readonly kind: PointKind;
   /** Source's wall clock at the cut, and target's at arrival, ms. Neither runs backward from point to point. */
   readonly cutAtMs: number;

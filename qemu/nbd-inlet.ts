@@ -39,6 +39,8 @@ export class NbdInlet {
   }
 
   get isPaused(): boolean { return this.#isPaused; }
+  /** Whether something has arrived that is not looked at. */
+  get hasHeld(): boolean { return this.#held !== null; }
   /** True in the middle of a piece: the peer owes us bytes. */
   get isMidPiece(): boolean { return this.#kind !== 'head' || this.#at > 0; }
 

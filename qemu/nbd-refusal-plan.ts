@@ -1,6 +1,6 @@
 /**
  * Which error a request gets without anybody being asked, and which error a failure becomes ("Error values" and "Request types" of
- * the NBD protocol). Pure. Invariant: what passes lies within the export, on sectors, and has a handler that can do it.
+ * the NBD protocol). Pure. Invariant: what passes lies within the export, on its smallest blocks, and has a handler that can do it.
  */
 import { isFault } from '../journal/fault.ts';
 import { sectorBytes } from '../journal/limits.ts';
@@ -16,30 +16,30 @@ export interface NbdRefusalContext {
 
 /** 0: not refused. */
 export function refuseRequest({ type, flags, offset, length }: NbdRequest, context: NbdRefusalContext): number {
-  const { handler, sizeBytes, isZeroFast } = context.export;
+  const { handler, sizeBytes, isZeroFast, minimumBytes = sectorBytes } = context.export;
   const isWithin = offset + length <= sizeBytes;
-  const isOnSectors = offset % sectorBytes === 0 && length % sectorBytes === 0;
+  const isOnBlocks = offset % minimumBytes === 0 && length % minimumBytes === 0;
   if ((flags & ~allowedFlags(type)) !== 0) return nbdError.inval;
   switch (type) {
     case nbdCommand.write:
       if (handler.write === undefined) return nbdError.perm;
       if (!isWithin) return nbdError.nospc;
-      return isOnSectors && length <= context.requestBytesMax ? 0 : nbdError.inval;
+      return isOnBlocks && length <= context.requestBytesMax ? 0 : nbdError.inval;
     case nbdCommand.writeZeroes:
       if (handler.write === undefined) return nbdError.perm;
       if (handler.zero === undefined) return nbdError.inval;
       if (!isWithin) return nbdError.nospc;
       if ((flags & nbdCommandFlag.fastZero) !== 0 && isZeroFast === false) return nbdError.notsup;
-      return isOnSectors ? 0 : nbdError.inval;
+      return isOnBlocks ? 0 : nbdError.inval;
     case nbdCommand.trim:
       if (handler.write === undefined) return nbdError.perm;
-      return handler.zero !== undefined && isWithin && isOnSectors ? 0 : nbdError.inval;
+      return handler.zero !== undefined && isWithin && isOnBlocks ? 0 : nbdError.inval;
     case nbdCommand.flush:
       return offset === 0 && length === 0 ? 0 : nbdError.inval;
     case nbdCommand.read:
-      return handler.read !== undefined && isWithin && isOnSectors && length > 0 && length <= context.requestBytesMax ? 0 : nbdError.inval;
+      return handler.read !== undefined && isWithin && isOnBlocks && length > 0 && length <= context.requestBytesMax ? 0 : nbdError.inval;
     case nbdCommand.blockStatus:
-      return handler.extents !== undefined && context.hasAllocation && isWithin && isOnSectors && length > 0 ? 0 : nbdError.inval;
+      return handler.extents !== undefined && context.hasAllocation && isWithin && isOnBlocks && length > 0 ? 0 : nbdError.inval;
     default: return nbdError.inval;
   }
 }

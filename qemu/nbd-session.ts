@@ -7,11 +7,11 @@
  */
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
-import { Fault } from '../journal/fault.ts';
+import { Fault, isFault } from '../journal/fault.ts';
 import { sectorBytes, zeroRunBytesMax } from '../journal/limits.ts';
 import { readInto } from './nbd-accept.ts';
-import type { NbdBudget } from './nbd-budget.ts';
-import type { NbdAllocation, NbdExport, NbdListenOptions } from './nbd-handler.ts';
+import { NbdBudget } from './nbd-budget.ts';
+import type { NbdAllocation, NbdExport, NbdLease, NbdServeOptions, NbdTls } from './nbd-handler.ts';
 import { NbdInlet } from './nbd-inlet.ts';
 import { nbdAllocationContextId, type NbdAgreement } from './nbd-option-plan.ts';
 import {
@@ -20,16 +20,19 @@ import {
 } from './nbd-protocol.ts';
 import { errorOf, refuseRequest } from './nbd-refusal-plan.ts';
 import { NbdReplies } from './nbd-replies.ts';
-import { letEnter, optionBytesMax } from './nbd-server-handshake.ts';
+import { NbdHandshake, optionBytesMax } from './nbd-server-handshake.ts';
+import { secureNbd } from './nbd-tls.ts';
 
 /** Requests under way on one connection; QEMU has 16, libnbd 64. */
 const requestsMax = 256;
-/** QEMU asks for at most this many in one answer itself. */
-const descriptorsMax = 128 * 1024;
+/** Those of one answer fill 64 KiB; a client asks again from where they end. */
+const descriptorsMax = 8 * 1024;
 /** How long the last replies may take to leave. */
 const goodbyeMsMax = 1_000;
 
-export interface NbdSessionShared extends Pick<Required<NbdListenOptions>, 'exports' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'isDirect' | 'onFault'> {
+export interface NbdSessionShared extends Pick<Required<NbdServeOptions>, 'exports' | 'inFlightBytesMaxEach' | 'headroomBytes' | 'buffers' | 'requestBytesMax' | 'stallLimitMs' | 'handshakeLimitMs' | 'isDirect' | 'onFault'> {
+  /** Asked of every client before anything else. */
+  readonly tls: NbdTls | null;
   readonly budget: NbdBudget;
   readonly runBytesMax: number;
   readonly counts: { writtenBytes: number; zeroedBytes: number; readBytes: number; endedConnections: number; failedRequests: number };
@@ -47,16 +50,19 @@ interface UnderWay {
 
 export class NbdSession {
   exportName: string | null = null;
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #shared: NbdSessionShared;
   readonly #onEnd: () => void;
-  readonly #inlet = new NbdInlet(optionBytesMax, nbdRequestBytes);
-  readonly #replies: NbdReplies;
+  #inlet = new NbdInlet(optionBytesMax, nbdRequestBytes);
+  #replies: NbdReplies;
+  readonly #handshake: NbdHandshake;
+  /** This client's part of the budget. */
+  readonly #own: NbdBudget;
   readonly #timer: NodeJS.Timeout;
   readonly #startedMs = performance.now();
   readonly #underWay = new Set<UnderWay>();
   #agreement: NbdAgreement = { hasNoZeroes: false, isStructured: false, allocationOf: null };
-  #export: NbdExport | null = null;
+  #lease: NbdLease | null = null;
   #heardMs = this.#startedMs;
   /** Room taken for a run that is still arriving. */
   #arrivingBytes = 0;
@@ -67,30 +73,64 @@ export class NbdSession {
   #socketError: Error | null = null;
 
   constructor(accepted: Socket, shared: NbdSessionShared, onEnd: () => void) {
-    const socket = readInto(accepted, this.#inlet, shared.isDirect, () => { this.#heardMs = performance.now(); });
-    this.#socket = socket;
     this.#shared = shared;
     this.#onEnd = onEnd;
-    this.#replies = new NbdReplies(socket, () => this.#wake());
+    this.#own = new NbdBudget(shared.inFlightBytesMaxEach);
+    this.#socket = readInto(accepted, this.#inlet, shared.isDirect && shared.tls === null, () => { this.#heardMs = performance.now(); });
+    this.#replies = this.#attend(this.#socket);
     const pauseMs = Math.max(10, Math.min(1000, shared.stallLimitMs / 4, shared.handshakeLimitMs / 4));
     this.#timer = setInterval(() => this.#checkLimits(), pauseMs);
     this.#timer.unref();
-    socket.on('error', (error) => { this.#socketError = error; });
-    socket.on('end', () => this.#left());
-    socket.on('close', () => this.#left());
-    letEnter({
-      inlet: this.#inlet, exports: shared.exports, requestBytesMax: shared.requestBytesMax,
-      send: (bytes) => { socket.write(bytes); },
+    this.#handshake = new NbdHandshake(this.#inlet, {
+      exports: shared.exports, requestBytesMax: shared.requestBytesMax, isTlsRequired: shared.tls !== null,
+      send: (bytes) => { this.#socket.write(bytes); },
+      pause: () => { this.#inlet.pause(); },
+      resume: () => this.#resume(),
+      secure: (reply) => this.#secure(reply),
       broken: (what) => this.#broken(what),
       left: () => this.end(null),
-      entered: (exportName, chosen, agreement) => {
+      entered: (exportName, lease, agreement) => {
         this.exportName = exportName;
-        this.#export = chosen;
+        this.#lease = lease;
         this.#agreement = agreement;
         this.#expectRequest();
       },
     });
-    socket.resume();
+    this.#socket.resume();
+  }
+
+  #attend(socket: Socket): NbdReplies {
+    socket.on('error', (error) => { this.#socketError = error; });
+    socket.on('end', () => this.#left());
+    socket.on('close', () => this.#left());
+    return new NbdReplies(socket, () => this.#wake());
+  }
+
+  /** NBD_OPT_STARTTLS: "all further data MUST be sent and received over TLS". What came in the clear after the option is no TLS, and used for nothing. */
+  #secure(reply: Buffer): void {
+    const { tls, handshakeLimitMs } = this.#shared;
+    assert(tls !== null);
+    const inTheClear = this.#inlet;
+    inTheClear.pause();
+    // When the inlet has looked at all that arrived with the option.
+    queueMicrotask(() => {
+      if (this.#isEnded) return;
+      if (inTheClear.hasHeld) return this.#broken('bytes in the clear after NBD_OPT_STARTTLS');
+      inTheClear.stop();
+      const accepted = this.#socket;
+      for (const event of ['data', 'end', 'drain']) accepted.removeAllListeners(event);
+      accepted.write(reply);
+      secureNbd(accepted, tls, handshakeLimitMs).then((socket) => {
+        if (this.#isEnded) return void socket.destroy();
+        this.#inlet = new NbdInlet(optionBytesMax, nbdRequestBytes);
+        this.#socket = readInto(socket, this.#inlet, false, () => { this.#heardMs = performance.now(); });
+        this.#replies = this.#attend(socket);
+        this.#handshake.goOn(this.#inlet);
+      }, (error: unknown) => {
+        if (!isFault(error)) throw error;
+        this.end(error);
+      });
+    });
   }
 
   /** Ends the connection: at once, or when what was said has left. `fault` says why when the client or a handler is to blame. */
@@ -100,8 +140,10 @@ export class NbdSession {
     clearInterval(this.#timer);
     this.#inlet.stop();
     this.#replies.stop();
-    this.#shared.budget.give(this.#arrivingBytes);
+    this.#give(this.#arrivingBytes);
     this.#arrivingBytes = 0;
+    this.#handshake.end();
+    this.#lease?.release();
     if (isAtOnce) {
       this.#socket.destroy();
     } else {
@@ -204,9 +246,7 @@ export class NbdSession {
         void this.#perform(underWay, 0, async () => handler.flush?.());
         return;
       case nbdCommand.read: return this.#read(underWay);
-      case nbdCommand.blockStatus:
-        void this.#perform(underWay, 0, async () => this.#sendExtents(underWay, await handler.extents!(offset, length)));
-        return;
+      case nbdCommand.blockStatus: return this.#readExtents(underWay);
       default: assert.fail(`request type ${type}`);
     }
   }
@@ -234,36 +274,57 @@ export class NbdSession {
           this.#shared.counts.readBytes += request.length;
           isSent = true;
           // The room is free when the bytes have left, or never will.
-          this.#replies.content(reply, () => this.#shared.budget.give(replyBytes));
+          this.#replies.content(reply, () => this.#give(replyBytes));
         } finally {
-          if (!isSent) this.#shared.budget.give(replyBytes);
+          if (!isSent) this.#give(replyBytes);
         }
       });
       this.#finishPart(underWay);
     });
   }
 
-  #sendExtents(underWay: UnderWay, found: readonly NbdAllocation[]): void {
-    if (this.#isEnded) return;
+  #readExtents(underWay: UnderWay): void {
     const { request } = underWay;
-    assert(found.length > 0);
     const isOne = (request.flags & nbdCommandFlag.reqOne) !== 0;
-    const shown = found.slice(0, isOne ? 1 : descriptorsMax);
-    const payload = Buffer.allocUnsafe(4 + 8 * shown.length);
-    payload.writeUInt32BE(nbdAllocationContextId, 0);
-    shown.forEach(({ lengthBytes, isHole }, i) => {
-      assert(lengthBytes > 0);
-      payload.writeUInt32BE(Math.min(lengthBytes, isOne ? request.length : nbdLengthMax - (sectorBytes - 1)), 4 + 8 * i);
-      payload.writeUInt32BE(isHole ? nbdState.hole | nbdState.zero : 0, 8 + 8 * i);
+    const countMax = isOne ? 1 : descriptorsMax;
+    const roomBytes = nbdChunkHeaderBytes + 4 + 8 * countMax;
+    underWay.parts += 1;
+    this.#whenRoom(roomBytes, () => {
+      void this.#perform(underWay, 0, async () => {
+        let isSent = false;
+        try {
+          const found = await this.#entered().handler.extents!(request.offset, request.length, countMax);
+          if (this.#isEnded) return;
+          assert(found.length > 0);
+          isSent = true;
+          this.#replies.content(this.#encodeExtents(request, found.slice(0, countMax), isOne), () => this.#give(roomBytes));
+        } finally {
+          if (!isSent) this.#give(roomBytes);
+        }
+      });
+      this.#finishPart(underWay);
     });
-    const head = Buffer.allocUnsafe(nbdChunkHeaderBytes);
-    encodeChunkHeader(head, 0, nbdChunkFlagDone, nbdChunk.blockStatus, request, payload.length);
-    this.#replies.content(Buffer.concat([head, payload]));
   }
 
-  /** Calls `go` when there is room for `bytes`; until then nothing is read. */
+  #encodeExtents(request: NbdRequest, shown: readonly NbdAllocation[], isOne: boolean): Buffer {
+    const bytes = Buffer.allocUnsafe(nbdChunkHeaderBytes + 4 + 8 * shown.length);
+    encodeChunkHeader(bytes, 0, nbdChunkFlagDone, nbdChunk.blockStatus, request, bytes.length - nbdChunkHeaderBytes);
+    bytes.writeUInt32BE(nbdAllocationContextId, nbdChunkHeaderBytes);
+    shown.forEach(({ lengthBytes, isHole }, i) => {
+      assert(lengthBytes > 0);
+      const at = nbdChunkHeaderBytes + 4 + 8 * i;
+      bytes.writeUInt32BE(Math.min(lengthBytes, isOne ? request.length : nbdLengthMax - (sectorBytes - 1)), at);
+      bytes.writeUInt32BE(isHole ? nbdState.hole | nbdState.zero : 0, at + 4);
+    });
+    return bytes;
+  }
+
+  /** Calls `go` when there is room for `bytes`, of this client's and of all; until then nothing is read. */
   #whenRoom(bytes: number, go: () => void): void {
-    const { budget } = this.#shared;
+    this.#whenRoomOf(this.#own, bytes, () => this.#whenRoomOf(this.#shared.budget, bytes, go));
+  }
+
+  #whenRoomOf(budget: NbdBudget, bytes: number, go: () => void): void {
     const isTaken = budget.take(bytes, () => {
       this.#roomsAwaited -= 1;
       if (this.#isEnded) return budget.give(bytes);
@@ -275,6 +336,11 @@ export class NbdSession {
     this.#inlet.pause();
   }
 
+  #give(bytes: number): void {
+    this.#own.give(bytes);
+    this.#shared.budget.give(bytes);
+  }
+
   /** One handler call as a part of its request. `takenBytes` is given back to the budget when it is over. */
   async #perform(underWay: UnderWay, takenBytes: number, work: () => Promise<void>): Promise<void> {
     underWay.parts += 1;
@@ -284,7 +350,7 @@ export class NbdSession {
       if (underWay.error === 0) underWay.error = errorOf(error);
       if (!this.#isEnded) this.#report(underWay, error);
     }
-    if (takenBytes > 0) this.#shared.budget.give(takenBytes);
+    if (takenBytes > 0) this.#give(takenBytes);
     this.#finishPart(underWay);
   }
 
@@ -357,7 +423,7 @@ export class NbdSession {
   #checkLimits(): void {
     const nowMs = performance.now();
     const { stallLimitMs, handshakeLimitMs } = this.#shared;
-    if (this.#export === null) {
+    if (this.#lease === null) {
       if (nowMs - this.#startedMs > handshakeLimitMs) this.#broken(`no export chosen within ${handshakeLimitMs} ms`);
       return;
     }
@@ -371,8 +437,8 @@ export class NbdSession {
   }
 
   #entered(): NbdExport {
-    assert(this.#export !== null);
-    return this.#export;
+    assert(this.#lease !== null);
+    return this.#lease.export;
   }
 
   #name(): string {

@@ -6,19 +6,12 @@
  */
 import { existsSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
-import { deviceRole, isBridge, isRecordedProperty, machineOptions } from './device-kinds.ts';
+import { diskNode, diskNodes, isStoppedOnError, type BootDisk } from './boot-disks.ts';
+import { deviceRole, isBridge, isRecordedProperty, machineOptions, tellsOfErrors } from './device-kinds.ts';
 import type { GuestHardware, HardwareDevice } from './hardware.ts';
 
-export { isGuestRunning, startGuest, stopGuest } from './guest-process.ts';
-
-export interface BootDisk {
-  /** Position in the record's `disks`; counts only when `name` is not given. */
-  readonly disk: number;
-  /** The disk's name, as in the record's `disks`. */
-  readonly name?: string;
-  readonly path: string;
-  readonly format: 'raw' | 'qcow2';
-}
+export type { BootDisk, NbdBacking } from './boot-disks.ts';
+export { findGuest, isGuestRunning, startGuest, stopGuest } from './guest-process.ts';
 
 export interface BootOptions {
   readonly disks: readonly BootDisk[];
@@ -26,8 +19,8 @@ export interface BootOptions {
   readonly pidFile: string;
   /** What the guest says on its first serial port is appended here; a guest without one says nothing. */
   readonly consoleLog: string;
-  /** `none`: the NICs are there, with no cable. `user`: QEMU's own address translation. */
-  readonly network: 'none' | 'user';
+  /** `none`: the NICs are there, with no cable. `user`: QEMU's own address translation. `isolated`: the same, with no way out of the guest. */
+  readonly network: 'none' | 'user' | 'isolated';
   readonly accel: 'kvm' | 'tcg';
   /** `memfd`: shareable memory, as vhost-user back ends need it. */
   readonly memoryBackend?: 'ram' | 'memfd';
@@ -189,7 +182,7 @@ class CommandBuilder {
     }
     for (const [name, disk] of waiting) {
       this.notes.push(`No device is recorded for the disk ${name}; it is attached as virtio-blk.`);
-      argv.push(...diskNodes(disk), '-device', `virtio-blk-pci,drive=${diskNode(disk)}`);
+      argv.push(...diskNodes(disk), '-device', `virtio-blk-pci,drive=${diskNode(disk)}${isStoppedOnError(disk) ? ',werror=stop,rerror=stop' : ''}`);
     }
     return argv;
   }
@@ -211,12 +204,15 @@ class CommandBuilder {
       ...(device.driver === 'vmgenid' ? ['guid=auto'] : []),
     ];
     const before = disk === undefined ? [] : diskNodes(disk);
-    if (role === 'nic' && this.#o.network === 'user') {
-      before.push('-netdev', `user,id=net${this.#nicCount}`);
+    const isStopped = disk !== undefined && isStoppedOnError(disk) && tellsOfErrors(device.driver);
+    if (isStopped) head.push('werror=stop', 'rerror=stop');
+    if (role === 'nic' && this.#o.network !== 'none') {
+      before.push('-netdev', `user,id=net${this.#nicCount}${this.#o.network === 'isolated' ? ',restrict=on' : ''}`);
       head.push(`netdev=net${this.#nicCount}`);
       this.#nicCount += 1;
     }
-    return [...before, '-device', `${head.join(',')}${this.#listed(device.properties, (name) => isRecordedProperty(name) || name === 'romfile')}`];
+    const isListed = (name: string): boolean => (isRecordedProperty(name) && !(isStopped && (name === 'werror' || name === 'rerror'))) || name === 'romfile';
+    return [...before, '-device', `${head.join(',')}${this.#listed(device.properties, isListed)}`];
   }
 
   #leave(device: HardwareDevice, why: string): string[] {
@@ -236,19 +232,6 @@ class CommandBuilder {
   #listed(values: Readonly<Record<string, Value>>, isKnown: (name: string) => boolean): string {
     return Object.entries(values).filter(([name, value]) => isKnown(name) && (name !== 'romfile' || value === '')).map(([name, value]) => `,${keyed(name, value)}`).join('');
   }
-}
-
-function diskNode({ disk }: BootDisk): string {
-  return `disk${disk}`;
-}
-
-/** Names of our own choice: no name that QEMU makes up stands between an operator and a disk. */
-function diskNodes(disk: BootDisk): string[] {
-  const node = diskNode(disk);
-  return [
-    '-blockdev', JSON.stringify({ driver: 'file', 'node-name': `${node}-file`, filename: disk.path, discard: 'unmap' }),
-    '-blockdev', JSON.stringify({ driver: disk.format, 'node-name': node, file: `${node}-file`, discard: 'unmap' }),
-  ];
 }
 
 function flash(node: string, path: string, format: string | undefined, isReadOnly: boolean): string[] {

@@ -46,6 +46,11 @@ export function isBridge(driver: string): boolean {
   return /^(pcie-root-port|ioh3420|pcie-pci-bridge|pci-bridge|i82801b11-bridge|x3130-upstream|xio3130-downstream)$/.test(driver);
 }
 
+/** Whether the device of a disk can be told what to do when a request of its fails (`werror`, `rerror`). */
+export function tellsOfErrors(driver: string): boolean {
+  return deviceRole(driver) === 'disk' && driver !== 'nvme' && driver !== 'nvme-ns';
+}
+
 /** Properties by what they belong to; each is recorded where a device has it and it is not at its default. */
 const properties: ReadonlySet<string> = new Set([
   // PCI and bridges. The address is recorded apart.

@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { open, readdir, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Fault, isFault } from '../journal/fault.ts';
 import { connectQmp } from './qmp-client.ts';
@@ -66,6 +66,12 @@ export function isGuestRunning(pid: number, qmpPath: string): boolean {
     if (isGone(error)) return false;
     throw error;
   }
+}
+
+/** The number of the process that is this very guest, when nobody remembers it. Null: it does not run. */
+export async function findGuest(qmpPath: string): Promise<number | null> {
+  const numbers = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  return numbers.find((pid) => isGuestRunning(pid, qmpPath)) ?? null;
 }
 
 /** Ends the guest at once, as pulling the plug does: by QMP, and if that does not help within `timeoutMs`, by signal. Nothing happens when it does not run. */

@@ -3,6 +3,7 @@
  * HTTP on a unix socket. Bodies are checked here for shape; what they mean is the role's to judge.
  */
 import { z } from 'zod';
+import { labelCharactersMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
 
 /** A request is a few paths and names. */
@@ -14,6 +15,10 @@ const rate = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 /** 1 s to 1 h. */
 export const rpoMsMin = 1000;
 export const rpoMsMax = 3_600_000;
+/** For people, in one line. */
+export const pointLabel = z.string().min(1).max(labelCharactersMax).regex(/^\P{Cc}*$/u, 'a control character in a label');
+/** How long `mark` may wait. */
+export const markMsMax = 3_600_000;
 
 export const requestBodies = {
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
@@ -23,6 +28,7 @@ export const requestBodies = {
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
   guest: z.strictObject({ name }),
+  mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   failover: z.strictObject({ group: name, accel: z.enum(['kvm', 'tcg', 'auto']).optional(), network: z.enum(['none', 'user']).optional() }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),

@@ -3,8 +3,8 @@
  * and DAEMON_UNREACHABLE when no one answers.
  */
 import { request } from 'node:http';
-import type { PairedTarget, ProtectRequest } from '../daemon/operations.ts';
-import type { SourceReport } from '../daemon/report.ts';
+import type { MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
+import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TokenResult } from '../replica-target/operations.ts';
 import type { TargetReport } from '../replica-target/report.ts';
@@ -41,6 +41,7 @@ export class SourceClient extends ControlClient {
   async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
   async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
   async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
+  mark(body: MarkRequest): Promise<MarkedPoint> { return this.post('/mark', body, longMsMax + answerMsMax); }
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> { await this.post('/rate', { name, rateBytesPerSecond }); }
 }
 

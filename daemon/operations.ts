@@ -3,7 +3,7 @@
  * neither config files nor HTTP, and whatever faces the operator knows no capture. Every operation throws `Fault`s.
  */
 import type { Logger } from 'pino';
-import type { SourceReport } from './report.ts';
+import type { MarkedPoint, SourceReport } from './report.ts';
 
 export interface SourceOptions {
   /** How this source names itself to its targets (journal/wire.ts `safeName`). */
@@ -18,6 +18,17 @@ export interface SourceOptions {
     /** What is left free on its file system, whatever the budget says. */
     readonly keepFreeBytes: number;
   };
+  /** Of single guests, by name; they need not be protected yet. */
+  readonly guests?: Readonly<Record<string, GuestOptions>>;
+}
+
+export interface GuestOptions {
+  /** Absolute path of its agent's socket; absent: asked of its QEMU. */
+  readonly agentPath?: string | undefined;
+  /** How long its file systems may be frozen for a point; absent: 5 s. */
+  readonly freezeLimitMs?: number | undefined;
+  /** How often an application-consistent point is taken by itself; absent: only when asked for. */
+  readonly appEveryMs?: number | undefined;
 }
 
 export interface SourceDeps {
@@ -43,6 +54,16 @@ export interface ProtectRequest {
   readonly storageDaemonDisks?: readonly string[] | undefined;
 }
 
+export interface MarkRequest {
+  readonly name: string;
+  /** The guest freezes its file systems for it: kind `app`, or `crash` with a reason where that fails. Else kind `mark`. */
+  readonly isApp?: boolean | undefined;
+  /** At most `labelCharactersMax` (journal/limits.ts), no control characters. */
+  readonly label?: string | undefined;
+  /** How long to wait for the target to have it; absent: 60 s. */
+  readonly limitMs?: number | undefined;
+}
+
 export interface PairedTarget {
   readonly name: string;
   /** host:port */
@@ -61,6 +82,8 @@ export interface SourceOperations {
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;
   resume(name: string): Promise<void>;
+  /** Takes a point now; resolves once the target has acknowledged it. Faults: MARK_NOT_TAKEN. */
+  mark(request: MarkRequest): Promise<MarkedPoint>;
   /** 0: no limit. */
   setRate(name: string, rateBytesPerSecond: number): Promise<void>;
 }

@@ -1,5 +1,7 @@
 /** The source's one report; every renderer (table, JSON, later API and dashboard) works from it alone. */
 import type { CaptureFigures, CapturedDisk, FullPassProgress } from './capture/capture.ts';
+import type { PointId, PointKind } from '../journal/point.ts';
+import type { FreezeFacts } from '../journal/seal.ts';
 import type { LinkReport } from './stream/session.ts';
 
 export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'superseded' | 'refused';
@@ -11,6 +13,16 @@ export interface RpoClocks {
   readonly appliedMs: number | null;
   /** Age of the newest restorable (acknowledged) point: what would be lost now. */
   readonly newestPointMs: number | null;
+}
+
+/** A point that was more than due: asked for by a person, or meant to be application-consistent; acknowledged. */
+export interface MarkedPoint extends PointId, FreezeFacts {
+  readonly kind: PointKind;
+  readonly cutAtMs: number;
+  readonly label?: string | undefined;
+  /** The guest was to freeze for it. If it then is no `app` point, `reason` says why. */
+  readonly isAppWanted: boolean;
+  readonly reason: { readonly code: string; readonly message: string } | null;
 }
 
 export interface GuestReport {
@@ -35,6 +47,8 @@ export interface GuestReport {
   readonly rpo: { readonly samples: number; readonly p50Ms: number | null; readonly p99Ms: number | null; readonly maxMs: number | null };
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
   readonly fullPasses: number;
+  /** The last one. */
+  readonly marked: MarkedPoint | null;
 }
 
 export interface SourceReport {

@@ -32,7 +32,7 @@ const protectedGuest = z.object({
 });
 
 /** The last acknowledged point, so that a restarted source can tell how far behind it is while its target is away. */
-const lastPoint = z.object({ term: z.number().int(), point: z.number().int(), cutAtMs: z.number() });
+const lastPoint = z.object({ term: z.number().int(), point: z.number().int(), cutAtMs: z.number(), appAtMs: z.number().optional() });
 
 export type PairedTarget = z.infer<typeof pairedTarget>;
 export type ProtectedGuest = z.infer<typeof protectedGuest>;

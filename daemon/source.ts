@@ -10,8 +10,11 @@ import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { SpoolTally } from './capture/spool.ts';
-import type { PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
-import type { SourceReport } from './report.ts';
+import { AppHold } from './freeze/app-hold.ts';
+import { FrozenNotes } from './freeze/frozen-notes.ts';
+import { thawLeftovers } from './freeze/thaw-leftovers.ts';
+import type { MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
+import type { MarkedPoint, SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
@@ -20,6 +23,10 @@ import { GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
 /** How long `pair` waits for the target's proof, ms. */
 const pairLimitMs = 15_000;
+/** How long a guest's file systems may be frozen: below the 10 s after which Windows thaws by itself, and what services bear. */
+const freezeLimitMsDefault = 5_000;
+/** How long `mark` waits for the target, ms. */
+const markLimitMsDefault = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder }
@@ -32,6 +39,7 @@ class Source implements SourceOperations {
   readonly #links = new Map<string, Linked>();
   readonly #guests = new Map<string, Supervised>();
   readonly #spoolTally = new SpoolTally();
+  readonly #frozenNotes: FrozenNotes;
   /** Names and QMP paths of guests whose `protect` is under way. */
   readonly #beingProtected = new Set<string>();
   #sourceId = '';
@@ -40,12 +48,16 @@ class Source implements SourceOperations {
     this.#options = options;
     this.#deps = deps;
     this.#state = new SourceState(options.dataFolder);
+    this.#frozenNotes = new FrozenNotes(join(options.dataFolder, 'frozen'));
   }
 
   async start(): Promise<void> {
     // QEMU may run as another user, which opens its image by name and lists nothing.
     await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o711 });
     await this.#state.prepare();
+    await this.#frozenNotes.prepare();
+    // Before anything else: a guest that stands still waits for it.
+    await thawLeftovers(this.#frozenNotes, this.#deps.log);
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
     for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }) });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
@@ -151,6 +163,10 @@ class Source implements SourceOperations {
     await supervised.supervisor.pause(isPaused);
   }
 
+  mark({ name, isApp, label, limitMs }: MarkRequest): Promise<MarkedPoint> {
+    return this.#guest(name).supervisor.mark({ isApp: isApp ?? false, label }, limitMs ?? markLimitMsDefault);
+  }
+
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> {
     const supervised = this.#guest(name);
     supervised.guest = { ...supervised.guest, rateBytesPerSecond };
@@ -210,9 +226,18 @@ class Source implements SourceOperations {
   async #supervise(guest: ProtectedGuest): Promise<void> {
     const linked = this.#links.get(guest.target);
     if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${guest.target}, which is not paired`, { guest: guest.name });
+    const capture = this.#capture(guest);
+    const options = this.#options.guests?.[guest.name] ?? {};
     const supervisor = new GuestSupervisor({
       facts: { name: guest.name, groupId: guest.groupId, qmpPath: guest.qmpPath, target: guest.target, rpoMs: guest.rpoMs },
-      capture: this.#capture(guest),
+      capture,
+      app: {
+        everyMs: options.appEveryMs ?? null,
+        hold: () => new AppHold({
+          guest: guest.name, agentPath: options.agentPath ?? null, findChannel: () => capture.agentChannel(), limitMs: options.freezeLimitMs ?? freezeLimitMsDefault,
+          notes: this.#frozenNotes, clock: nodeClock, log: this.#deps.log,
+        }),
+      },
       link: linked.link,
       encoder: linked.encoder,
       clock: nodeClock,
@@ -221,8 +246,8 @@ class Source implements SourceOperations {
       rateBytesPerSecond: guest.rateBytesPerSecond,
       isPaused: guest.isPaused,
       lastPoint: await this.#state.lastPoint(guest.name),
-      onAcknowledged: (point, cutAtMs) => {
-        this.#state.putLastPoint(guest.name, { ...point, cutAtMs }).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
+      onAcknowledged: (point) => {
+        this.#state.putLastPoint(guest.name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
       },
     });
     this.#guests.set(guest.name, { guest, supervisor });

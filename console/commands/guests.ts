@@ -1,4 +1,4 @@
-/** Commands of a source: pair, protect, unprotect, pause, resume, rate. */
+/** Commands of a source: pair, protect, unprotect, mark, pause, resume, rate. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, type Command } from 'commander';
@@ -6,10 +6,11 @@ import type { GuestReport } from '../../daemon/report.ts';
 import { safeName } from '../../journal/wire.ts';
 import { chooseSource, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs, readRate } from '../config/quantity.ts';
-import { rpoMsMax, rpoMsMin } from '../control-api.ts';
+import { markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
 import { SourceClient } from '../control-client.ts';
+import { formatMarked } from '../render/marked.ts';
 import { formatBytes, formatRate, printable } from '../render/units.ts';
-import { print } from '../terminal.ts';
+import { lookOf, print, printJson } from '../terminal.ts';
 import { withConfig } from './with-config.ts';
 
 /** How long the first report of a guest's disks is waited for, ms. */
@@ -23,6 +24,8 @@ interface ProtectOptions extends ConfigOption {
   readonly seedHint?: true;
   readonly storageDaemonDisk?: readonly string[];
 }
+
+interface MarkOptions extends ConfigOption { readonly app?: true; readonly label?: string; readonly limit: number; readonly json?: true }
 
 export function addGuestCommands(program: Command): void {
   withConfig(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target token` printed'))
@@ -46,6 +49,13 @@ export function addGuestCommands(program: Command): void {
       await (await client(option, 'unprotect')).unprotect(name, option.forget === true);
       print(`${name} is no longer protected${option.forget === true ? ', and the target has forgotten it' : '; the target keeps its replica and points'}\n`);
     });
+
+  withConfig(program.command('mark').description('take a point now, and wait until the target has it (at the source)').argument('<guest>', 'its name', readName))
+    .option('--app', 'freeze the guest’s file systems for it, through QEMU’s guest agent')
+    .option('--label <text>', 'what the point is called, such as "before upgrade"', readLabel)
+    .option('--limit <duration>', 'how long to wait', readLimit, 60_000)
+    .option('--json', 'the point as JSON')
+    .action(mark);
 
   withConfig(program.command('pause').description('hold a first sync or resync; protected guests go on').argument('<guest>', 'its name', readName))
     .action(async (name: string, option: ConfigOption) => {
@@ -85,6 +95,12 @@ async function protect(name: string, option: ProtectOptions): Promise<void> {
   ].join('\n') + '\n');
 }
 
+async function mark(name: string, option: MarkOptions): Promise<void> {
+  const marked = await (await client(option, 'mark')).mark({ name, isApp: option.app === true, label: option.label, limitMs: option.limit });
+  if (option.json === true) printJson(marked);
+  else print(`${name}: ${formatMarked(lookOf(process.stdout), marked)}\n`);
+}
+
 /** The source lists the disks when it has connected to the guest, which may be a moment later. */
 async function disksOf(source: SourceClient, name: string): Promise<GuestReport['disks']> {
   for (const endMs = Date.now() + disksMsMax; ;) {
@@ -108,6 +124,17 @@ function readRpo(text: string): number {
   const rpoMs = readDurationMs(text);
   if (rpoMs === undefined || rpoMs < rpoMsMin || rpoMs > rpoMsMax) throw new InvalidArgumentError('Expected a duration from 1s to 1h.');
   return rpoMs;
+}
+
+function readLabel(text: string): string {
+  if (!pointLabel.safeParse(text).success) throw new InvalidArgumentError('Expected one line of at most 200 characters.');
+  return text;
+}
+
+function readLimit(text: string): number {
+  const limitMs = readDurationMs(text);
+  if (limitMs === undefined || limitMs < 1000 || limitMs > markMsMax) throw new InvalidArgumentError('Expected a duration from 1s to 1h.');
+  return limitMs;
 }
 
 function readRateOption(text: string): number {

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join, relative } from 'node:path';
 import type { z } from 'zod';
-import type { SourceOptions } from '../../daemon/operations.ts';
+import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
@@ -72,7 +72,10 @@ function check<T>(path: string, yaml: YamlSource, shape: z.ZodType<T>): T {
 /** What may stand where an unknown key stood. */
 function knownKeys(shape: z.ZodType, at: readonly (string | number)[]): string {
   let inner: unknown = shape;
-  for (const step of at) inner = unwrapped((inner as { shape?: Record<string, unknown> }).shape?.[String(step)]);
+  for (const step of at) {
+    const { shape, valueType } = inner as { shape?: Record<string, unknown>; valueType?: unknown };
+    inner = unwrapped(shape === undefined ? valueType : shape[String(step)]);
+  }
   return `expected one of ${Object.keys((inner as { shape?: object }).shape ?? {}).join(', ')}`;
 }
 
@@ -94,8 +97,14 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
     options: {
       name, dataFolder: file.data,
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
+      guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app }]) => [guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every })])),
     },
   };
+}
+
+/** Without what was left out. */
+function guestOptions(options: GuestOptions): GuestOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName: string): TargetConfig {

@@ -6,7 +6,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
-import { readHostPort, readSizeBytes } from './quantity.ts';
+import { readDurationMs, readHostPort, readSizeBytes } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -59,6 +59,14 @@ function sizeAtLeast(min: number, expected: string): readonly [string, (value: u
 const name = ['a name of at most 63 letters, digits, dots, dashes and underscores', ofText((text) => (safeName.safeParse(text).success ? text : undefined))] as const;
 /** A zero byte in a path would be refused by every system call. */
 const path = ['an absolute path', ofText((text) => (isAbsolute(text) && !text.includes('\0') ? tidied(text) : undefined))] as const;
+const duration = (minMs: number, maxMs: number, expected: string) => [expected, ofText((text) => {
+  const ms = readDurationMs(text);
+  return ms !== undefined && ms >= minMs && ms <= maxMs ? ms : undefined;
+})] as const;
+/** Each such point freezes the guest for a moment. */
+const appEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 1h');
+/** A service that waits for its disk longer than this is taken for dead by what watches it. */
+const freezeLimit = duration(500, 30_000, 'a duration from 500ms to 30s, such as 5s');
 const socketPath = [`an absolute path of at most ${socketPathBytesMax} bytes`, ofText((text) => (isAbsolute(text) && !text.includes('\0') && Buffer.byteLength(tidied(text)) <= socketPathBytesMax ? tidied(text) : undefined))] as const;
 const size = sizeAtLeast(0, 'a size with its unit, such as 1GiB');
 const budget = sizeAtLeast(budgetBytesMin, 'a size of at least 16MiB with its unit, such as 4GiB');
@@ -78,11 +86,24 @@ function section<const T extends z.ZodRawShape>(shape: T) {
 
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
+/** By name; they need not be protected yet. */
+const guests = z.record(
+  safeName,
+  section({ agent: optional(...socketPath), freezeLimit: optional(...freezeLimit), app: section({ every: field(...appEvery) }).optional() }),
+  {
+    error: (issue) => {
+      if (issue.code === 'invalid_key') return `expected ${name[0]} for a guest`;
+      return issue.code === 'invalid_type' ? `expected names of guests with their settings, found ${show(issue.input)}` : undefined;
+    },
+  },
+).optional();
+
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
   name: optional(...name),
   data: field(...path),
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
+  guests,
   control: optional(...socketPath),
   log,
 });

@@ -2,6 +2,7 @@
 import type { Config } from '../config/config.ts';
 import type { HostFacts } from './binaries.ts';
 import type { Check } from './check.ts';
+import { agentCheck } from './agent-check.ts';
 import { fallocateCheck, fileSystemCheck, permissionCheck, secretFilesCheck, spaceCheck } from './folder-checks.ts';
 import { guestCheck, socketModeCheck } from './guest-check.ts';
 import { clockCheck, nodeCheck, portCheck, reachableCheck } from './host-checks.ts';
@@ -37,7 +38,8 @@ function checksOf(config: Config): Check[] {
   switch (config.role) {
     case 'source': {
       const { folder, budgetBytes, keepFreeBytes } = config.options.spool;
-      return [...common, permissionCheck('spool', folder, false), fileSystemCheck('spool', folder, true), fallocateCheck('spool', folder), spaceCheck('spool', folder, keepFreeBytes, budgetBytes)];
+      const agents = Object.entries(config.options.guests ?? {}).flatMap(([guest, { agentPath }]) => (agentPath === undefined ? [] : [agentCheck(guest, agentPath)]));
+      return [...common, permissionCheck('spool', folder, false), fileSystemCheck('spool', folder, true), fallocateCheck('spool', folder), spaceCheck('spool', folder, keepFreeBytes, budgetBytes), ...agents];
     }
     case 'target':
       return [...common, fileSystemCheck(data, dataFolder, false), fallocateCheck(data, dataFolder), spaceCheck(data, dataFolder, config.options.keepFreeBytes, null), portCheck(config)];

@@ -5,7 +5,9 @@ import { probeFeatures, unsuited } from '../../qemu/features.ts';
 import { takeDiskInventory } from '../../qemu/guest-disks.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
+import { findAgentChannel } from '../../qemu/agent-channel.ts';
 import { formatBytes, printable } from '../render/units.ts';
+import { judgeChannel } from './agent-check.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
 
 /** `holder`: the name under which a running source of this host protects it already; its connection is the only one that QEMU takes. */
@@ -53,6 +55,8 @@ async function judge(qmp: QmpConnection): Promise<Finding> {
   const left = skipped.map(({ name, reason }) => `${printable(name)} (${printable(reason)})`);
   const shown = disks.map(({ name, driver, sizeBytes, isBitmapPersistable }) => `${printable(name)} (${driver}, ${formatBytes(sizeBytes)}${isBitmapPersistable ? '' : ', resync after each restart of the guest'})`);
   if (disks.length === 0) return fail(`${version}: no disk that can be protected${left.length === 0 ? '' : `; not ${left.join(', ')}`}`, 'Attach its disks as virtio-blk or SCSI with qcow2 or raw images.');
+  const agent = await judgeChannel(await findAgentChannel(qmp));
   const found = `${version}: ${shown.join(', ')}`;
-  return left.length === 0 ? ok(found) : warn(`${found}; not ${left.join(', ')}`, 'Those will not be at the target: see whether the guest needs them.');
+  if (left.length === 0) return { ...agent, found: `${found}; ${agent.found}` };
+  return warn(`${found}; not ${left.join(', ')}; ${agent.found}`, `Those will not be at the target: see whether the guest needs them. ${agent.advice}`.trimEnd());
 }

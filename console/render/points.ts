@@ -10,10 +10,10 @@ export function formatPoints(look: Look, points: readonly StoredPoint[], atMs: n
   if (points.length === 0) return 'no point yet: the first one comes with the end of the first sync\n';
   return `${formatTable(look, [
     { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
-    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED' }, { head: 'LABEL', isExtra: true },
+    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED' }, { head: 'FROZEN', align: 'right' }, { head: 'LABEL' },
   ], points.map((point) => [
     formatPoint(point), point.kind, formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', printable(point.label ?? ''),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', point.frozenMs === undefined ? '' : formatSpan(point.frozenMs), printable(point.label ?? ''),
   ]))}\n`;
 }
 

@@ -2,6 +2,7 @@
 import type { GuestPhase, GuestReport, SourceReport } from '../../daemon/report.ts';
 import { formatPoint } from '../../journal/point.ts';
 import { formatTable, tint, type Look, type Tone } from './look.ts';
+import { formatMarked } from './marked.ts';
 import { formatPass, type PassSample } from './pass-line.ts';
 import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
@@ -79,6 +80,7 @@ function formatNotes(look: Look, report: SourceReport, guest: GuestReport, earli
   const notes: string[] = [];
   if (guest.pass !== null) notes.push(`${guest.name}: ${phases[guest.phase].text} ${formatPass(look, guest.pass, report.atMs, earlier)}`);
   else if (guest.phase !== 'protected') notes.push(`${guest.name}: ${phases[guest.phase].text} for ${formatSpan(report.atMs - guest.phaseSinceMs)}: ${printable(guest.detail)}`);
+  if (guest.marked !== null) notes.push(`${guest.name}: ${formatMarked(look, guest.marked)}`);
   if (guest.lastFault !== null) notes.push(tint(look, 'quiet', `${guest.name}: ${formatSpan(report.atMs - guest.lastFault.atMs)} ago ${guest.lastFault.code}: ${printable(guest.lastFault.message)}`));
   return notes;
 }

@@ -4,6 +4,7 @@
  */
 import type { Fault } from '../../journal/fault.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { AgentChannel } from '../../qemu/agent-channel.ts';
 
 /** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
 export type CapturedRun =
@@ -35,6 +36,17 @@ export interface CapturedDelta {
    * bitmaps stay until `reconcile` is told what the target holds. Resolves when that is done.
    */
   end(outcome: 'acknowledged' | 'dropped' | 'unknown'): Promise<void>;
+}
+
+/** Somebody who wants the guest to stand still around the instant of a cut, and says by that what kind of point it is. */
+export interface CutHold {
+  /** Before the cut's last preparations: resolves when the guest stands still, or will not. Never rejects. */
+  begin(): Promise<void>;
+  /**
+   * The instant has passed (`isCut`), or is not to come. The first call counts; it acts at once, and the copy goes on meanwhile.
+   * Resolves, when the guest goes on, with the kind of the point. Never rejects.
+   */
+  release(isCut: boolean): Promise<PointKind>;
 }
 
 /** Figures for `status`. */
@@ -100,9 +112,10 @@ export interface Capture {
   disks(): readonly CapturedDisk[];
   /**
    * Cuts: the delta from `base` (what the target holds, see `reconcile`) to `next`. A round instead, of the same unsealed delta, when it does not fit the spool.
+   * `hold`: has its say around the instant, and then on the kind; not for a round, unless it was taken for a whole delta until the guest stood still.
    * Throws GUEST_CHANGED when the disks are not what they were: reconcile again.
    */
-  cut(base: PointId, next: PointId, kind: PointKind): Promise<CapturedDelta>;
+  cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta>;
   /**
    * A full pass over all disks: first a fresh bitmap on each (named so that no restart takes it for one that fits a point), then a
    * mirror of every disk into the sink. Resolves when every mirror has been ready and is gone. The caller then waits until the
@@ -114,6 +127,8 @@ export interface Capture {
   /** Pauses or resumes the mirror jobs of a full pass under way. */
   pausePass(isPaused: boolean): Promise<void>;
   figures(): CaptureFigures;
+  /** Where the guest's agent can be reached, as its QEMU says now. Needs `connect` only. */
+  agentChannel(): Promise<AgentChannel>;
   /** Removes everything of ours from the guest (bitmaps, nodes, jobs, exports) and closes. */
   release(): Promise<void>;
   /** Closes the connection, leaves the bitmaps. */

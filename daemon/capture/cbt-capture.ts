@@ -15,13 +15,14 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
+import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts';
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
 import { recordHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
-import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
+import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
-import { planCycle } from './cycle-plan.ts';
+import { planCycle, type CyclePlan } from './cycle-plan.ts';
 import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
 import { describeProbe } from './delta-target.ts';
 import { listOwn, queryNodes, removeAllButBitmaps, removeBitmaps, unlessRefused, type FoundBitmap } from './guest-objects.ts';
@@ -51,6 +52,9 @@ const marginMax = 10;
 const migrating: ReadonlySet<string> = new Set(['setup', 'active', 'postcopy-active', 'postcopy-paused', 'postcopy-recover', 'pre-switchover', 'device', 'wait-unplug']);
 
 interface Link { readonly qmp: QmpConnection; readonly watch: JobWatch; readonly owner: { readonly uid: number; readonly gid: number } }
+
+interface SurveyedDisk { readonly disk: number; readonly trackNode: string; readonly sizeBytes: number; readonly bitmap: string; readonly dirtyBytes: number }
+interface Survey { readonly disks: readonly SurveyedDisk[]; readonly plan: CyclePlan }
 
 /** What the bitmaps in the guest are good for. `work`: parts that the work bitmaps leave out; null when there are none. */
 interface Standing { readonly base: PointId; readonly work: number | null }
@@ -146,14 +150,18 @@ export class CbtCapture implements Capture {
     return plan.standing;
   }
 
-  async cut(base: PointId, next: PointId, kind: PointKind): Promise<CapturedDelta> {
+  async agentChannel(): Promise<AgentChannel> {
+    return findAgentChannel(this.#linked().qmp);
+  }
+
+  async cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
     assert(this.#delta === null, 'a delta is ended before the next cut');
     const standing = this.#standing;
     if (standing === null) throw new Fault('GUEST_CHANGED', 'the capture has to reconcile with the target first');
     assert(isSamePoint(standing.base, base), `cut from ${formatPoint(base)}, the bitmaps are of ${formatPoint(standing.base)}`);
     this.#standing = null; // until the delta is ended well
     try {
-      const delta = await this.#take(standing, next, kind);
+      const delta = await this.#take(standing, next, kind, hold);
       this.#delta = delta;
       return delta;
     } catch (error) {
@@ -274,17 +282,33 @@ export class CbtCapture implements Capture {
     await qmp.execute('blockdev-del', { 'node-name': nodeName(this.#o.groupId, stamp, 0, 'probe') });
   }
 
-  async #take(standing: Standing, next: PointId, kind: PointKind): Promise<SpooledDelta> {
-    const { qmp } = this.#linked();
-    await this.#refuseMigration();
-    await this.#verifyDisks();
-    const { bitmaps } = await queryNodes(qmp);
+  /** What a cut now would copy of each disk, and whether that fits the spool. */
+  async #survey(standing: Standing): Promise<Survey> {
+    const { bitmaps } = await queryNodes(this.#linked().qmp);
     const source = this.#sourceRole(standing);
     const disks = this.#disks.map(({ trackNode, sizeBytes }, disk) => ({
       disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: this.#dirtyOf(bitmaps, trackNode, this.#name(disk, source)),
     }));
     this.#figures.dirtyBytes = disks.reduce((sum, { dirtyBytes }) => sum + dirtyBytes, 0);
-    const plan = planCycle(disks, await this.#spool.roomBytes(), this.#margin);
+    return { disks, plan: planCycle(disks, await this.#spool.roomBytes(), this.#margin) };
+  }
+
+  async #take(standing: Standing, next: PointId, kind: PointKind, hold: CutHold | undefined): Promise<SpooledDelta> {
+    await this.#refuseMigration();
+    await this.#verifyDisks();
+    const survey = await this.#survey(standing);
+    // No guest is held for a round, which is no point.
+    if (hold === undefined || survey.plan.kind !== 'whole') return this.#copy(standing, next, kind, survey);
+    try {
+      await hold.begin();
+      // What the guest wrote out before it stood still counts as well.
+      return await this.#copy(standing, next, kind, await this.#survey(standing), hold);
+    } finally {
+      await hold.release(false);
+    }
+  }
+
+  async #copy(standing: Standing, next: PointId, kind: PointKind, { disks, plan }: Survey, hold?: CutHold): Promise<SpooledDelta> {
     switch (plan.kind) {
       case 'full': throw new Fault('SPOOL_FULL', `the spool has ${plan.roomBytes} bytes left, the delta needs ${plan.needBytes}`, { ...plan });
       case 'whole': {
@@ -292,12 +316,15 @@ export class CbtCapture implements Capture {
         const copied = await copyDirty(this.#context(), {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
           disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
+          ...(hold === undefined ? {} : { onInstant: () => void hold.release(true) }),
         });
         this.#figures.cycles += 1;
         this.#margin = Math.max(marginMin, this.#margin * 0.9);
-        return this.#deltaOf(copied, disks, false, kind, (outcome) => this.#settlePoint(standing, next, outcome));
+        const held = await hold?.release(true);
+        return this.#deltaOf(copied, disks, false, held ?? kind, (outcome) => this.#settlePoint(standing, next, outcome));
       }
       case 'round': {
+        await hold?.release(false);
         const disk = disks[plan.disk]!;
         const parts = standing.work ?? 0;
         const work = (index: number): string => this.#name(index, { role: 'work', point: standing.base, parts });

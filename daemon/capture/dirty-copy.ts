@@ -37,6 +37,8 @@ export interface CopyOrder {
   readonly actionsBefore: readonly BitmapAction[];
   /** `never`: the bitmaps keep their bits whatever happens. `always`: they keep those that were not copied. */
   readonly bitmapMode: 'never' | 'always';
+  /** Called the moment that the transaction has returned: the copy holds what the disks held, whatever comes. */
+  readonly onInstant?: () => void;
   /** Of a round: the job is cancelled on purpose when it has copied enough. */
   readonly round?: { readonly stopAtBytes: number; readonly speedBytesPerSecond: number; readonly workers: number };
 }
@@ -80,6 +82,7 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     const cutAtMs = clock.nowMs();
     const cutMonotonicMs = clock.monotonicMs();
     await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk, isHeld))] });
+    order.onInstant?.();
     const cutMs = clock.monotonicMs() - cutMonotonicMs;
     await verifySizes(qmp, order.disks);
     const copiedBytes = await awaitJobs(context, order, isHeld);

@@ -6,7 +6,7 @@ import type { Random } from '../../host/random.ts';
 import { runBytesMax } from '../../journal/limits.ts';
 import type { PointId } from '../../journal/point.ts';
 import { makeRecord, type RecordHeader } from '../../journal/record.ts';
-import { encodePayload, type SealPayload } from '../../journal/seal.ts';
+import { encodePayload, type FreezeFacts, type SealPayload } from '../../journal/seal.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { CapturedDelta, CapturedRun } from '../capture/capture.ts';
 import { awaitAck } from './await-ack.ts';
@@ -29,6 +29,8 @@ export interface DeltaPlace {
 }
 
 export interface DeltaSending extends DeltaPlace {
+  /** What the seal says beyond the delta's own facts. */
+  readonly about?: FreezeFacts & { readonly label?: string | undefined };
   readonly random: Random;
   readonly encoder: Encoder;
   readonly signal?: AbortSignal;
@@ -70,7 +72,7 @@ export async function sendDelta(session: TargetSession, sending: DeltaSending, d
       await lane.sendRecord(makeRecord(frameHeader(identity, 'part', sequence), encodePayload({ part })));
     } else {
       const seal: SealPayload = {
-        base: sending.base, kind: delta.kind, cutAtMs: Math.round(delta.cutAtMs), records: sequence + 1, changedBytes: delta.changedBytes, disks: delta.disks.map((disk) => ({ ...disk })),
+        base: sending.base, kind: delta.kind, cutAtMs: Math.round(delta.cutAtMs), records: sequence + 1, changedBytes: delta.changedBytes, disks: delta.disks.map((disk) => ({ ...disk })), ...sending.about,
       };
       await lane.sendRecord(makeRecord(frameHeader(identity, 'seal', sequence), encodePayload(seal)));
     }

@@ -6,7 +6,7 @@ import type { Clock } from '../../host/clock.ts';
 import type { Fault } from '../../journal/fault.ts';
 import { isSamePoint, type PointId } from '../../journal/point.ts';
 import type { CaptureFigures, CapturedDisk, FullPassProgress } from '../capture/capture.ts';
-import type { GuestPhase, GuestReport } from '../report.ts';
+import type { GuestPhase, GuestReport, MarkedPoint } from '../report.ts';
 import { Exposure } from './exposure.ts';
 
 interface CutTimes { readonly id: PointId; readonly cutAtMs: number; readonly cutMonotonicMs: number }
@@ -40,12 +40,18 @@ export class GuestStatus {
   behindBytes = 0;
   isPaused = false;
   passSentBytes = 0;
+  marked: MarkedPoint | null = null;
 
   /** `last`: the newest point that an earlier life of the daemon knew to be acknowledged; its age is then told by the wall clock. */
   constructor(clock: Clock, last: (PointId & { readonly cutAtMs: number }) | null = null) {
     this.#clock = clock;
     this.#phaseSinceMs = clock.nowMs();
     if (last !== null) this.#received = { id: last, cutAtMs: last.cutAtMs, cutMonotonicMs: clock.monotonicMs() - Math.max(0, clock.nowMs() - last.cutAtMs) };
+  }
+
+  /** For people: why no point comes, if none does. */
+  get standing(): string {
+    return `${this.#phase}: ${this.#detail}`;
   }
 
   get phase(): GuestPhase {
@@ -117,6 +123,7 @@ export class GuestStatus {
       rpo: this.#exposure.distribution(),
       lastFault: this.#lastFault,
       fullPasses: this.#fullPasses,
+      marked: this.marked,
     };
   }
 }

@@ -11,19 +11,30 @@ import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts';
-import type { GuestReport } from '../report.ts';
+import type { AppHold } from '../freeze/app-hold.ts';
+import type { GuestReport, MarkedPoint } from '../report.ts';
 import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
-import { sendDelta } from '../stream/delta-sender.ts';
+import { sendDelta, type DeltaSending } from '../stream/delta-sender.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
+import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
 import { heldPoint, nextPoint, planNextStep } from './next-step-plan.ts';
+
+/** What the seal of a point says of how it came about. */
+type PointAbout = NonNullable<DeltaSending['about']>;
 
 /** Pause before starting over, growing from the first to the second while nothing succeeds, ms. */
 const retryMsMin = 250;
 const retryMsMax = 10_000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
 const measureMs = 2_000;
+
+export interface LastPoint extends PointId {
+  readonly cutAtMs: number;
+  /** Of the last application-consistent point, if any. */
+  readonly appAtMs?: number | undefined;
+}
 
 export interface SupervisorOptions {
   readonly facts: GuestFacts;
@@ -38,14 +49,17 @@ export interface SupervisorOptions {
   /** Holds the first full pass until `pause(false)`. */
   readonly isPaused: boolean;
   /** What an earlier life of the daemon knew to be acknowledged. */
-  readonly lastPoint: (PointId & { readonly cutAtMs: number }) | null;
+  readonly lastPoint: LastPoint | null;
   /** Called with each acknowledged point, so that a restarted daemon knows how far behind it is. */
-  readonly onAcknowledged: (point: PointId, cutAtMs: number) => void;
+  readonly onAcknowledged: (point: LastPoint) => void;
+  /** Application-consistent points: how often by themselves (null: only when asked for), and what holds the guest still for one. */
+  readonly app?: { readonly everyMs: number | null; hold(): AppHold };
 }
 
 export class GuestSupervisor {
   readonly #o: SupervisorOptions;
   readonly #status: GuestStatus;
+  readonly #marks: Marks;
   readonly #stop = new AbortController();
   #running: Promise<void> | null = null;
   #isConnected = false;
@@ -57,6 +71,7 @@ export class GuestSupervisor {
   constructor(options: SupervisorOptions) {
     this.#o = options;
     this.#status = new GuestStatus(options.clock, options.lastPoint);
+    this.#marks = new Marks(options.clock, options.facts.name, options.app?.everyMs ?? null, options.lastPoint?.appAtMs ?? null);
     this.#status.isPaused = options.isPaused;
     this.#rate = options.rateBytesPerSecond;
   }
@@ -74,6 +89,11 @@ export class GuestSupervisor {
     this.#status.isPaused = isPaused;
     if (!isPaused) this.#resume();
     await this.#o.capture.pausePass(isPaused);
+  }
+
+  /** A point now, beside those that are due. Resolves when the target holds it. Faults: MARK_NOT_TAKEN. */
+  mark(wish: MarkWish, limitMs: number): Promise<MarkedPoint> {
+    return this.#marks.request(wish, limitMs, () => `the guest is ${this.#status.standing}`);
   }
 
   /** Takes effect with the next full pass. */
@@ -97,6 +117,7 @@ export class GuestSupervisor {
   async #halt(): Promise<void> {
     this.#stop.abort(new Error('supervision ended'));
     await this.#running;
+    this.#marks.close();
     this.#running = null;
   }
 
@@ -280,35 +301,81 @@ export class GuestSupervisor {
     const { capture, clock, facts } = this.#o;
     let base = from;
     let open = holding.open;
+    // What was cut for a request before the last session ended may have arrived.
+    this.#told(this.#marks.held(base));
     for (;;) {
       if (signal.aborted) throw signal.reason;
       const next = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
-      const delta = await capture.cut(base, next, 'crash');
+      const order = this.#marks.next();
+      const { delta, about } = await this.#cut(base, next, order);
       if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
         await delta.end('dropped');
         throw new Fault('GUEST_CHANGED', 'a disk changed its size, or came or went');
       }
       if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
       this.#status.behindBytes = delta.changedBytes;
-      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open }, signal);
+      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open, about }, signal);
       this.#retryMs = retryMsMin;
       if (delta.isRound) {
         this.#status.enter('behind', 'catching up in rounds: the delta is larger than the spool');
         continue;
       }
       this.#status.acknowledged(next);
-      this.#o.onAcknowledged(next, delta.cutAtMs);
+      this.#told(this.#marks.held(next));
+      this.#o.onAcknowledged({ ...next, cutAtMs: delta.cutAtMs, appAtMs: this.#marks.lastAppAtMs ?? undefined });
       this.#status.enter('protected', `newest point ${formatPoint(next)}`);
       base = next;
-      await clock.delay(Math.max(0, facts.rpoMs - (clock.monotonicMs() - begunMs)), signal);
+      await this.#untilDue(Math.max(0, facts.rpoMs - (clock.monotonicMs() - begunMs)), signal);
+    }
+  }
+
+  /** Cuts, and holds the guest still meanwhile where `order` asks for that. */
+  async #cut(base: PointId, next: PointId, order: MarkOrder | null): Promise<{ delta: CapturedDelta; about: PointAbout }> {
+    const { capture, app } = this.#o;
+    if (order === null) return { delta: await capture.cut(base, next, 'crash'), about: {} };
+    const { isApp, label } = order.wish;
+    const hold = order.isFrozenFor ? app?.hold() : undefined;
+    let delta: CapturedDelta;
+    try {
+      delta = await capture.cut(base, next, isApp ? 'crash' : 'mark', hold);
+    } finally {
+      if (hold?.isUsed === true) order.froze(hold.outcome.fault);
+    }
+    const { fault, ...freeze } = hold?.outcome ?? { fault: order.fault, ...(order.fault === null ? {} : { notApp: order.fault.code }) };
+    const about = { ...freeze, ...(label === undefined ? {} : { label }) };
+    if (!delta.isRound) {
+      const reason = fault === null ? null : { code: fault.code, message: fault.message };
+      order.cut({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs, isAppWanted: isApp, reason, ...about });
+    }
+    return { delta, about };
+  }
+
+  #told(marked: MarkedPoint | null): void {
+    if (marked === null) return;
+    this.#status.marked = marked;
+    const facts = { guest: this.#o.facts.name, ...marked };
+    if (marked.reason === null) this.#o.log.info(facts, `point ${formatPoint(marked)} is ${marked.kind}`);
+    else this.#o.log.warn(facts, `point ${formatPoint(marked)} is ${marked.kind}, and was to be app: ${marked.reason.code}: ${marked.reason.message}`);
+  }
+
+  /** Until the pace asks for the next cut, or somebody does. */
+  async #untilDue(ms: number, signal: AbortSignal): Promise<void> {
+    const pause = new AbortController();
+    const stop = (): void => pause.abort(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      await this.#marks.orRequest(this.#o.clock.delay(ms, pause.signal));
+    } finally {
+      signal.removeEventListener('abort', stop);
+      pause.abort(new Error('no longer waiting'));
     }
   }
 
   /** Sends a delta and ends it, one way or the other: after this the guest holds nothing for it. */
   async #ship(
     session: TargetSession, delta: CapturedDelta,
-    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open'] }, signal: AbortSignal,
+    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open']; about: PointAbout }, signal: AbortSignal,
   ): Promise<GroupHolding['open']> {
     const { facts, encoder, random } = this.#o;
     let sent: { readonly open: GroupHolding['open'] };

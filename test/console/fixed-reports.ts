@@ -15,7 +15,7 @@ export const protectedGuest: GuestReport = {
   clocks: { capturedMs: 900, receivedMs: 3100, appliedMs: 8100, newestPointMs: 3100 },
   behindBytes: 3 * MiB, pass: null,
   capture: { dirtyBytes: 3 * MiB, spoolBytes: 8 * MiB, spoolBudgetBytes: 4 * GiB, inPathMs: 41, cutMs: 12, cycles: 900, droppedCycles: 2, rounds: 0 },
-  rpo: { samples: 900, p50Ms: 5200, p99Ms: 7400, maxMs: 9000 }, lastFault: null, fullPasses: 1,
+  rpo: { samples: 900, p50Ms: 5200, p99Ms: 7400, maxMs: 9000 }, lastFault: null, fullPasses: 1, marked: null,
 };
 
 export const syncingGuest: GuestReport = {
@@ -49,7 +49,7 @@ export const sourceTargetDown: SourceReport = {
 
 export const points: readonly StoredPoint[] = [
   { term: 1, point: 1, kind: 'crash', cutAtMs: atMs - 20_000, arrivedAtMs: atMs - 19_500, changedBytes: 4 * MiB, isApplied: true },
-  { term: 1, point: 2, kind: 'app', cutAtMs: atMs - 15_000, arrivedAtMs: atMs - 14_000, changedBytes: 512, isApplied: true, label: 'before \u001b[31mupgrade' },
+  { term: 1, point: 2, kind: 'app', cutAtMs: atMs - 15_000, arrivedAtMs: atMs - 14_000, changedBytes: 512, isApplied: true, frozenMs: 40, freezeMs: 30, thawMs: 5, label: 'before \u001b[31mupgrade' },
   { term: 1, point: 3, kind: 'crash', cutAtMs: atMs - 10_000, arrivedAtMs: atMs - 9_800, changedBytes: 0, isApplied: false },
 ];
 

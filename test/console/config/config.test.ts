@@ -25,6 +25,7 @@ t.test('samples load', async (t) => {
     options: {
       name: 'alpha', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
+      guests: { web: { agentPath: '/run/afterimage/web.agent', freezeLimitMs: 5000, appEveryMs: 3_600_000 } },
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
@@ -42,6 +43,7 @@ t.test('what is left out is filled in', async (t) => {
     options: {
       name: 'host-1', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
+      guests: {},
     },
   });
   const target = parseConfig('F', await readFile(new URL('target-minimal.yaml', samples), 'utf8'), 'host-2.example.org');
@@ -66,7 +68,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:7: data: expected an absolute path, found "relative/path"',
     'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
     'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
-    'F:8:1: colour: unknown key; expected one of role, name, data, spool, control, log',
+    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, control, log',
     'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
     'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
   ]);
@@ -84,6 +86,29 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:4:34: failover.network: expected none or user, found "bridge"',
     'F:5:11: keepFree: expected a size with its unit, such as 1GiB, found "-1GiB"',
   ]);
+});
+
+t.test('golden errors: single guests', async (t) => {
+  t.strictSame(problems([
+    'role: source',
+    'data: /x',
+    'guests:',
+    '  web:',
+    '    app: { every: 5s }',
+    '    freezeLimit: 5',
+    '    agents: /y',
+    '  db: { app: {} }',
+    '  "a b": {}',
+    '  mail: 7',
+  ].join('\n')), [
+    'F:5:19: guests.web.app.every: expected a duration from 1m to 31d, such as 1h, found "5s"',
+    'F:6:18: guests.web.freezeLimit: expected a duration from 500ms to 30s, such as 5s, found 5',
+    'F:7:5: guests.web.agents: unknown key; expected one of agent, freezeLimit, app',
+    'F:8:9: guests.db.app.every: is missing: expected a duration from 1m to 31d, such as 1h',
+    'F:9:10: guests.a b: expected a name of at most 63 letters, digits, dots, dashes and underscores for a guest',
+    'F:10:9: guests.mail: expected the keys agent, freezeLimit, app, found 7',
+  ]);
+  t.strictSame(problems('role: source\ndata: /x\nguests: [web]'), ['F:3:9: guests: expected names of guests with their settings, found ["web"]']);
 });
 
 t.test('golden errors: role, impossible combinations', async (t) => {

@@ -37,6 +37,13 @@ t.test('a source whose target is down says since when and how far behind', async
   t.match(formatSourceStatus(plainLook, { ...sourceTargetDown, guests: [] }), /down since .*, nothing to send/);
 });
 
+t.test('a marked point says what it is, how long the guest was frozen, and why it is not app', async (t) => {
+  const marked = { term: 1, point: 9, kind: 'app' as const, cutAtMs: atMs, isAppWanted: true, reason: null, label: 'before \u001b[31mupgrade', frozenMs: 40, freezeMs: 30, thawMs: 5 };
+  const shown = (more: object): string => formatSourceStatus(plainLook, { ...sourceUp, guests: [{ ...protectedGuest, marked: { ...marked, ...more } }] });
+  t.match(shown({}), 'web: point 1.9 is app, cut 2030-01-02 03:04:05, labelled "before  [31mupgrade", the guest was frozen for 40 ms\n');
+  t.match(shown({ kind: 'crash', frozenMs: undefined, label: undefined, notApp: 'AGENT_SILENT', reason: { code: 'AGENT_SILENT', message: 'no answer' } }), 'web: point 1.9 is crash, cut 2030-01-02 03:04:05, not app: AGENT_SILENT: no answer\n');
+});
+
 t.test('an empty source says how to go on', async (t) => {
   const text = formatSourceStatus(plainLook, { ...sourceUp, targets: [], guests: [] });
   t.match(text, /no target is paired: .*afterimage pair TOKEN/);
@@ -84,9 +91,9 @@ t.test('a target', async (t) => {
 
 t.test('points', async (t) => {
   t.strictSame(lines(formatPoints(plainLook, points, atMs)), [
-    'POINT  KIND   CUT AT                AGE  ARRIVED AFTER  CHANGED  APPLIED  LABEL',
+    'POINT  KIND   CUT AT                AGE  ARRIVED AFTER  CHANGED  APPLIED  FROZEN  LABEL',
     '  1.1  crash  2030-01-02 03:03:45  20 s          0.5 s  4.0 MiB  yes',
-    '  1.2  app    2030-01-02 03:03:50  15 s          1.0 s    512 B  yes      before  [31mupgrade',
+    '  1.2  app    2030-01-02 03:03:50  15 s          1.0 s    512 B  yes       40 ms  before  [31mupgrade',
     '  1.3  crash  2030-01-02 03:03:55  10 s          0.2 s      0 B  not yet',
   ]);
   t.match(formatPoints(plainLook, [], atMs), /no point yet/);

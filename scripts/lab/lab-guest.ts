@@ -43,6 +43,8 @@ export interface LabGuestOptions {
   /** More words for the kernel command line, such as `af.pace=5` or `af.span=64`. */
   readonly append?: string;
   readonly memoryMiB?: number;
+  /** A channel for QEMU's guest agent, which then runs in the guest (it says `AF AGENT`). Default false. */
+  readonly hasAgent?: boolean;
   /** Default q35. */
   readonly machine?: string;
   readonly extraArgs?: readonly string[];
@@ -58,6 +60,8 @@ export interface LabGuest {
   readonly qmpPath: string;
   /** For the test's own looking. */
   readonly ownQmpPath: string;
+  /** Of the guest agent's channel, where there is one. */
+  readonly agentPath: string;
   /** Everything that the guest said so far, oldest first. */
   readonly serial: readonly SeenLine[];
   /** Everything that QEMU itself said on its error output. */
@@ -87,9 +91,10 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
   const folder = options.socketFolder ?? await mkdtemp(join(tmpdir(), 'af-lab-'));
   const qmpPath = join(folder, 'qmp');
   const ownQmpPath = join(folder, 'qmp-own');
+  const agentPath = join(folder, 'agent');
   // Those of an earlier guest under the same paths would be taken for the new one's.
-  await Promise.all([qmpPath, ownQmpPath].map((path) => rm(path, { force: true })));
-  const args = qemuArguments(options, { ...image, qmpPaths: [qmpPath, ownQmpPath] });
+  await Promise.all([qmpPath, ownQmpPath, agentPath].map((path) => rm(path, { force: true })));
+  const args = qemuArguments(options, { ...image, qmpPaths: [qmpPath, ownQmpPath], agentPath });
 
   // setpriv becomes QEMU (same pid) after asking the kernel to kill it when we are gone.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'qemu-system-x86_64', ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
@@ -152,6 +157,7 @@ export async function startLabGuest(options: LabGuestOptions): Promise<LabGuest>
     pid: child.pid,
     qmpPath,
     ownQmpPath,
+    agentPath,
     serial: serial.lines,
     qemuLog: log.lines,
     args,

@@ -9,6 +9,7 @@ export interface LabPaths {
   readonly kernel: string;
   readonly initrd: string;
   readonly qmpPaths: readonly string[];
+  readonly agentPath: string;
 }
 
 export function qemuArguments(options: LabGuestOptions, paths: LabPaths): string[] {
@@ -28,7 +29,16 @@ export function qemuArguments(options: LabGuestOptions, paths: LabPaths): string
       `chardev=monitor${at},mode=control`,
     ]),
     ...options.disks.flatMap(diskArguments),
+    ...(options.hasAgent === true ? agentArguments(paths.agentPath) : []),
     ...(options.extraArgs ?? []),
+  ];
+}
+
+/** As in qemu-ga's own documentation: the port's name is what the agent in the guest looks for. */
+function agentArguments(path: string): string[] {
+  return [
+    ...['-chardev', `socket,id=agent0,path=${path},server=on,wait=off`],
+    ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=agent0,name=org.qemu.guest_agent.0'],
   ];
 }
 

@@ -78,7 +78,7 @@ export interface Pair {
   protect(name: string, qmpPath: string, rpoMs?: number): Promise<void>;
 }
 
-export interface PairOptions { readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
+export interface PairOptions { readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** More lines for the source's config. */ readonly sourceConfig?: string; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
 
 /** A source and a target, running, paired. */
 export async function startPair(t: Teardown, options: PairOptions = {}): Promise<Pair> {
@@ -94,7 +94,7 @@ spool:
   keepFree: 1MiB
 control: ${sourceSocket}
 log: { level: debug }
-`);
+${options.sourceConfig ?? ''}`);
   await writeFile(join(folder, 'target.yaml'), `role: target
 name: bravo
 listen: { host: 127.0.0.1, port: 0 }

@@ -4,12 +4,14 @@
  */
 import type { Fault } from '../../journal/fault.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
+import type { GroupPoints } from '../points/points.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupStore, GroupStoreReport, StoredPoint } from './store.ts';
 
 export class BrokenGroup implements GroupStore {
   readonly groupId: string;
   readonly facts: GroupFacts | null;
+  readonly restorePoints: GroupPoints;
   readonly #fault: Fault;
   readonly #sinceMs: number;
 
@@ -19,6 +21,8 @@ export class BrokenGroup implements GroupStore {
     this.facts = facts;
     this.#fault = fault;
     this.#sinceMs = sinceMs;
+    const refuse = (): Promise<never> => this.#refuse();
+    this.restorePoints = { list: refuse, open: refuse, hold: refuse, release: refuse, holds: () => [] };
   }
 
   holding(): GroupHolding { throw this.#fault; }

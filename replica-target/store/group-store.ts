@@ -11,12 +11,13 @@ import { Fault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
 import type { PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import { FileGroupPoints } from '../points/group-points.ts';
 import { HistorySet } from '../points/history-set.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
-import { groupReport, storedPoint } from './group-report.ts';
+import { groupReport } from './group-report.ts';
 import { journalFloor, openGroup, pointFacts, type OpenedGroup } from './group-opening.ts';
 import { Journal } from './journal.ts';
 import type { JournalPosition } from './journal-recovery.ts';
@@ -27,20 +28,9 @@ import { Replica } from './replica.ts';
 import { SeedIntake } from './seed-intake.ts';
 import { SpaceWatch } from './space-watch.ts';
 import type { Durable, GroupStore, GroupStoreReport, StoredPoint } from './store.ts';
+import type { StoreOptions } from './store-options.ts';
 import { storeFault } from './store-fault.ts';
 import type { TouchedBlocks } from './touched-blocks.ts';
-
-export interface StoreOptions {
-  readonly segmentBytes: number;
-  /** Ingest stops, with STORE_FULL, before less than this is free. */
-  readonly freeBytesMin: number;
-  /** Applied journal that is kept, for points inside applied batches. */
-  readonly journalKeepBytes: number;
-  /** Changed bytes that are applied at once; one point may have more. */
-  readonly batchBytes: number;
-  /** Applies nothing but what a failover or a comparison needs. For tests of long backlogs. */
-  readonly isApplierStalled: boolean;
-}
 
 export interface GroupStoreDeps {
   readonly disk: Disk;
@@ -52,13 +42,15 @@ export interface GroupStoreDeps {
 
 export class FileGroupStore implements GroupStore {
   readonly groupId: string;
+  readonly restorePoints: FileGroupPoints;
   readonly #d: GroupStoreDeps;
   readonly #folder: GroupFolder;
   readonly #journal: Journal;
   readonly #applier: Applier;
   readonly #replica: Replica;
   readonly #catalog: Catalog;
-  readonly #history: HistorySet;
+  /** Of the target's own: thinning, scrubbing. */
+  readonly history: HistorySet;
   readonly #space: SpaceWatch;
   readonly #touched: TouchedBlocks;
   readonly #listeners = new Set<(applied: PointId) => void>();
@@ -97,18 +89,22 @@ export class FileGroupStore implements GroupStore {
     this.#catalog = opened.catalog;
     this.#isFenced = facts.state === 'failed-over';
     this.#replica = new Replica(d.disk, folder);
-    this.#history = new HistorySet({ disk: d.disk, folder, log: d.log }, opened.history, opened.mark.applied);
-    this.#history.listen({ replaced: (removed, merged) => this.#catalog.replaceHistory(removed, merged, this.#journalFloor()) });
-    const { segmentBytes, freeBytesMin, batchBytes, isApplierStalled } = d.options;
+    this.history = new HistorySet({ disk: d.disk, folder, log: d.log }, opened.history, opened.mark.applied);
+    this.history.listen({ replaced: (removed, merged) => this.#catalog.replaceHistory(removed, merged, this.#journalFloor()) });
+    const { segmentBytes, freeBytesMin, isApplierStalled } = d.options;
     this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, needBytes: freeBytesMin + segmentBytes });
     this.#journal = new Journal({
       disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault),
     }, opened.journal);
     this.#applier = new Applier({
-      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.#history, segmentBytes, batchBytes, isStalled: isApplierStalled,
+      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.history, segmentBytes, limits: d.options, isStalled: isApplierStalled,
       onApplied: (batch) => this.#onApplied(batch),
       onTrouble: (fault) => this.#onTrouble(fault),
     }, opened.mark, opened.pending, opened.redo);
+    this.restorePoints = new FileGroupPoints({
+      ...d, folder, groupId: facts.groupId, segmentBytes, history: this.history, replica: this.#replica, catalog: this.#catalog, mark: () => this.#applier.mark,
+      nameOf: (disk) => this.#facts.disks.find((one) => one.disk === disk)?.name ?? `disk${disk}`,
+    }, opened.journal.sealed);
   }
 
   static async open(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts): Promise<FileGroupStore> {
@@ -117,6 +113,7 @@ export class FileGroupStore implements GroupStore {
     // Before anything makes it anew: an image that is gone must not come back empty.
     for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
     if (facts.seed !== 'none') await store.#measureReplica();
+    await store.restorePoints.load();
     // After a failover a guest runs on overlays over the images: they are not touched before a roll-back.
     if (facts.state === 'failed-over') await store.#applier.pause();
     else store.#applier.start();
@@ -203,6 +200,7 @@ export class FileGroupStore implements GroupStore {
         const facts = pointFacts({ id, seal: following.seal }, this.#newest, this.#d.clock.nowMs());
         this.#newest = facts;
         this.#catalog.putPoint(facts);
+        this.restorePoints.places.push({ id, seal: following.seal, start: this.#openStart, end });
         this.#applier.push({ id, seal: following.seal, start: this.#openStart, end, dataBytes, facts });
         this.#openStart = null;
         return id;
@@ -317,8 +315,8 @@ export class FileGroupStore implements GroupStore {
     return () => { this.#listeners.delete(listener); };
   }
 
-  async points(): Promise<readonly StoredPoint[]> {
-    return (await this.#catalog.points()).map((facts) => storedPoint(facts, this.#applier.applied));
+  points(): Promise<readonly StoredPoint[]> {
+    return this.restorePoints.list();
   }
 
   report(): GroupStoreReport {
@@ -369,7 +367,8 @@ export class FileGroupStore implements GroupStore {
     await this.#applier.stop();
     await this.#journal.close();
     await this.#replica.close();
-    await this.#history.close();
+    await this.restorePoints.close();
+    await this.history.close();
     await this.#catalog.close();
   }
 
@@ -460,7 +459,8 @@ export class FileGroupStore implements GroupStore {
   async #onApplied({ to, from, history }: AppliedBatch): Promise<void> {
     this.#catalog.putHistory({ ...history, from, to });
     try {
-      if (await this.#journal.trim(to, this.#d.options.journalKeepBytes)) {
+      const { pins, places } = this.restorePoints;
+      if (await this.#journal.trim(() => pins.trimLimit(to), this.#d.options.journalKeepBytes, (first) => places.trimmed(first))) {
         const floor = this.#journalFloor();
         if (floor !== null) this.#catalog.thin(floor);
       }

@@ -110,15 +110,20 @@ export class Journal {
     });
   }
 
-  /** Removes segments that hold nothing newer than `mark`, oldest first, as long as `keepBytes` stay. Returns whether any went. */
-  trim(mark: PointId, keepBytes: number): Promise<boolean> {
+  /**
+   * Removes segments that hold nothing newer than `limit()` (null: none), oldest first, as long as `keepBytes` stay. Asked anew
+   * for each, and with no await before `onTrimmed` hears which segment is the first now. Returns whether any went.
+   */
+  trim(limit: () => PointId | null, keepBytes: number, onTrimmed: (first: number) => void): Promise<boolean> {
     let isTrimmed = false;
     return this.#task(async () => {
       for (;;) {
         const second = this.#segments[1];
         if (second === undefined || this.bytes - this.#o.segmentBytes < keepBytes) return;
         const latest = second.start.open ?? second.start.newest;
-        if (latest !== null && comparePoints(latest, mark) > 0) return;
+        const mark = limit();
+        if (mark === null || (latest !== null && comparePoints(latest, mark) > 0)) return;
+        onTrimmed(second.number);
         await this.#o.disk.remove(this.#o.folder.segment(this.#segments[0]!.number));
         this.#segments.shift();
         isTrimmed = true;

@@ -2,6 +2,7 @@
 import type { RecordView } from '../../journal/record.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { GroupPoints } from '../points/points.ts';
 import type { FreezeFacts } from '../../journal/seal.ts';
 
 /** Durable when it is handed out: the caller may acknowledge it. */
@@ -44,6 +45,8 @@ export interface GroupStoreReport {
 /** One group's files. All calls that write are queued in order; only one at a time touches the journal, only the applier the replica. */
 export interface GroupStore {
   readonly groupId: string;
+  /** Points that can be had: listing, reading, holding. Also while the group is failed over. */
+  readonly restorePoints: GroupPoints;
   holding(): GroupHolding;
   /** Facts that may change while the group lives: name, rpo, hardware, disks (a new disk; sizes follow with the seals). Durable when it resolves. Faults: TERM_OLD, GROUP_FOREIGN, GROUP_FAILED_OVER. */
   announce(sourceId: string, announcement: GroupAnnouncement): Promise<void>;
@@ -65,6 +68,7 @@ export interface GroupStore {
   compare(disk: number, offset: number, length: number, blockBytes: number, hashes: Buffer): Promise<string>;
   /** Called after each batch. Returns the way to stop listening. */
   onApplied(listener: (applied: PointId) => void): () => void;
+  /** As `restorePoints.list`. */
   points(): Promise<readonly StoredPoint[]>;
   report(): GroupStoreReport;
   /** Applies all sealed points, then stops applying. For failover. */

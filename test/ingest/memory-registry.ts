@@ -10,6 +10,7 @@ import type { PointId } from '../../journal/point.ts';
 import type { RecordView } from '../../journal/record.ts';
 import { decodePayload, partPayload, sealPayload } from '../../journal/seal.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import type { GroupPoints } from '../../replica-target/points/points.ts';
 import type { Durable, GroupRegistry, GroupStore, GroupStoreReport } from '../../replica-target/store/store.ts';
 
 /** Records of the unsealed delta, whole; those up to `durable` survive a cut. */
@@ -17,6 +18,8 @@ interface OpenDelta { readonly deltaId: bigint; readonly point: number; readonly
 
 export class MemoryStore implements GroupStore {
   readonly groupId: string;
+  /** It has none. */
+  readonly restorePoints: GroupPoints;
   readonly sourceId: string;
   announcement: GroupAnnouncement;
   term: number;
@@ -37,6 +40,8 @@ export class MemoryStore implements GroupStore {
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(sourceId: string, announcement: GroupAnnouncement) {
+    const refuse = (): Promise<never> => Promise.reject(new Fault('POINT_UNKNOWN', 'a registry in memory restores nothing'));
+    this.restorePoints = { list: () => Promise.resolve([]), open: refuse, hold: refuse, release: () => Promise.resolve(), holds: () => [] };
     this.groupId = announcement.group;
     this.sourceId = sourceId;
     this.announcement = announcement;

@@ -1,0 +1,142 @@
+/**
+ * One group's restore points: which there are, opening one, keeping one. Holds together the history's list, its digests, the
+ * places in the journal and the holds; what a byte is, is point-view.ts's. Works the same while the group is failed over.
+ */
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import type { Disk } from '../../host/disk.ts';
+import { Fault } from '../../journal/fault.ts';
+import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
+import type { SizedDisk } from '../store/apply-plan.ts';
+import type { Catalog } from '../store/catalog.ts';
+import type { AppliedMark } from '../store/group-facts.ts';
+import type { GroupFolder } from '../store/group-folder.ts';
+import { storedPoint } from '../store/group-report.ts';
+import { HistoryReader } from '../store/history-reader.ts';
+import type { Replica } from '../store/replica.ts';
+import { storeFault } from '../store/store-fault.ts';
+import { HistoryDigests } from './history-digests.ts';
+import { HistoryImages } from './history-images.ts';
+import type { HistorySet } from './history-set.ts';
+import { PointHolds, type PinnedPoint } from './holds.ts';
+import { JournalOverlay } from './journal-overlay.ts';
+import { HeldPointView } from './point-view.ts';
+import type { GroupPoints, Hold, PointView, RestorePoint } from './points.ts';
+import { SealedPlaces, type SealedPlace } from './sealed-places.ts';
+
+export interface GroupPointsOptions {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly folder: GroupFolder;
+  readonly groupId: string;
+  readonly segmentBytes: number;
+  readonly log: Logger | null;
+  readonly history: HistorySet;
+  readonly replica: Replica;
+  readonly catalog: Catalog;
+  /** Of the images as they are. */
+  mark(): AppliedMark;
+  /** Of disks, for people. */
+  nameOf(disk: number): string;
+}
+
+export class FileGroupPoints implements GroupPoints {
+  readonly #o: GroupPointsOptions;
+  readonly places = new SealedPlaces();
+  readonly digests: HistoryDigests;
+  readonly pins: PointHolds;
+  readonly #images: HistoryImages;
+
+  /** `sealed`: what the journal holds. */
+  constructor(options: GroupPointsOptions, sealed: readonly SealedPlace[]) {
+    const { disk, folder, groupId, history, log } = options;
+    this.#o = options;
+    for (const place of sealed) this.places.push(place);
+    this.digests = new HistoryDigests({ disk, folder, groupId, history, log });
+    this.pins = new PointHolds({ ...options, places: this.places });
+    this.#images = new HistoryImages(folder, history, this.digests);
+  }
+
+  /** Before anything is applied, trimmed or thinned. */
+  async load(): Promise<void> {
+    await this.pins.load();
+    this.digests.start();
+  }
+
+  async list(): Promise<readonly RestorePoint[]> {
+    const { applied } = this.#o.history;
+    return (await this.#o.catalog.points()).filter((facts) => this.pins.isRestorable(facts)).map((facts) => ({
+      ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: 'all',
+    }));
+  }
+
+  async open(point: PointId): Promise<PointView> {
+    await this.#checkKnown(point);
+    const pin = this.pins.tryPin(point);
+    if (pin === null) throw unknown(point);
+    try {
+      return await this.#view(pin);
+    } catch (error) {
+      pin.release();
+      throw storeFault(error, `opening point ${formatPoint(point)}`);
+    }
+  }
+
+  async hold(point: PointId, reason: string, untilMs: number | null): Promise<Hold> {
+    await this.#checkKnown(point);
+    try {
+      return await this.pins.hold(point, reason, untilMs);
+    } catch (error) {
+      throw storeFault(error, `holding point ${formatPoint(point)}`);
+    }
+  }
+
+  async release(holdId: string): Promise<void> {
+    try {
+      await this.pins.release(holdId);
+    } catch (error) {
+      throw storeFault(error, 'releasing a held point');
+    }
+  }
+
+  holds(): readonly Hold[] {
+    return this.pins.holds();
+  }
+
+  async close(): Promise<void> {
+    await this.digests.close();
+    await this.pins.settled();
+  }
+
+  async #view(pin: PinnedPoint): Promise<PointView> {
+    const { history, replica, disk, folder, groupId, segmentBytes, nameOf } = this.#o;
+    const atBoundary = await this.#sizesAt(pin.boundary);
+    const overlay = pin.deltas.length === 0 ? null : await JournalOverlay.make({ disk, folder, groupId, segmentBytes }, history.open, atBoundary, pin.deltas);
+    const disks = (overlay?.disks ?? atBoundary).map((one) => ({ ...one, name: nameOf(one.disk) })).sort((a, b) => a.disk - b.disk);
+    const { point, boundary } = pin;
+    return new HeldPointView({ point: { term: point.term, point: point.point }, boundary, atBoundary, overlay, history, images: this.#images, replica, disks, release: () => pin.release() });
+  }
+
+  /** Of a pinned boundary. */
+  async #sizesAt(boundary: PointId | null): Promise<readonly SizedDisk[]> {
+    const { history, disk, folder, mark } = this.#o;
+    if (isSamePoint(mark().applied, boundary)) return mark().disks;
+    const lease = history.lease();
+    try {
+      const index = history.indexOf(boundary);
+      const file = index === null ? undefined : lease.files[index];
+      if (file === undefined) throw new Fault('POINT_GONE', 'the history that leads to the point is gone', {});
+      return (await HistoryReader.facts(disk, folder, file.name)).facts.disksBefore;
+    } finally {
+      lease.release();
+    }
+  }
+
+  async #checkKnown(point: PointId): Promise<void> {
+    if (await this.#o.catalog.point(point) === null) throw unknown(point);
+  }
+}
+
+function unknown(point: PointId): Fault {
+  return new Fault('POINT_UNKNOWN', `there is no point ${formatPoint(point)}, or it cannot be restored any more`, { point: formatPoint(point) });
+}

@@ -68,10 +68,13 @@ export const faultTable = {
   MARK_NOT_TAKEN: { meaning: 'A point that was asked for was not acknowledged by the target in time.', daemonDoes: 'Withdraws the request; if it was cut already, the point may still arrive with its label.', operatorCan: 'See `afterimage status` for why; ask again when the guest is protected.' },
   // Points
   POINT_UNKNOWN: { meaning: 'There is no such point, or it is not restorable any more.', daemonDoes: 'Refuses.', operatorCan: 'See `afterimage points` for what can be had.' },
+  DISK_UNKNOWN: { meaning: 'The guest has no such disk at that point.', daemonDoes: 'Refuses.', operatorCan: 'The message lists the disks that it has there.' },
   POINT_GONE: { meaning: 'A point was given up while it was being read without a hold.', daemonDoes: 'Ends the reading; nothing else is touched.', operatorCan: 'Choose a newer point.' },
+  EXPORT_FAILED: { meaning: 'An export was not written, or what was written is not what the point holds.', daemonDoes: 'Nothing; the command removes what it had written and releases its hold.', operatorCan: 'The message holds qemu-img’s own words: mostly space or permissions of the folder. Run the command again.' },
   // Failover
   FAILOVER_NO_POINT: { meaning: 'The group has no sealed point yet.', daemonDoes: 'Refuses.', operatorCan: 'Wait for the first sync to end.' },
   FAILOVER_BOOT: { meaning: 'QEMU did not start the guest at the target.', daemonDoes: 'Leaves overlay and log for inspection, says QEMU’s own words.', operatorCan: 'Run `afterimage doctor` at the target; mend what the message names; fail over again.' },
+  TEST_SPACE: { meaning: 'There is not enough space for what the guest of a test failover may write.', daemonDoes: 'Refuses; protection goes on.', operatorCan: 'Name a smaller `--budget`, or free space on the volume of the overlay folder.' },
   FAILOVER_STATE: { meaning: 'The group’s state does not allow this step.', daemonDoes: 'Refuses.', operatorCan: 'See `afterimage status` for the state.' },
   // Operator
   CONFIG_INVALID: { meaning: 'The configuration has an unknown key, a wrong type or an impossible value.', daemonDoes: 'Refuses to start, exit code 78.', operatorCan: 'The message names line and expectation.' },

@@ -50,3 +50,21 @@ export const creditBytes = 32 * 1024 * 1024;
 
 /** Size of a journal segment as it is preallocated. A record never spans two segments. */
 export const segmentBytes = 64 * 1024 * 1024;
+
+/** Records of one delta: its sequence numbers have 32 bits. At 64 KiB a run that is 256 TiB of changes. */
+export const deltaRecordsMax = 0xffffffff;
+
+/** Records of the points that a target applies at once: what it knows of each while it does (some 60 bytes) stays small. */
+export const batchRecordsMax = 256 * 1024;
+
+/** Points that a target applies at once: their facts, some 1.5 KB each at most, are the head of one history file. */
+export const batchPointsMax = 4096;
+
+/** Records of one delta that a target plans at once: above, it reads the delta once more for each part of the disks. */
+export const planRecordsMax = 1024 * 1024;
+
+/** Such a part is one or more of these. One alone has 2 Mi sectors: some 90 MiB of plan at worst. */
+export const planRegionBytes = 1024 * 1024 * 1024;
+
+/** Bits of what an unsealed delta has written, in pages of 8 KiB for 4 GiB of disk: 256 MiB for 128 TiB. Above, a page that is not there counts as written whole. */
+export const touchedPagesMax = 32 * 1024;

@@ -10,15 +10,15 @@ import type { Fault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import type { PointFacts } from './catalog.ts';
-import type { DiskPlan } from './apply-plan.ts';
+import { BatchPlans } from './batch-plans.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { writeMark, type AppliedMark } from './group-facts.ts';
 import type { HistoryFacts } from './history-format.ts';
 import type { SealedDelta } from './journal-recovery.ts';
-import { readBatch } from './read-batch.ts';
 import type { Replica } from './replica.ts';
 import { saveBeforeImages } from './save-before-images.ts';
 import { corrupt, storeFault } from './store-fault.ts';
+import type { StoreOptions } from './store-options.ts';
 import { writeReplica } from './write-replica.ts';
 
 /** Pause before a failed batch is tried again, growing, ms. */
@@ -44,8 +44,8 @@ export interface ApplierOptions {
   /** Told of a history file before the replica is touched, and of the mark once it is durable. */
   readonly history: HistorySet;
   readonly segmentBytes: number;
-  /** Changed bytes of a batch; a single point may have more. */
-  readonly batchBytes: number;
+  /** Of a batch; a single point may have more bytes and records. */
+  readonly limits: Pick<StoreOptions, 'batchBytes' | 'batchRecords' | 'batchPoints' | 'planRecords' | 'planRegionBytes'>;
   /** Applies only what `applyAll` or `drain` ask for. */
   readonly isStalled: boolean;
   /** After each batch, when its mark is durable. It must not throw for what a disk does. */
@@ -180,11 +180,14 @@ export class Applier {
   }
 
   #chooseBatch(): Batch {
+    const { batchBytes, batchRecords, batchPoints } = this.#o.limits;
     let bytes = 0;
+    let records = 0;
     let count = 0;
-    for (const { dataBytes } of this.#pending) {
-      if (count > 0 && bytes + dataBytes > this.#o.batchBytes) break;
+    for (const { dataBytes, seal } of this.#pending) {
+      if (count > 0 && (count === batchPoints || bytes + dataBytes > batchBytes || records + seal.records > batchRecords)) break;
       bytes += dataBytes;
+      records += seal.records;
       count++;
     }
     const deltas = this.#pending.slice(0, count);
@@ -194,15 +197,15 @@ export class Applier {
   async #applyBatch(batch: Batch): Promise<void> {
     const { disk, folder, replica } = this.#o;
     const from = this.#mark.applied;
-    const plan = await readBatch(this.#o, this.#mark.disks, batch.deltas);
-    const disks = plan.finish();
-    batch.sealed ??= await this.#save(disks, {
+    const plans = await BatchPlans.make(this.#o, this.#mark.disks, batch.deltas, this.#o.limits);
+    const disksAfter = plans.disksAfter.map((one) => ({ ...one }));
+    batch.sealed ??= await this.#save(plans, {
       groupId: this.#o.groupId, from, to: batch.to, disksBefore: this.#mark.disks.map((one) => ({ ...one })),
-      disksAfter: disks.map((one) => ({ disk: one.disk, sizeBytes: one.sizeAfter })), points: batch.deltas.map(({ facts }) => ({ ...facts })),
+      disksAfter, points: batch.deltas.map(({ facts }) => ({ ...facts })),
     });
-    await writeReplica(this.#o, plan, disks);
-    await replica.sync(disks.map((one) => one.disk));
-    const mark: AppliedMark = { applied: batch.to, disks: disks.map((one) => ({ disk: one.disk, sizeBytes: one.sizeAfter })) };
+    for await (const { plan, disks } of plans.all()) await writeReplica(this.#o, plan, disks);
+    await replica.sync(disksAfter.map((one) => one.disk));
+    const mark: AppliedMark = { applied: batch.to, disks: disksAfter };
     await writeMark(disk, folder, mark);
     this.#mark = mark;
     this.#o.history.settle(batch.to);
@@ -215,8 +218,8 @@ export class Applier {
   }
 
   /** From here on readers find what the replica is about to lose. */
-  async #save(disks: readonly DiskPlan[], facts: HistoryFacts): Promise<{ readonly name: string; readonly sizeBytes: number }> {
-    const sealed = await saveBeforeImages(this.#o, disks, facts);
+  async #save(plans: BatchPlans, facts: HistoryFacts): Promise<{ readonly name: string; readonly sizeBytes: number }> {
+    const sealed = await saveBeforeImages(this.#o, plans, facts);
     this.#o.history.add({ ...sealed, from: facts.from, to: facts.to });
     return sealed;
   }

@@ -122,13 +122,16 @@ export function checksumOf(bytes: Uint8Array): bigint {
   return xxh64(bytes);
 }
 
-/** The index, packed as it is written: memory is 24 bytes a run. */
+/** A piece of the index, packed as it is written: memory is 24 bytes a run. */
 export class HistoryIndex {
   #bytes = Buffer.alloc(historyIndexEntryBytes * 256);
   #count = 0;
 
   get count(): number { return this.#count; }
   get bytes(): Buffer { return this.#bytes.subarray(0, this.#count * historyIndexEntryBytes); }
+
+  /** What was gathered has been put away. */
+  clear(): void { this.#count = 0; }
 
   push({ kind, disk, offset, length, at }: HistoryIndexEntry): void {
     const position = this.#count * historyIndexEntryBytes;

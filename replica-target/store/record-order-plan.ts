@@ -3,6 +3,7 @@
  * is made when a record arrives and when a segment is read again, so that what was taken once is taken always, and what a
  * guest wrote into its own disk (old records of ours included) is never taken for a record.
  */
+import { deltaRecordsMax } from '../../journal/limits.ts';
 import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { RecordView } from '../../journal/record.ts';
 import { decodePayload, openPayload, partPayload, sealPayload, type SealPayload } from '../../journal/seal.ts';
@@ -62,6 +63,7 @@ function followInside(chain: Chain, record: RecordView): Following {
   const { open } = chain;
   if (open === null) return misplaced(`a ${header.kind} record outside a delta`);
   if (header.deltaId !== open.deltaId) return misplaced(`of delta ${hexId(header.deltaId)} in delta ${hexId(open.deltaId)}`);
+  if (open.nextSequence > deltaRecordsMax) return misplaced(`more than ${deltaRecordsMax} records in delta ${hexId(open.deltaId)}`);
   if (header.sequence !== open.nextSequence) return misplaced(`sequence ${header.sequence}, expected ${open.nextSequence}`);
   if (header.term !== open.term || header.point !== open.point) {
     // After a failover that was rolled back the same delta goes on in the raised term, from a durable part on.

@@ -8,15 +8,15 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Disk, DiskLock } from '../../host/disk.ts';
 import { Fault } from '../../journal/fault.ts';
-import { segmentBytes } from '../../journal/limits.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import { BrokenGroup } from './broken-group.ts';
 import type { CatalogLevel } from './catalog.ts';
 import { groupFormatVersion, readFacts, writeFacts, type GroupFacts } from './group-facts.ts';
 import { GroupFolder, segmentNumbers } from './group-folder.ts';
-import { FileGroupStore, type GroupStoreDeps, type StoreOptions } from './group-store.ts';
+import { FileGroupStore, type GroupStoreDeps } from './group-store.ts';
 import { copyImage } from './image-copy.ts';
 import type { GroupRegistry, GroupStore } from './store.ts';
+import { defaultOptions, type StoreOptions } from './store-options.ts';
 import { errorCode, storeFault } from './store-fault.ts';
 
 export interface RegistryOptions {
@@ -29,16 +29,6 @@ export interface RegistryOptions {
   readonly log?: Logger;
   readonly options?: Partial<StoreOptions>;
 }
-
-const defaults: StoreOptions = {
-  segmentBytes,
-  freeBytesMin: 0,
-  /** Room for some minutes of points inside applied batches on a busy guest; the any-point window proper is an option of a later release. */
-  journalKeepBytes: 256 * 1024 * 1024,
-  /** One batch is in memory as places of records only; this bounds how long a batch takes, and the history written at once. */
-  batchBytes: 64 * 1024 * 1024,
-  isApplierStalled: false,
-};
 
 const groupName = /^[0-9a-f]{32}$/;
 const forgottenPrefix = 'forgotten-';
@@ -57,7 +47,7 @@ export async function openRegistry(options: RegistryOptions): Promise<GroupRegis
   }
   try {
     const deps: GroupStoreDeps = {
-      disk, clock, log, options: { ...defaults, ...options.options },
+      disk, clock, log, options: { ...defaultOptions, ...options.options },
       level: options.catalog ?? ((path) => new Level<string, string>(path)),
     };
     const registry = new FileGroupRegistry(deps, folder, lock);

@@ -1,15 +1,22 @@
 /**
  * Which blocks of which disks an unsealed delta has written, coarsely (a bit per compare block). The replica does not have
  * those writes yet, so a comparison must count such a block as different, whatever the replica holds. May say more than was
- * written, never less.
+ * written, never less: when there are too many pages, what has none counts as written.
  */
-import { compareBlockBytes } from '../../journal/limits.ts';
+import { compareBlockBytes, touchedPagesMax } from '../../journal/limits.ts';
 
 /** Blocks in one page of bits: 8 KiB of memory cover 4 GiB of disk. */
 const pageBlocks = 64 * 1024;
 
 export class TouchedBlocks {
   readonly #pages = new Map<number, Map<number, Uint8Array>>();
+  readonly #pagesMax: number;
+  #pageCount = 0;
+  #isOverfull = false;
+
+  constructor(pagesMax: number = touchedPagesMax) {
+    this.#pagesMax = pagesMax;
+  }
 
   add(disk: number, offset: number, length: number): void {
     let pages = this.#pages.get(disk);
@@ -18,7 +25,15 @@ export class TouchedBlocks {
     for (let block = Math.floor(offset / compareBlockBytes); block <= last; block++) {
       const pageIndex = Math.floor(block / pageBlocks);
       let page = pages.get(pageIndex);
-      if (page === undefined) pages.set(pageIndex, page = new Uint8Array(pageBlocks / 8));
+      if (page === undefined) {
+        if (this.#pageCount >= this.#pagesMax) {
+          this.#isOverfull = true;
+          block = (pageIndex + 1) * pageBlocks - 1;
+          continue;
+        }
+        this.#pageCount++;
+        pages.set(pageIndex, page = new Uint8Array(pageBlocks / 8));
+      }
       const bit = block % pageBlocks;
       page[bit >> 3]! |= 1 << (bit & 7);
     }
@@ -26,17 +41,19 @@ export class TouchedBlocks {
 
   overlaps(disk: number, offset: number, length: number): boolean {
     const pages = this.#pages.get(disk);
-    if (pages === undefined) return false;
+    if (pages === undefined) return this.#isOverfull;
     const last = Math.floor((offset + length - 1) / compareBlockBytes);
     for (let block = Math.floor(offset / compareBlockBytes); block <= last; block++) {
       const page = pages.get(Math.floor(block / pageBlocks));
       const bit = block % pageBlocks;
-      if (page !== undefined && (page[bit >> 3]! & (1 << (bit & 7))) !== 0) return true;
+      if (page === undefined ? this.#isOverfull : (page[bit >> 3]! & (1 << (bit & 7))) !== 0) return true;
     }
     return false;
   }
 
   clear(): void {
     this.#pages.clear();
+    this.#pageCount = 0;
+    this.#isOverfull = false;
   }
 }

@@ -3,7 +3,7 @@ import { MemoryLevel } from 'memory-level';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { RecordView } from '../../journal/record.ts';
 import { GroupFolder, parseUndoName } from '../../replica-target/store/group-folder.ts';
-import type { StoreOptions } from '../../replica-target/store/group-store.ts';
+import type { StoreOptions } from '../../replica-target/store/store-options.ts';
 import { HistoryReader } from '../../replica-target/store/history-reader.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { Durable, GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';

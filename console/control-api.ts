@@ -20,6 +20,13 @@ export const pointLabel = z.string().min(1).max(labelCharactersMax).regex(/^\P{C
 /** How long `mark` may wait. */
 export const markMsMax = 3_600_000;
 
+/** A test that nobody ends keeps its point and takes memory: a day is a long test. */
+export const testLimitMsMax = 86_400_000;
+
+/** A point as people name it. Labels are the longest. */
+const selector = z.string().min(1).max(255);
+const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
+
 export const requestBodies = {
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
@@ -30,7 +37,11 @@ export const requestBodies = {
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
-  failover: z.strictObject({ group: name, accel: z.enum(['kvm', 'tcg', 'auto']).optional(), network: z.enum(['none', 'user']).optional() }),
+  failover: z.strictObject({ group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional() }),
+  testFailover: z.strictObject({
+    group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
+  }),
+  testStop: z.strictObject({ group: name }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),
   nothing: z.strictObject({}),

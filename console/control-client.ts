@@ -6,7 +6,7 @@ import { request } from 'node:http';
 import type { MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
-import type { FailoverRequest, FailoverResult, TokenResult } from '../replica-target/operations.ts';
+import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
 import { errorReply } from './control-api.ts';
@@ -51,6 +51,8 @@ export class TargetClient extends ControlClient {
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
+  testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
+  async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }
 }
 

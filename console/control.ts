@@ -39,6 +39,8 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
+    routes.post('/test', requestBodies.testFailover, (request) => operations.testFailover(request));
+    routes.post('/test/stop', requestBodies.testStop, ({ group }) => operations.stopTest(group));
     routes.post('/seed-from', requestBodies.seedFrom, ({ group, disk, imagePath }) => operations.seedFrom(group, disk, imagePath));
   });
 }

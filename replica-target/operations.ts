@@ -38,8 +38,13 @@ export interface TargetDeps {
   readonly disk?: Disk;
 }
 
+/** `none`: no NIC is connected. `isolated`: a network with no way out of the guest. */
+export type TestNetwork = 'none' | 'isolated';
+
 export interface FailoverRequest {
   readonly group: string;
+  /** The point (points/point-selector.ts). In place of the newest. */
+  readonly at?: string | undefined;
   /** In place of the config's. */
   readonly accel?: AccelChoice | undefined;
   readonly network?: NetworkChoice | undefined;
@@ -60,6 +65,39 @@ export interface FailoverResult {
   readonly logPath: string;
   readonly overlayPaths: readonly string[];
   readonly accel: 'kvm' | 'tcg';
+  /** The guest reads from a view of this target, until its data has come home behind it (`failovers` of the report). */
+  readonly isComingHome: boolean;
+}
+
+export interface TestRequest {
+  readonly group: string;
+  /** The point (points/point-selector.ts). In place of the newest. */
+  readonly at?: string | undefined;
+  /** After this it is ended and removed. In place of an hour. */
+  readonly limitMs?: number | undefined;
+  /** What the guest may write in all. In place of a part of what can be spared. */
+  readonly budgetBytes?: number | undefined;
+  /** In place of `none`. */
+  readonly network?: TestNetwork | undefined;
+  /** In place of the config's. */
+  readonly accel?: AccelChoice | undefined;
+}
+
+export interface TestResult {
+  readonly group: string;
+  /** The point that was booted. */
+  readonly point: StoredPoint;
+  /** From the request until the guest's processors ran, ms. */
+  readonly rtoMs: number;
+  /** Age of the point when the test was asked for, ms. */
+  readonly ageMs: number;
+  readonly endsAtMs: number;
+  readonly budgetBytes: number;
+  readonly qmpPath: string;
+  readonly pid: number;
+  readonly logPath: string;
+  readonly accel: 'kvm' | 'tcg';
+  readonly network: TestNetwork;
 }
 
 export interface TokenResult {
@@ -76,10 +114,14 @@ export interface TargetOperations {
   points(group: string): Promise<readonly StoredPoint[]>;
   /** A new pairing token. */
   token(): Promise<TokenResult>;
-  /** Boots the newest acknowledged point on an overlay, in a new term. Faults: FAILOVER_*. */
+  /** Boots the newest acknowledged point, or the one that is named, on an overlay, in a new term. Faults: FAILOVER_*, POINT_UNKNOWN. */
   failover(request: FailoverRequest): Promise<FailoverResult>;
   /** Ends the guest that a failover started. `isRolledBack`: its overlay is removed and the group is protected again; else both stay. Faults: FAILOVER_STATE. */
   stopFailover(group: string, isRolledBack: boolean): Promise<void>;
+  /** Boots a point with no way out of the guest, beside a protection that goes on. Faults: FAILOVER_*, POINT_UNKNOWN, TEST_SPACE. */
+  testFailover(request: TestRequest): Promise<TestResult>;
+  /** Ends a test and removes every trace of it. Faults: FAILOVER_STATE. */
+  stopTest(group: string): Promise<void>;
   /** Puts an existing raw image under a disk of a group without a replica, to be compared by hash. */
   seedFrom(group: string, disk: number, imagePath: string): Promise<void>;
 }

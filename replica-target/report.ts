@@ -14,9 +14,37 @@ export interface FailedOverGuest {
   readonly term: number;
   readonly point: { readonly term: number; readonly point: number };
   readonly qmpPath: string;
+  /** What the guest says on its first serial port. */
+  readonly logPath: string;
   readonly pid: number | null;
   readonly isRunning: boolean;
   readonly startedAtMs: number;
+  /** Of a guest that was booted from an older point: how much of its data has come home. `waiting`: it goes on when the guest runs and this target serves its point. */
+  readonly home: { readonly state: 'streaming' | 'waiting' | 'home'; readonly doneBytes: number; readonly totalBytes: number } | null;
+}
+
+/** A test failover that is under way. */
+export interface TestGuest {
+  readonly group: string;
+  readonly point: { readonly term: number; readonly point: number };
+  readonly cutAtMs: number;
+  readonly qmpPath: string;
+  readonly logPath: string;
+  readonly pid: number | null;
+  readonly isRunning: boolean;
+  readonly startedAtMs: number;
+  readonly endsAtMs: number;
+  readonly budgetBytes: number;
+  readonly usedBytes: number;
+  readonly network: 'none' | 'isolated';
+}
+
+export interface EndedTest {
+  readonly group: string;
+  readonly point: { readonly term: number; readonly point: number };
+  readonly endedAtMs: number;
+  /** `limit`, `budget`, `space`: its own bounds. `failover`: a failover came first. `interrupted`: it never ran. */
+  readonly why: 'asked' | 'limit' | 'budget' | 'space' | 'guest-ended' | 'failover' | 'interrupted';
 }
 
 export interface TargetReport {
@@ -28,6 +56,9 @@ export interface TargetReport {
   readonly sources: readonly ConnectedSource[];
   readonly groups: readonly GroupStoreReport[];
   readonly failovers: readonly FailedOverGuest[];
+  readonly tests: readonly TestGuest[];
+  /** The last test of each group that ended since this process started. */
+  readonly endedTests: readonly EndedTest[];
   /** Refusals since start, by code. */
   readonly refusals: Readonly<Record<string, number>>;
   readonly memoryRssBytes: number;

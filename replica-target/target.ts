@@ -9,33 +9,50 @@ import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { Failovers } from './failover/failover.ts';
+import { GroupTurns } from './failover/group-turns.ts';
+import { TestFailovers } from './failover/test-failover.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, TargetOperations, TargetOptions, TokenResult } from './operations.ts';
+import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
+import type { ExportedGroup } from './points/nbd-exports.ts';
+import { startPointServer, type PointServer } from './points/point-server.ts';
 import type { TargetReport } from './report.ts';
 import { openRegistry } from './store/registry.ts';
 import type { GroupRegistry, GroupStore, StoredPoint } from './store/store.ts';
 import { TargetState } from './target-state.ts';
+
+interface TargetParts {
+  readonly state: TargetState;
+  readonly failovers: Failovers;
+  readonly tests: TestFailovers;
+  readonly registry: GroupRegistry;
+  readonly pointServer: PointServer;
+  readonly ingest: Ingest;
+  readonly fingerprint: string;
+  readonly targetId: string;
+  readonly secrets: Buffer[];
+}
 
 class Target implements TargetOperations {
   readonly #options: TargetOptions;
   readonly #deps: TargetDeps;
   readonly #state: TargetState;
   readonly #failovers: Failovers;
+  readonly #tests: TestFailovers;
   readonly #registry: GroupRegistry;
+  readonly #pointServer: PointServer;
   readonly #ingest: Ingest;
   readonly #fingerprint: string;
   readonly #targetId: string;
   readonly #secrets: Buffer[];
 
-  private constructor(
-    options: TargetOptions, deps: TargetDeps,
-    parts: { state: TargetState; failovers: Failovers; registry: GroupRegistry; ingest: Ingest; fingerprint: string; targetId: string; secrets: Buffer[] },
-  ) {
+  private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
     this.#deps = deps;
     this.#state = parts.state;
     this.#failovers = parts.failovers;
+    this.#tests = parts.tests;
     this.#registry = parts.registry;
+    this.#pointServer = parts.pointServer;
     this.#ingest = parts.ingest;
     this.#fingerprint = parts.fingerprint;
     this.#targetId = parts.targetId;
@@ -46,18 +63,27 @@ class Target implements TargetOperations {
     const state = new TargetState(options.dataFolder);
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
-    const failovers = new Failovers({ failover: options.failover, folder: join(options.dataFolder, 'failovers'), clock: nodeClock, log: deps.log });
-    await failovers.open();
     const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes } });
-    const secrets = await state.secrets();
+    const closing: { close(): Promise<void> }[] = [registry];
     try {
+      const secrets = await state.secrets();
+      const viewSocketPath = join(options.dataFolder, 'points.sock');
+      const pointServer = await startPointServer({ socketPath: viewSocketPath, listen: null }, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, key: identity.key, cert: identity.cert });
+      closing.unshift(pointServer);
+      // Guests that an earlier process started read from the views again from here on; what that process left of tests and failovers is taken up.
+      const shared = { failover: options.failover, viewSocketPath, pointsOf: (groupId: string) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), clock: nodeClock, log: deps.log };
+      const tests = new TestFailovers({ ...shared, folder: join(options.dataFolder, 'tests'), keepFreeBytes: options.keepFreeBytes });
+      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), tests });
+      closing.unshift(failovers, tests);
+      await tests.open(registry.groups());
+      await failovers.open(registry.groups());
       const ingest = await listenIngest({
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
         registry, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
-      return new Target(options, deps, { state, failovers, registry, ingest, fingerprint: fingerprintOf(identity.cert), targetId: identity.targetId, secrets });
+      return new Target(options, deps, { state, failovers, tests, registry, pointServer, ingest, fingerprint: fingerprintOf(identity.cert), targetId: identity.targetId, secrets });
     } catch (error) {
-      await registry.close();
+      for (const part of closing) await part.close();
       throw error;
     }
   }
@@ -72,6 +98,8 @@ class Target implements TargetOperations {
       sources: this.#ingest.sources(),
       groups: this.#registry.groups().map((group) => group.report()),
       failovers: this.#failovers.report(),
+      tests: this.#tests.report(),
+      endedTests: this.#tests.ended(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
     };
@@ -98,12 +126,23 @@ class Target implements TargetOperations {
     return this.#failovers.stop(this.#group(group), isRolledBack);
   }
 
+  testFailover(request: TestRequest): Promise<TestResult> {
+    return this.#tests.start(this.#group(request.group), request);
+  }
+
+  stopTest(group: string): Promise<void> {
+    return this.#tests.stop(this.#group(group));
+  }
+
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> {
     await this.#registry.seedFrom(group, disk, imagePath);
   }
 
   async close(): Promise<void> {
     await this.#ingest.close();
+    await this.#failovers.close();
+    await this.#tests.close();
+    await this.#pointServer.close();
     await this.#registry.close();
   }
 
@@ -122,6 +161,17 @@ class Target implements TargetOperations {
     const { host, port } = this.#address();
     return `${host}:${port}`;
   }
+}
+
+function exportedGroups(registry: GroupRegistry): { all(): ExportedGroup[]; find(nameOrId: string): ExportedGroup | null } {
+  const exported = (store: GroupStore): ExportedGroup => ({ groupId: store.groupId, name: store.report().name, points: store.restorePoints });
+  return {
+    all: () => registry.groups().map(exported),
+    find: (nameOrId) => {
+      const store = registry.find(nameOrId);
+      return store === null ? null : exported(store);
+    },
+  };
 }
 
 export async function startTarget(options: TargetOptions, deps: TargetDeps): Promise<RunningTarget> {

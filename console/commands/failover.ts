@@ -1,19 +1,21 @@
 /** Commands of a target: token, points, failover and its end, seed-from. */
 import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Option, type Command } from 'commander';
 import { Fault } from '../../journal/fault.ts';
 import type { AccelChoice, NetworkChoice } from '../../replica-target/operations.ts';
+import { choosePoint, pinSelector } from '../../replica-target/points/point-selector.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
-import { formatFailoverOutlook, formatFailoverResult, formatPoints } from '../render/points.ts';
+import { formatFailoverOutlook, formatFailoverResult, formatHome, formatPoints } from '../render/points.ts';
 import { printable } from '../render/units.ts';
 import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
-interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
+interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
 
 export function addTokenCommand(target: Command): void {
   withConfig(target.command('token').description('make a token with which a source pairs with this target'))
@@ -36,7 +38,9 @@ export function addFailoverCommands(program: Command): void {
       else print(formatPoints(lookOf(process.stdout), points, Date.now()));
     });
 
-  withConfig(program.command('failover').description('boot a guest here, from its newest point (at the target)').argument('<guest>', 'its name', readName))
+  withConfig(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))
+    .option('--at <point>', 'newest, a number, a time (10:42:07, -15m) or a label', readPoint)
+    .option('--wait', 'until the data of an older point has come home')
     .option('--yes', 'do not ask')
     .option('--json', 'the result as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
@@ -57,12 +61,33 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
   const target = await client(option, 'failover');
   if (option.yes !== true) {
     const report = await target.report();
-    printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs)}\n`);
+    const point = option.at === undefined ? undefined : choosePoint(await target.points(name), option.at, report.atMs, name);
+    printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point)}\n`);
     if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
   }
-  const result = await target.failover({ group: name, accel: option.accel, network: option.network });
+  const result = await target.failover({ group: name, at: option.at, accel: option.accel, network: option.network });
+  if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
+  if (option.wait === true && result.isComingHome) await awaitHome(target, name);
   if (option.json === true) printJson(result);
-  else print(formatFailoverResult(lookOf(process.stdout), result));
+}
+
+/** Pace of looking, ms. */
+const homePaceMs = 500;
+
+/** Shows how the data comes home, until it has. Ctrl-C ends the showing, not the coming. */
+async function awaitHome(target: TargetClient, name: string): Promise<void> {
+  const look = lookOf(process.stderr);
+  for (;;) {
+    const guest = (await target.report()).failovers.find(({ group }) => group === name);
+    if (guest?.home == null || !guest.isRunning) throw new Fault('FAILOVER_STATE', `${name} does not run here any more, and its data has not all come home`, { group: name });
+    const line = formatHome(look, guest.home);
+    if (process.stderr.isTTY) printAside(`\r\u001b[2K${line}`);
+    if (guest.home.state === 'home') {
+      printAside(process.stderr.isTTY ? '\n' : `${line}\n`);
+      return;
+    }
+    await delay(homePaceMs);
+  }
 }
 
 async function failoverStop(name: string, option: ConfigOption & { readonly rollBack?: true; readonly yes?: true }): Promise<void> {
@@ -83,6 +108,11 @@ async function seedFrom(name: string, diskText: string, imagePath: string, optio
   if (found === undefined) throw new UsageError(`expected a disk of ${name}: ${disks.map(({ disk, name: known }) => `${disk} (${printable(known)})`).join(', ')}.`);
   await target.seedFrom(name, found.disk, imagePath);
   print(`${name}: disk ${found.disk} (${printable(found.name)}) will be compared with ${printable(imagePath)}, and only the difference sent\n`);
+}
+
+/** A time means the same instant to whoever acts on it later, and wherever. */
+export function readPoint(text: string): string {
+  return pinSelector(text, Date.now());
 }
 
 async function isAgreed(question: string): Promise<boolean> {

@@ -84,7 +84,7 @@ class StatusPage {
     if (name === undefined) return report;
     const found = report.role === 'source'
       ? { ...report, guests: report.guests.filter((guest) => guest.name === name || guest.groupId === name) }
-      : { ...report, groups: report.groups.filter((group) => group.name === name || group.groupId === name), failovers: report.failovers.filter(({ group }) => group === name) };
+      : { ...report, groups: report.groups.filter((group) => group.name === name || group.groupId === name), failovers: report.failovers.filter(({ group }) => group === name), tests: report.tests.filter(({ group }) => group === name), endedTests: report.endedTests.filter(({ group }) => group === name) };
     const count = found.role === 'source' ? found.guests.length : found.groups.length;
     if (count === 0) throw new Fault('GROUP_UNKNOWN', `nothing named ${name} is known to this ${report.role}`, { group: name });
     return found;

@@ -1,6 +1,7 @@
 /** The points of a group, and what a failover would lose or has done, as text. Pure. */
 import { formatPoint } from '../../journal/point.ts';
-import type { FailoverResult } from '../../replica-target/operations.ts';
+import type { FailoverResult, TestResult } from '../../replica-target/operations.ts';
+import type { FailedOverGuest } from '../../replica-target/report.ts';
 import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
 import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
@@ -18,12 +19,12 @@ export function formatPoints(look: Look, points: readonly StoredPoint[], atMs: n
 }
 
 /** What a person is shown before they say yes. */
-export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number): string {
-  const { newest } = group;
-  if (newest === null) return `${printable(group.name)} has no point yet: there is nothing to boot`;
+export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number, chosen?: StoredPoint): string {
+  const point = chosen ?? group.newest;
+  if (point === null) return `${printable(group.name)} has no point yet: there is nothing to boot`;
   return [
-    `${tint(look, 'strong', printable(group.name))} would boot here from point ${formatPoint(newest)} (${newest.kind}), cut ${formatInstant(newest.cutAtMs)}.`,
-    `What the guest wrote in the last ${tint(look, 'bad', formatSpan(atMs - newest.cutAtMs))} (since that point) would be lost.`,
+    `${tint(look, 'strong', printable(group.name))} would boot here from point ${formatPoint(point)} (${point.kind}), cut ${formatInstant(point.cutAtMs)}.`,
+    `What the guest wrote in the last ${tint(look, 'bad', formatSpan(atMs - point.cutAtMs))} (since that point) would be lost.`,
     'The old source is fenced out by a new term. Make sure that the old guest no longer runs.',
   ].join('\n');
 }
@@ -34,5 +35,21 @@ export function formatFailoverResult(look: Look, result: FailoverResult): string
     `Lost at most: the ${formatSpan(result.lostMs)} after that point.`,
     `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
     ...result.overlayPaths.map((path) => `overlay ${printable(path)}`),
+    ...(result.isComingHome ? ['It reads from this target until its data has come home behind it: see `afterimage status`.'] : []),
+  ].join('\n') + '\n';
+}
+
+export function formatHome(look: Look, { state, doneBytes, totalBytes }: NonNullable<FailedOverGuest['home']>): string {
+  if (state === 'home') return `${tint(look, 'good', 'all data has come home')} (${formatBytes(totalBytes)}): the guest depends on its own images alone`;
+  const percent = totalBytes === 0 ? 0 : Math.floor((doneBytes / totalBytes) * 100);
+  return `${state === 'waiting' ? tint(look, 'working', 'waiting to come home') : tint(look, 'working', 'coming home')}: ${percent} %, ${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`;
+}
+
+export function formatTestResult(look: Look, result: TestResult, atMs: number): string {
+  return [
+    `${tint(look, 'good', `A test of ${printable(result.group)} runs`)} from point ${formatPoint(result.point)}, cut ${formatInstant(result.point.cutAtMs)} (${formatSpan(result.ageMs)} ago), ${formatSpan(result.rtoMs)} after it was asked for.`,
+    `Protection goes on. ${result.network === 'none' ? 'Its network has no cable' : 'Its network leads nowhere'}; it may write ${formatBytes(result.budgetBytes)}; it ends and goes in ${formatSpan(result.endsAtMs - atMs)}.`,
+    `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
+    `End it: afterimage test-failover ${printable(result.group)} --stop`,
   ].join('\n') + '\n';
 }

@@ -1,8 +1,9 @@
 /** The target's report as a page of text. Pure: everything in it comes from the report. */
 import { formatPoint } from '../../journal/point.ts';
-import type { FailedOverGuest, TargetReport } from '../../replica-target/report.ts';
+import type { EndedTest, FailedOverGuest, TargetReport, TestGuest } from '../../replica-target/report.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
+import { formatHome } from './points.ts';
 import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
 export function formatTargetStatus(look: Look, report: TargetReport): string {
@@ -13,6 +14,8 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
   const notes = [
     ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
     ...report.failovers.map((guest) => formatFailover(look, report, guest)),
+    ...report.tests.map((test) => formatTest(look, report, test)),
+    ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
   ];
   const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
   if (refusals.length > 0) notes.push(tint(look, 'quiet', `refused since start: ${refusals.map(([code, count]) => `${printable(code)} ${count}×`).join(', ')}`));
@@ -27,7 +30,7 @@ function formatGroups(look: Look, report: TargetReport): string {
     { head: 'REPLICA', align: 'right', isExtra: true }, { head: 'JOURNAL', align: 'right', isExtra: true }, { head: 'HISTORY', align: 'right', isExtra: true },
   ], report.groups.map((group) => [
     printable(group.name),
-    formatState(look, group),
+    formatState(look, group, report.tests.some((test) => test.group === group.name)),
     String(group.disks.length),
     formatBytes(group.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0)),
     String(group.pointCount),
@@ -41,14 +44,28 @@ function formatGroups(look: Look, report: TargetReport): string {
   ]));
 }
 
-function formatState(look: Look, group: GroupStoreReport): string {
+function formatState(look: Look, group: GroupStoreReport, isTesting: boolean): string {
   if (group.state === 'failed-over') return tint(look, 'bad', 'failed over');
   if (group.held !== null) return tint(look, 'bad', 'held');
   if (group.newest === null) return tint(look, 'working', group.seed === 'done' ? 'awaits first point' : 'first sync');
-  return tint(look, 'good', 'protected');
+  return isTesting ? `${tint(look, 'good', 'protected')}, ${tint(look, 'working', 'testing')}` : tint(look, 'good', 'protected');
 }
 
 function formatFailover(look: Look, report: TargetReport, guest: FailedOverGuest): string {
   const state = guest.isRunning ? tint(look, 'good', 'runs here') : tint(look, 'bad', 'does not run');
-  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})`;
+  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})${guest.home === null ? '' : `; ${formatHome(look, guest.home)}`}`;
+}
+
+function formatTest(look: Look, report: TargetReport, test: TestGuest): string {
+  const state = test.isRunning ? tint(look, 'good', 'runs') : tint(look, 'bad', 'does not run');
+  return `${printable(test.group)}: a test of point ${formatPoint(test.point)} (cut ${formatInstant(test.cutAtMs)}) ${state} (pid ${test.pid ?? absent}, ${formatBytes(test.usedBytes)} of ${formatBytes(test.budgetBytes)} written, ends in ${formatSpan(Math.max(0, test.endsAtMs - report.atMs))}, QMP ${printable(test.qmpPath)})`;
+}
+
+const ends: Readonly<Record<EndedTest['why'], string>> = {
+  asked: 'as it was asked to', limit: 'at its time limit', budget: 'because it had written its budget', space: 'because space ran short for replication',
+  'guest-ended': 'with its guest', failover: 'because a failover was asked for', interrupted: 'before its guest ran',
+};
+
+function formatEndedTest(look: Look, report: TargetReport, test: EndedTest): string {
+  return tint(look, 'quiet', `${printable(test.group)}: a test of point ${formatPoint(test.point)} ended ${formatSpan(report.atMs - test.endedAtMs)} ago, ${ends[test.why]}`);
 }

@@ -1,25 +1,32 @@
 /**
- * Unplanned failover of one group: what is sealed is applied, the term is raised durably, and the guest boots on overlays
- * over the replica with the hardware that was recorded for it. Only the applier ever writes a replica; a guest here writes
- * its overlay. Each step is noted in a file of its own, so that a target that was killed in between can be asked again.
+ * Unplanned failover of one group: what is sealed is applied, the term is raised durably, and the guest boots on overlays with
+ * the hardware that was recorded for it. The newest point lies under the overlays as the plain replica; an older one is a view
+ * that this target serves, held until the guest's data has come home. What is allowed when is failover-plan.ts. Each step is
+ * noted in a file of its own first, so that a target that was killed in between finds the guest, the hold and the overlays.
  */
-import { execFile } from 'node:child_process';
-import { access, constants, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
+import { randomBytes } from 'node:crypto';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { Clock } from '../../host/clock.ts';
-import { readJsonFolder, replaceJson, syncFolder } from '../../host/node/json-file.ts';
+import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import { Fault } from '../../journal/fault.ts';
-import { formatPoint } from '../../journal/point.ts';
-import { bootCommand, isGuestRunning, startGuest, stopGuest } from '../../qemu/boot.ts';
-import { guestHardware } from '../../qemu/hardware.ts';
+import { formatPoint, pointKinds, type PointId } from '../../journal/point.ts';
+import { isGuestRunning, stopGuest, type BootDisk } from '../../qemu/boot.ts';
 import type { FailoverRequest, FailoverResult, TargetOptions } from '../operations.ts';
+import { pointExportName } from '../points/nbd-exports.ts';
+import { readSelector, selectPoint } from '../points/point-selector.ts';
+import type { GroupPoints, RestorePoint } from '../points/points.ts';
 import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore, StoredPoint } from '../store/store.ts';
-
-const run = promisify(execFile);
+import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
+import type { GroupTurns } from './group-turns.ts';
+import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid } from './guest-launch.ts';
+import { releaseHold } from './held-point.ts';
+import { Homecoming } from './homecoming.ts';
+import { isBacked, isThere, makeOverlay } from './overlays.ts';
+import type { TestFailovers } from './test-failover.ts';
 
 const noted = z.object({
   groupId: z.string(),
@@ -32,45 +39,78 @@ const noted = z.object({
   logPath: z.string(),
   pid: z.number().int().nullable(),
   startedAtMs: z.number(),
+  /** Of the point, which may be given up once nothing depends on it. Null: nothing was booted yet. */
+  facts: z.object({ kind: z.enum(pointKinds), cutAtMs: z.number(), arrivedAtMs: z.number(), changedBytes: z.number(), label: z.string().optional() }).nullable().default(null),
+  /** Of a guest that was booted from a view. Null: from the replica. */
+  view: z.object({
+    /** Unique: by it a hold is found that was taken and not noted any more. */
+    holdReason: z.string(),
+    holdId: z.string().nullable(),
+    isHome: z.boolean(),
+    disks: z.array(z.object({ disk: z.number().int(), name: z.string(), sizeBytes: z.number().int(), exportName: z.string() })),
+  }).nullable().default(null),
 });
 type Noted = z.infer<typeof noted>;
+type NotedView = NonNullable<Noted['view']>;
 
 export interface FailoversOptions {
   readonly failover: TargetOptions['failover'];
   /** Where the notes are kept, absolute. */
   readonly folder: string;
+  /** Unix socket on which this target serves views. */
+  readonly viewSocketPath: string;
+  /** Null: the group is not here any more. */
+  readonly pointsOf: (groupId: string) => GroupPoints | null;
+  readonly turns: GroupTurns;
+  readonly tests: TestFailovers;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 export class Failovers {
   readonly #o: FailoversOptions;
-  #noted = new Map<string, Noted>();
-  /** One act at a time for each group: a failover asked for twice must not start two guests. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #noted = new Map<string, Noted>();
+  readonly #homecomings = new Map<string, Homecoming>();
 
   constructor(options: FailoversOptions) {
     this.#o = options;
   }
 
-  async open(): Promise<void> {
+  /** Takes up what an earlier process left. `stores` are open, views are served. */
+  async open(stores: readonly GroupStore[]): Promise<void> {
     await mkdir(this.#o.folder, { recursive: true, mode: 0o700 });
-    for (const note of await readJsonFolder(this.#o.folder, noted)) this.#noted.set(note.groupId, await this.#adopt(note));
+    for (const note of await readJsonFolder(this.#o.folder, noted)) {
+      this.#noted.set(note.groupId, note);
+      const store = stores.find(({ groupId }) => groupId === note.groupId);
+      if (store === undefined) continue;
+      try {
+        await this.#takeUp(store, note);
+      } catch (error) {
+        // One group's trouble must not keep the target from serving the others.
+        this.#o.log.error({ group: note.group, err: error }, `the failover of ${note.group} could not be taken up; it is tried again when it is asked for`);
+      }
+    }
   }
 
   report(): FailedOverGuest[] {
-    return [...this.#noted.values()].map(({ group, term, point, qmpPath, pid, startedAtMs }) => ({
-      group, term, point, qmpPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs,
+    return [...this.#noted.values()].map(({ groupId, group, term, point, qmpPath, logPath, pid, startedAtMs, view }) => ({
+      group, term, point, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs,
+      home: view === null ? null : view.isHome ? homeOf(view) : this.#homecomings.get(groupId)?.report() ?? { ...homeOf(view), state: 'waiting', doneBytes: 0 },
     }));
   }
 
   failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
-    return this.#inTurn(store.groupId, () => this.#failOver(store, request));
+    return this.#o.turns.take(store.groupId, () => this.#failOver(store, request));
   }
 
   /** Ends the guest that runs here. `isRolledBack`: its overlays go, and the group takes deltas again. */
   stop(store: GroupStore, isRolledBack: boolean): Promise<void> {
-    return this.#inTurn(store.groupId, () => this.#stop(store, isRolledBack));
+    return this.#o.turns.take(store.groupId, () => this.#stop(store, isRolledBack));
+  }
+
+  /** Guests go on; what is asked of them stops. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#homecomings.values()].map((homecoming) => homecoming.stop()));
   }
 
   async #failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
@@ -78,122 +118,194 @@ export class Failovers {
     const askedAtMs = this.#o.clock.nowMs();
     const before = store.report();
     const known = await this.#known(store.groupId);
-    if (known?.pid != null && isGuestRunning(known.pid, known.qmpPath)) {
-      throw new Fault('FAILOVER_STATE', `${before.name} has failed over already and runs here (pid ${known.pid})`, { group: before.name, pid: known.pid });
-    }
+    const { endsTest } = this.#rule(store, known, 'fail-over');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
-    const hardware = this.#hardware(store);
+    const chosen = request.at === undefined ? null : await this.#choose(store, request.at, askedAtMs);
+    const hardware = recordedHardware(store);
     const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
+    if (known !== undefined && before.state === 'failed-over') {
+      const refusal = refuseOtherPoint(before.name, known.point, chosen);
+      if (refusal !== null) throw new Fault('FAILOVER_STATE', refusal, { group: before.name, ...known.point });
+    }
+    if (endsTest) await this.#o.tests.endForFailover(store);
 
-    const { term, point } = before.state === 'failed-over' && before.applied !== null
-      ? { term: before.term, point: before.applied }
-      : await store.failOver();
-    this.#o.log.warn({ group: before.name, term, point }, `failing over ${before.name} to point ${formatPoint(point)}`);
-
-    const folder = join(this.#o.failover.overlayFolder, `${store.groupId.slice(0, 12)}-${term}`);
-    const qmpPath = join(folder, 'qmp.sock');
-    const logPath = join(folder, 'console.log');
-    // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
-    const note: Noted = { groupId: store.groupId, group: before.name, term, point: { term: point.term, point: point.point }, folder, qmpPath, logPath, pid: null, startedAtMs: askedAtMs };
-    await this.#note(note);
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    const overlays = await this.#makeOverlays(store, folder);
-    const varsPath = await this.#restoreVariables(hardware, folder);
-    const { argv, notes } = bootCommand(hardware, {
-      disks: overlays, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network: request.network ?? this.#o.failover.network, accel,
-      ...(varsPath === null ? {} : { varsPath }),
-    });
-    for (const line of notes) this.#o.log.warn({ group: before.name }, line);
-    const { pid } = await startGuest(argv, { logPath: join(folder, 'qemu.log'), qmpPath });
+    const begun = known !== undefined && before.state === 'failed-over' ? known : await this.#begin(store, chosen, askedAtMs);
+    const point = await this.#point(store, begun);
+    const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = point;
+    const note: Noted = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
+    const place = guestPlace(note.folder);
+    await mkdir(note.folder, { recursive: true, mode: 0o700 });
+    const disks = note.view === null ? await this.#overlayReplica(store, note.folder) : await this.#overlayView(note.view, note.folder);
+    const pid = await launchGuest({ group: before.name, place, hardware, disks, network: request.network ?? this.#o.failover.network, accel, log: this.#o.log });
     await this.#note({ ...note, pid });
+    this.#bringHome(store, { ...note, pid });
     return {
       group: before.name,
-      term,
-      point: await this.#point(store, point),
-      lostMs: Math.max(0, askedAtMs - before.newest.cutAtMs),
+      term: note.term,
+      point,
+      lostMs: Math.max(0, askedAtMs - point.cutAtMs),
       rtoMs: this.#o.clock.monotonicMs() - askedMs,
-      qmpPath, pid, logPath, accel,
-      overlayPaths: overlays.map(({ path }) => path),
+      qmpPath: place.qmpPath, pid, logPath: place.logPath, accel,
+      overlayPaths: disks.map(({ path }) => path),
+      isComingHome: note.view !== null && !note.view.isHome,
     };
+  }
+
+  /** From protected to failed over: noted first, then held, then the term. Nothing has booted when it resolves. */
+  async #begin(store: GroupStore, chosen: RestorePoint | null, startedAtMs: number): Promise<Noted> {
+    const { name, state, newest, applied, term: before } = store.report();
+    const { groupId } = store;
+    // Its term was raised, and what died then left no note: nothing can have booted.
+    const isRaised = state === 'failed-over';
+    const term = isRaised ? before : before + 1;
+    const isNewest = chosen === null || (chosen.term === newest?.term && chosen.point === newest.point);
+    const point: PointId = isNewest ? applied ?? { term: 0, point: 0 } : { term: chosen.term, point: chosen.point };
+    const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-${term}`);
+    const { qmpPath, logPath } = guestPlace(folder);
+    // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
+    let note: Noted = { groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null };
+    try {
+      await this.#note(note);
+      if (!isNewest) note = await this.#hold(store, note, chosen);
+      const raised = isRaised ? { term, point: applied ?? point } : await store.failOver();
+      note = { ...note, term: raised.term };
+      // What arrived while it was being asked for is newer than what was asked for, if that was named.
+      if (isNewest && chosen !== null && (raised.point.term !== chosen.term || raised.point.point !== chosen.point)) note = await this.#hold(store, note, chosen);
+      else if (isNewest) note = { ...note, point: { term: raised.point.term, point: raised.point.point } };
+      await this.#note(note);
+    } catch (error) {
+      if (store.report().state !== 'failed-over') await this.#forget(note);
+      throw error;
+    }
+    this.#o.log.warn({ group: name, term: note.term, point: note.point }, `failing over ${name} to point ${formatPoint(note.point)}`);
+    return note;
+  }
+
+  async #hold(store: GroupStore, note: Noted, chosen: RestorePoint): Promise<Noted> {
+    const points = store.restorePoints;
+    const view = await points.open(chosen);
+    const { disks } = view;
+    await view.release();
+    const holdReason = `failover of ${note.group} (${randomBytes(4).toString('hex')})`;
+    const noting: NotedView = {
+      holdReason, holdId: null, isHome: false,
+      disks: disks.map((disk) => ({ ...disk, exportName: pointExportName(store.groupId, disks, disk, chosen) })),
+    };
+    await this.#note({ ...note, view: noting });
+    const { holdId } = await points.hold(chosen, holdReason, null);
+    const held = { ...note, point: { term: chosen.term, point: chosen.point }, view: { ...noting, holdId } };
+    await this.#note(held);
+    return held;
   }
 
   async #stop(store: GroupStore, isRolledBack: boolean): Promise<void> {
     const note = await this.#known(store.groupId);
-    const { name, state } = store.report();
+    // A roll-back that was cut short left a note of a group that is protected again.
+    if (note === undefined || store.report().state === 'failed-over') this.#rule(store, note, isRolledBack ? 'roll-back' : 'stop');
+    await this.#homecomings.get(store.groupId)?.stop();
     if (note === undefined) {
       // The term was raised, and what died then had not even noted it.
-      if (state === 'failed-over' && isRolledBack) return store.rollBack();
-      throw new Fault('FAILOVER_STATE', `${name} has not failed over`, { group: name });
+      if (isRolledBack) await store.rollBack();
+      return;
     }
-    if (note.pid !== null && isGuestRunning(note.pid, note.qmpPath)) await stopGuest(note.pid, note.qmpPath);
+    if (note.pid !== null) await stopGuest(note.pid, note.qmpPath);
     await this.#note({ ...note, pid: null });
     if (!isRolledBack) return;
-    if (state === 'failed-over') await store.rollBack();
+    if (store.report().state === 'failed-over') await store.rollBack();
+    await this.#forget(note);
+  }
+
+  /** Files, hold and note, in this order: as long as there is a trace, the note tells where. */
+  async #forget(note: Noted): Promise<void> {
+    await this.#homecomings.get(note.groupId)?.stop();
+    this.#homecomings.delete(note.groupId);
     await rm(note.folder, { recursive: true, force: true });
-    await rm(this.#notePath(store.groupId), { force: true });
-    this.#noted.delete(store.groupId);
+    if (note.view !== null) await releaseHold(this.#o.pointsOf(note.groupId), note.view);
+    await rm(this.#notePath(note.groupId), { force: true });
+    this.#noted.delete(note.groupId);
   }
 
-  async #inTurn<T>(groupId: string, act: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(groupId) ?? Promise.resolve();
-    const turn = before.then(act, act);
-    this.#turns.set(groupId, turn);
-    return turn;
+  async #takeUp(store: GroupStore, note: Noted): Promise<void> {
+    const pid = await runningPid(note.pid, note.qmpPath);
+    if (store.report().state === 'protected') {
+      // Killed before the term was raised, or in the middle of a roll-back: nothing of it counts.
+      if (pid !== null) await stopGuest(pid, note.qmpPath);
+      await this.#forget(note);
+      return;
+    }
+    if (pid !== note.pid) await this.#note({ ...note, pid });
+    this.#bringHome(store, { ...note, pid });
   }
 
+  #bringHome(store: GroupStore, { groupId, group, folder, qmpPath, pid, view }: Noted): void {
+    if (view === null || view.isHome || pid === null) return;
+    this.#homecomings.set(groupId, new Homecoming({
+      group, folder, log: this.#o.log,
+      sizes: new Map(view.disks.map(({ disk, sizeBytes }) => [disk, sizeBytes])),
+      isRunning: () => isGuestRunning(pid, qmpPath),
+      onHome: async () => { await this.#arrived(store.groupId); },
+    }));
+  }
+
+  async #arrived(groupId: string): Promise<void> {
+    const note = this.#noted.get(groupId);
+    if (note?.view == null) return;
+    await this.#note({ ...note, view: { ...note.view, isHome: true } });
+    await releaseHold(this.#o.pointsOf(groupId), note.view);
+    this.#o.log.info({ group: note.group, point: note.point }, `all data of ${note.group} has come home: it depends on its own images alone`);
+  }
+
+  #rule(store: GroupStore, note: Noted | undefined, step: FailoverStep): { readonly endsTest: boolean } {
+    const { name, state } = store.report();
+    const ruling = rule({ name, state, isTesting: this.#o.tests.isTesting(store.groupId), failedOverPid: note?.pid ?? null }, step);
+    if (!ruling.may) throw new Fault('FAILOVER_STATE', ruling.why, { group: name, state, ...(note?.pid == null ? {} : { pid: note.pid }) });
+    return ruling;
+  }
+
+  /** Null: the newest there is when the term is raised. */
+  async #choose(store: GroupStore, text: string, nowMs: number): Promise<RestorePoint | null> {
+    const selector = readSelector(text, nowMs);
+    return selector.by === 'newest' ? null : selectPoint(await store.restorePoints.list(), selector, store.report().name);
+  }
+
+  /** Whether its guest runs is looked at anew: a pid that is noted is one that runs. */
   async #known(groupId: string): Promise<Noted | undefined> {
     const note = this.#noted.get(groupId);
-    return note === undefined ? undefined : this.#adopt(note);
+    if (note === undefined) return undefined;
+    const pid = await runningPid(note.pid, note.qmpPath);
+    if (pid === note.pid) return note;
+    const found = { ...note, pid };
+    await this.#note(found);
+    return found;
   }
 
-  /** The daemon may have died between QEMU's start and the note of its pid: QEMU's own pid file tells, and its command line proves it. */
-  async #adopt(note: Noted): Promise<Noted> {
-    if (note.pid !== null) return note;
-    const text = await readFile(join(note.folder, 'pid'), 'utf8').catch((error: NodeJS.ErrnoException) => { if (error.code === 'ENOENT') return ''; throw error; });
-    const pid = Number(text.trim());
-    if (!Number.isInteger(pid) || pid <= 0 || !isGuestRunning(pid, note.qmpPath)) return note;
-    const adopted = { ...note, pid };
-    await this.#note(adopted);
-    return adopted;
-  }
-
-  #hardware(store: GroupStore): ReturnType<typeof guestHardware.parse> {
-    const parsed = guestHardware.safeParse(store.hardware());
-    if (!parsed.success) {
-      throw new Fault('FAILOVER_BOOT', `the recorded hardware of ${store.report().name} cannot be used: ${z.prettifyError(parsed.error)}`, { group: store.report().name });
-    }
-    return parsed.data;
-  }
-
-  async #makeOverlays(store: GroupStore, folder: string): Promise<{ disk: number; name: string; path: string; format: 'qcow2' }[]> {
-    const overlays: { disk: number; name: string; path: string; format: 'qcow2' }[] = [];
+  async #overlayReplica(store: GroupStore, folder: string): Promise<BootDisk[]> {
+    const overlays: BootDisk[] = [];
     for (const { disk, name, replicaPath, isAtApplied } of store.report().disks) {
       if (!isAtApplied) continue; // added after the point that boots
-      const path = join(folder, `disk${disk}.qcow2`);
-      // An overlay of an attempt that never booted is of no use; one that a guest wrote to is kept, whatever it takes to look.
-      if (!(await isThere(path))) {
-        await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', replicaPath, `${path}.new`]);
-        await putInPlace(`${path}.new`, path);
-      }
+      const path = overlayPath(folder, disk);
+      await makeOverlay(path, { kind: 'replica', path: replicaPath });
       overlays.push({ disk, name, path, format: 'qcow2' });
     }
     return overlays;
   }
 
-  async #restoreVariables(hardware: ReturnType<typeof guestHardware.parse>, folder: string): Promise<string | null> {
-    const content = hardware.firmware?.varsContentBase64;
-    if (content === undefined) return null;
-    const path = join(folder, 'vars.fd');
-    if (!(await isThere(path))) {
-      await writeFile(`${path}.new`, Buffer.from(content, 'base64'), { mode: 0o600 });
-      await putInPlace(`${path}.new`, path);
+  /** Of a guest that ran before, some images may have come home already. */
+  async #overlayView(view: NotedView, folder: string): Promise<BootDisk[]> {
+    const overlays: BootDisk[] = [];
+    for (const { disk, name, sizeBytes, exportName } of view.disks) {
+      const path = overlayPath(folder, disk);
+      const backing = { socketPath: this.#o.viewSocketPath, exportName };
+      if (!(await isThere(path))) await makeOverlay(path, { kind: 'view', backing, sizeBytes });
+      overlays.push({ disk, name, path, format: 'qcow2', ...(await isBacked(path) ? { backing } : {}) });
     }
-    return path;
+    return overlays;
   }
 
-  async #point(store: GroupStore, id: { term: number; point: number }): Promise<StoredPoint> {
+  async #point(store: GroupStore, { point: id, facts }: Noted): Promise<StoredPoint> {
+    if (facts !== null) return { ...id, kind: facts.kind, cutAtMs: facts.cutAtMs, arrivedAtMs: facts.arrivedAtMs, changedBytes: facts.changedBytes, isApplied: true, ...(facts.label === undefined ? {} : { label: facts.label }) };
     const found = (await store.points()).find(({ term, point }) => term === id.term && point === id.point);
-    if (found === undefined) throw new Fault('STORE_CORRUPT', `point ${formatPoint(id)} was booted and is not in the catalog`, { ...id });
+    if (found === undefined) throw new Fault('STORE_CORRUPT', `point ${formatPoint(id)} is to be booted and is not in the catalog`, { ...id });
     return found;
   }
 
@@ -207,36 +319,7 @@ export class Failovers {
   }
 }
 
-/** `auto` takes KVM where the device can be opened; whether it works only a guest can tell, so `tcg` can be asked for. */
-async function chooseAccel(choice: 'kvm' | 'tcg' | 'auto'): Promise<'kvm' | 'tcg'> {
-  if (choice !== 'auto') return choice;
-  try {
-    await access('/dev/kvm', constants.R_OK | constants.W_OK);
-    return 'kvm';
-  } catch (error) {
-    if (error instanceof Error && 'code' in error) return 'tcg';
-    throw error;
-  }
-}
-
-/** Whole and durable under its name, or not there: a half-made file must not be taken for a finished one by the next attempt. */
-async function putInPlace(made: string, path: string): Promise<void> {
-  const file = await open(made, 'r+');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(made, path);
-  await syncFolder(dirname(path));
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw error;
-  }
+function homeOf({ disks }: NotedView): NonNullable<FailedOverGuest['home']> {
+  const totalBytes = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return { state: 'home', doneBytes: totalBytes, totalBytes };
 }

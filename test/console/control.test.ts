@@ -10,7 +10,7 @@ import { SourceClient, TargetClient } from '../../console/control-client.ts';
 import { openSourceControl, openTargetControl } from '../../console/control.ts';
 import type { SourceOperations } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
-import type { FailoverResult, TargetOperations } from '../../replica-target/operations.ts';
+import type { FailoverResult, TargetOperations, TestResult } from '../../replica-target/operations.ts';
 import { points, sourceUp, targetUp } from './fixed-reports.ts';
 
 const log = pino({ level: 'silent' });
@@ -38,7 +38,8 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
   };
 }
 
-const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg' };
+const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg', isComingHome: true };
+const tested: TestResult = { group: 'web', point: points[1]!, rtoMs: 1500, ageMs: 15_000, endsAtMs: 9, budgetBytes: 1 << 30, qmpPath: '/q', pid: 8, logPath: '/l', accel: 'tcg', network: 'none' };
 
 function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };
@@ -48,6 +49,8 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
     failover: async (request) => { await told('failover', request); return failedOver; },
     stopFailover: (...all) => told('stopFailover', ...all),
+    testFailover: async (request) => { await told('testFailover', request); return tested; },
+    stopTest: (...all) => told('stopTest', ...all),
     seedFrom: (...all) => told('seedFrom', ...all),
     ...more,
   };
@@ -87,11 +90,15 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   t.strictSame(await client.report(), targetUp);
   t.strictSame(await client.points('web'), points);
   t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
-  t.strictSame(await client.failover({ group: 'web', accel: 'tcg', network: 'user' }), failedOver);
+  t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
+  t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
+  await client.stopTest('web');
+  await t.rejects(client.testFailover({ group: 'web', network: 'user' as never }), { code: 'REQUEST_INVALID', message: /network/ });
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['failover', { group: 'web', accel: 'tcg', network: 'user' }], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
+    ['points', 'web'], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
 });
 

@@ -63,5 +63,5 @@ export const targetUp: TargetReport = {
   role: 'target', version: '0.1.0', atMs, address: 'bravo.example.org:7228', fingerprint: 'ab'.repeat(32), memoryRssBytes: 90 * MiB,
   sources: [{ sourceId: 'aa'.repeat(16), name: 'alpha', address: '192.0.2.7:41234', sinceMs: atMs - 3_600_000, receivedBytes: 5 * GiB }],
   groups: [group, { ...group, groupId: 'bb'.repeat(16), name: 'full', held: { code: 'STORE_FULL', sinceMs: atMs - 30_000, message: 'no space for a segment' } }],
-  failovers: [], refusals: { WIRE_SECRET: 3 },
+  failovers: [], tests: [], endedTests: [], refusals: { WIRE_SECRET: 3 },
 };

@@ -1,0 +1,57 @@
+import t from 'tap';
+import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions } from './history-oracle.ts';
+
+const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 300);
+
+/** A life: points, applied at once or late, in batches of any size; journals kept long or short; restarts; every point read. */
+async function live(number: number): Promise<number> {
+  const guest = new RandomGuest(number);
+  const { dice } = guest;
+  const options: StoreOptions = {
+    segmentBytes: dice.pick([24, 32, 64]) * 1024, journalKeepBytes: dice.pick([0, 64 * 1024, 10 * 1024 * 1024]), batchBytes: dice.pick([1, 4 * 1024, 32 * 1024, 1024 * 1024]),
+  };
+  let disk = new SimulatedDisk();
+  let { registry, store } = await openGroup(disk, guest.model, options);
+  await seed(store, guest.model);
+  let checked = 0;
+  const points = 1 + dice.integer(dice.chance(0.1) ? 60 : 14);
+  for (let point = 0; point < points; point++) {
+    await sendPoint(store, registry, guest);
+    if (dice.chance(0.1)) await store.restorePoints.digests.idle();
+    if (dice.chance(0.1)) checked += await checkAllPoints(store, guest);
+    if (!dice.chance(0.1)) continue;
+    await registry.close();
+    disk = disk.afterKill();
+    // Without its applier what is sealed stays in the journal.
+    ({ registry, store } = await openGroup(disk, guest.model, { ...options, isApplierStalled: dice.chance(0.3) }));
+  }
+  checked += await checkAllPoints(store, guest);
+  await store.drain();
+  checked += await checkAllPoints(store, guest);
+  await store.failOver();
+  checked += await checkAllPoints(store, guest);
+  await registry.close();
+  return checked;
+}
+
+t.test('every restorable point of random lives is what the model says', async (t) => {
+  let checked = 0;
+  for (let number = 1; number <= lives; number++) {
+    try {
+      checked += await live(number);
+    } catch (error) {
+      t.fail(`life ${number}: ${String(error)}`, { found: error });
+      return;
+    }
+  }
+  t.ok(checked > lives * 20, `${checked} points read`);
+});
+
+t.test('the group is announced again', async (t) => {
+  const guest = new RandomGuest(1);
+  const { registry, store } = await openGroup(new SimulatedDisk(), guest.model, {});
+  await seed(store, guest.model);
+  t.equal(realStore(await announce(registry, guest.model)), store);
+  await registry.close();
+});

@@ -44,6 +44,22 @@ export function lostMs(lines: readonly CounterLine[], recovered: number, killedA
   return seen === undefined ? 0 : Math.max(0, Math.round(killedAtMs - seen.atMs));
 }
 
+/** How long a line may take from the guest's disk to this host, and how far clocks are read apart, ms. */
+const beforeMsMax = 250;
+const afterMsMax = 3_000;
+
+/**
+ * The counters that a point may hold: not less than what the guest had reported as durable shortly before it was cut, and not
+ * more than what it reported soon after. `cutAtMs` is wall-clock time.
+ */
+export function counterRange(lines: readonly SeenLine[], cutAtMs: number): { readonly least: number; readonly most: number } {
+  const seen = counterLines(lines).map(({ counter, atMs }) => ({ counter, atMs: performance.timeOrigin + atMs }));
+  return {
+    least: seen.findLast(({ atMs }) => atMs <= cutAtMs - beforeMsMax)?.counter ?? 0,
+    most: seen.find(({ atMs }) => atMs >= cutAtMs + afterMsMax)?.counter ?? Number.POSITIVE_INFINITY,
+  };
+}
+
 /** In words, what the demo shows not to hold; empty when all is well. */
 export function brokenPromises(figures: Figures, rpoMs: number): string[] {
   const broken: string[] = [];

@@ -4,7 +4,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -109,9 +109,9 @@ failover: { accel: tcg, network: none }
   const source = new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report());
   const target = new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report());
   t.teardown(async () => {
-    for (const { pid, isRunning } of await targetClient.report().then((report) => report.failovers, () => [])) if (isRunning && pid !== null) process.kill(pid, 'SIGKILL');
     await source.kill();
     await target.kill();
+    await endGuestsOf(folder);
     if (t.passing?.() === false) for (const daemon of [source, target]) t.comment?.((await daemon.log()).split('\n').slice(-30).join('\n'));
     await rm(folder, { recursive: true, force: true });
   });
@@ -154,6 +154,18 @@ failover: { accel: tcg, network: none }
       await sourceClient.protect({ name, qmpPath, rpoMs });
     },
   };
+}
+
+/** Guests that the target started outlive it; nobody else's command line names the pair's folder. */
+async function endGuestsOf(folder: string): Promise<void> {
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)) {
+    try {
+      if (pid !== process.pid && (await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes(`${folder}/`)) process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      // It ended while it was being looked at.
+      if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    }
+  }
 }
 
 /** A TCP relay that can be cut: connections are reset at whatever byte they are, new ones refused until it is mended. */

@@ -12,9 +12,10 @@ import type { FreezeFacts } from '../../journal/seal.ts';
 import type { AgentChannel } from '../../qemu/agent-channel.ts';
 import { answerMsDefault } from '../../qemu/guest-agent.ts';
 import type { CutHold } from '../capture/capture.ts';
-import { armWatchdog, asCode, startThaw, type Watchdog } from './arm-watchdog.ts';
+import { armWatchdog, asCode, type Watchdog } from './arm-watchdog.ts';
 import type { FrozenNotes } from './frozen-notes.ts';
 import type { GuardNews } from './guard-messages.ts';
+import { thawNoted } from './thaw-leftovers.ts';
 
 export interface AppHoldOptions {
   readonly guest: string;
@@ -78,8 +79,6 @@ export class AppHold implements CutHold {
     const socketPath = await this.#findSocket();
     const order = { socketPath, notePath: notes.path(guest), limitMs, answerMs: answerMsDefault, task: 'guard' } as const;
     if (await notes.has(guest)) {
-      // The watchdog that left it may have given up; another does no harm beside it.
-      await startThaw(order);
       throw new Fault('FREEZE_PENDING', `an earlier freeze of ${guest} was not seen to end: it is being thawed`, { guest });
     }
     const watchdog = await armWatchdog(order);
@@ -90,7 +89,7 @@ export class AppHold implements CutHold {
       throw error;
     }
     this.#watchdog = watchdog;
-    watchdog.onNews((news) => this.#log(news));
+    watchdog.listen((news) => this.#log(news), () => void this.#succeed(socketPath));
     watchdog.say('freeze');
     // The watchdog itself keeps the limit; what is added is for its news to come.
     const news = await watchdog.next(limitMs + answerMsDefault);
@@ -133,11 +132,22 @@ export class AppHold implements CutHold {
 
   #judge(isCut: boolean, news: GuardNews | null): Fault | null {
     const { guest, limitMs } = this.#o;
-    if (news?.news !== 'thawed') return new Fault('AGENT_SILENT', `the agent of ${guest} has not answered the thaw yet; it is tried on`, { guest });
+    if (news === null) return new Fault('FREEZE_LATE', `the watchdog of ${guest} ended, or the thaw was not answered in time; it is tried on`, { guest });
+    if (news.news !== 'thawed') return new Fault('AGENT_SILENT', `the agent of ${guest} has not answered the thaw yet; it is tried on`, { guest });
     if (news.cause !== 'word') return new Fault('FREEZE_LATE', `${guest} was frozen for ${limitMs} ms without a cut, and thawed by the watchdog`, { guest, limitMs });
     if (!isCut) return new Fault('FREEZE_LATE', `${guest} was frozen, and no cut was made`, { guest });
     if (news.fileSystems >= this.#frozen!.fileSystems) return null;
     return new Fault('FREEZE_LATE', `${guest} had frozen ${this.#frozen!.fileSystems} file systems, and only ${news.fileSystems} were still frozen after the cut`, { guest });
+  }
+
+  /** The watchdog has ended. If it died instead, another takes over at once. */
+  async #succeed(socketPath: string): Promise<void> {
+    const { guest, notes, clock, log } = this.#o;
+    try {
+      if (await notes.has(guest)) await thawNoted(notes, { guest, socketPath, sinceMs: clock.nowMs() }, log);
+    } catch (error) {
+      log.error({ guest, err: error }, 'whether the guest is frozen could not be looked up');
+    }
   }
 
   #log(news: GuardNews): void {

@@ -22,13 +22,16 @@ export class Watchdog {
   #isOver = false;
   #wake: () => void = () => undefined;
   #heard: (news: GuardNews) => void = () => undefined;
+  #over: () => void = () => undefined;
 
   constructor(child: ChildProcess) {
     this.#child = child;
     this.pid = child.pid;
     const over = (): void => {
+      if (this.#isOver) return;
       this.#isOver = true;
       this.#wake();
+      this.#over();
     };
     // Its input may be gone before ours is: then `next` says so.
     child.stdin!.on('error', () => undefined);
@@ -54,9 +57,11 @@ export class Watchdog {
     this.#child.stdin!.end();
   }
 
-  /** Each news from here on, beside `next`. */
-  onNews(heard: (news: GuardNews) => void): void {
+  /** Each news from here on, beside `next`; and that there will be none, however it ended. */
+  listen(heard: (news: GuardNews) => void, over: () => void): void {
     this.#heard = heard;
+    this.#over = over;
+    if (this.#isOver) over();
   }
 
   /** The next news; null when there will be none, or none came in time. */

@@ -3,7 +3,7 @@
  * what was frozen is thawed, and the note goes exactly then. With the real agent it is in test/e2e/app-points.test.ts.
  */
 import { existsSync, writeFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pino from 'pino';
 import t from 'tap';
@@ -151,6 +151,23 @@ t.test('what an earlier life left frozen is thawed at the start, and nothing is 
   const order = orderFor(agent);
   const watchdog = await startThaw({ ...order, notePath: join(agent.folder, 'gone.json') });
   t.match(await watchdog.next(10_000), { news: 'thawed' }, 'somebody else has done it: nothing to do');
+});
+
+t.test('the watchdog itself is killed while the guest is frozen: another takes over', async (t) => {
+  const agent = await FakeAgent.start(t);
+  const notes = new FrozenNotes(join(agent.folder, 'frozen'));
+  await notes.prepare();
+  const hold = new AppHold({ guest: 'web', agentPath: agent.path, findChannel: () => { throw new Error('not asked'); }, limitMs: never, notes, clock: nodeClock, log });
+  await hold.begin();
+  t.ok(agent.isFrozen);
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (command.includes('watchdog') && command.includes(agent.path)) process.kill(Number(pid), 'SIGKILL');
+  }
+  await waitFor(() => !agent.isFrozen, { limitMs: 20_000, what: 'the guest to be thawed' });
+  await waitFor(async () => !await notes.has('web'), { limitMs: 10_000, what: 'the note to go' });
+  t.equal(await hold.release(true), 'crash');
+  t.match(hold.outcome, { notApp: 'FREEZE_LATE' });
 });
 
 t.test('a hold: app only when all that was frozen was still frozen after the cut', async (t) => {

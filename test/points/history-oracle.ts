@@ -85,6 +85,19 @@ export async function sendPoint(store: GroupStore, registry: GroupRegistry, gues
   await appendAll(store, records);
 }
 
+/** Resolves when all that is sealed is applied, and goes on being applied. */
+export async function applied(store: GroupStore): Promise<void> {
+  const isThere = (): boolean => isSamePoint(store.report().applied, store.holding().newest);
+  if (isThere()) return;
+  await new Promise<void>((resolve) => {
+    const stop = store.onApplied(() => {
+      if (!isThere()) return;
+      stop();
+      resolve();
+    });
+  });
+}
+
 /** What a view reads wrong, or null. Reads in pieces that fall anywhere, and asks for the extents as well. */
 export async function viewFault(view: PointView, model: ModelGuest, dice: Dice): Promise<string | null> {
   const expected = model.at(view.point);
@@ -127,10 +140,11 @@ async function extentsFault(view: PointView, disk: number, content: Buffer, dice
   return null;
 }
 
-/** Opens every point that is listed and compares it. Returns how many there were; throws what is wrong. */
-export async function checkAllPoints(store: FileGroupStore, guest: RandomGuest): Promise<number> {
+/** Opens every point that is listed, or a share of them, and compares it. Returns how many there were; throws what is wrong. */
+export async function checkAllPoints(store: FileGroupStore, guest: RandomGuest, share = 1): Promise<number> {
   const points = await store.restorePoints.list();
   for (const point of points) {
+    if (share < 1 && !guest.dice.chance(share)) continue;
     const view = await openListed(store, point);
     if (view === null) continue;
     const fault = await viewFault(view, guest.model, guest.dice);

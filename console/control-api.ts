@@ -27,6 +27,9 @@ export const testLimitMsMax = 86_400_000;
 const selector = z.string().min(1).max(255);
 const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 
+/** A hold for longer than a month is one until it is released. */
+export const holdMsMax = 31 * 86_400_000;
+
 export const requestBodies = {
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
@@ -44,10 +47,13 @@ export const requestBodies = {
   testStop: z.strictObject({ group: name }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),
+  holdPoint: z.strictObject({ group: name, at: selector, reason: z.string().min(1).max(200), forMs: z.number().int().min(1000).max(holdMsMax).nullable() }),
+  releasePoint: z.strictObject({ group: name, holdId: z.string().min(1).max(100) }),
   nothing: z.strictObject({}),
 } as const;
 
 export const pointsQuery = z.strictObject({ group: name });
+export const pointQuery = z.strictObject({ group: name, at: selector });
 
 /** Every reply that is no success. */
 export const errorReply = z.object({ code: z.string().max(40), message: z.string(), facts: z.record(z.string(), z.unknown()).default({}) });

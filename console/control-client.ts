@@ -7,6 +7,7 @@ import type { MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operat
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
 import { errorReply } from './control-api.ts';
@@ -48,6 +49,10 @@ export class SourceClient extends ControlClient {
 export class TargetClient extends ControlClient {
   report(): Promise<TargetReport> { return this.get('/report'); }
   points(group: string): Promise<readonly StoredPoint[]> { return this.get(`/points?group=${encodeURIComponent(group)}`); }
+  timeline(group: string): Promise<GroupTimeline> { return this.get(`/timeline?group=${encodeURIComponent(group)}`); }
+  describePoint(group: string, at: string): Promise<PointDescription> { return this.get(`/point?group=${encodeURIComponent(group)}&at=${encodeURIComponent(at)}`); }
+  holdPoint(body: HoldRequest): Promise<HeldPoint> { return this.post('/point/hold', body); }
+  async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }

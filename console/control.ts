@@ -8,7 +8,7 @@ import type { z } from 'zod';
 import type { SourceOperations } from '../daemon/operations.ts';
 import { Fault, isFault, type FaultCode } from '../journal/fault.ts';
 import type { TargetOperations } from '../replica-target/operations.ts';
-import { bodyBytesMax, pointsQuery, requestBodies, type ErrorReply } from './control-api.ts';
+import { bodyBytesMax, pointQuery, pointsQuery, requestBodies, type ErrorReply } from './control-api.ts';
 import { listenOnControlSocket } from './control-socket.ts';
 
 export interface Control {
@@ -36,6 +36,10 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
   return openControl(path, log, (routes) => {
     routes.get('/report', () => operations.report());
     routes.get('/points', (query) => operations.points(checked(pointsQuery, query).group));
+    routes.get('/timeline', (query) => operations.timeline(checked(pointsQuery, query).group));
+    routes.get('/point', (query) => { const { group, at } = checked(pointQuery, query); return operations.describePoint(group, at); });
+    routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
+    routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));

@@ -11,6 +11,7 @@ import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
+import { addPointCommands } from './commands/points.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { withConfig } from './commands/with-config.ts';
 import { exitCodeOf, exitCodes, isSystemError, UsageError } from './exit-code.ts';
@@ -38,6 +39,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
 
   addGuestCommands(program);
   addStatusCommand(program);
+  addPointCommands(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addDoctorCommand(program);

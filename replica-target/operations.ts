@@ -4,6 +4,8 @@
  */
 import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
+import type { PointServerOptions } from './points/point-server.ts';
 import type { TargetReport } from './report.ts';
 import type { StoredPoint } from './store/store.ts';
 
@@ -26,6 +28,8 @@ export interface TargetOptions {
     /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
     readonly overlayFolder: string;
   };
+  /** Where points are served over NBD. */
+  readonly nbd: PointServerOptions;
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
   readonly keepFreeBytes: number;
 }
@@ -112,6 +116,14 @@ export interface TargetOperations {
   report(): TargetReport;
   /** Newest last. */
   points(group: string): Promise<readonly StoredPoint[]>;
+  /** The points that can be had, and what is held of them. */
+  timeline(group: string): Promise<GroupTimeline>;
+  /** Faults: POINT_UNKNOWN. */
+  describePoint(group: string, at: string): Promise<PointDescription>;
+  /** A durable hold of a point. Faults: POINT_UNKNOWN. */
+  holdPoint(request: HoldRequest): Promise<HeldPoint>;
+  /** A hold that is not there any more is fine. */
+  releasePoint(group: string, holdId: string): Promise<void>;
   /** A new pairing token. */
   token(): Promise<TokenResult>;
   /** Boots the newest acknowledged point, or the one that is named, on an overlay, in a new term. Faults: FAILOVER_*, POINT_UNKNOWN. */

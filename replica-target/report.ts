@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { PointServerReport } from './points/point-server.ts';
 import type { GroupStoreReport } from './store/store.ts';
 
 export interface ConnectedSource {
@@ -59,6 +60,8 @@ export interface TargetReport {
   readonly tests: readonly TestGuest[];
   /** The last test of each group that ended since this process started. */
   readonly endedTests: readonly EndedTest[];
+  /** Where points are served over NBD, and to whom. */
+  readonly nbd: PointServerReport;
   /** Refusals since start, by code. */
   readonly refusals: Readonly<Record<string, number>>;
   readonly memoryRssBytes: number;

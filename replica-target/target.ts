@@ -14,6 +14,7 @@ import { TestFailovers } from './failover/test-failover.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
 import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
+import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
 import type { TargetReport } from './report.ts';
 import { openRegistry } from './store/registry.ts';
@@ -44,6 +45,7 @@ class Target implements TargetOperations {
   readonly #fingerprint: string;
   readonly #targetId: string;
   readonly #secrets: Buffer[];
+  readonly #desk: PointDesk;
 
   private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
@@ -57,6 +59,7 @@ class Target implements TargetOperations {
     this.#fingerprint = parts.fingerprint;
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
+    this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
 
   static async start(options: TargetOptions, deps: TargetDeps): Promise<Target> {
@@ -67,8 +70,8 @@ class Target implements TargetOperations {
     const closing: { close(): Promise<void> }[] = [registry];
     try {
       const secrets = await state.secrets();
-      const viewSocketPath = join(options.dataFolder, 'points.sock');
-      const pointServer = await startPointServer({ socketPath: viewSocketPath, listen: null }, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, key: identity.key, cert: identity.cert });
+      const viewSocketPath = options.nbd.socketPath;
+      const pointServer = await startPointServer(options.nbd, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, key: identity.key, cert: identity.cert });
       closing.unshift(pointServer);
       // Guests that an earlier process started read from the views again from here on; what that process left of tests and failovers is taken up.
       const shared = { failover: options.failover, viewSocketPath, pointsOf: (groupId: string) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), clock: nodeClock, log: deps.log };
@@ -100,6 +103,7 @@ class Target implements TargetOperations {
       failovers: this.#failovers.report(),
       tests: this.#tests.report(),
       endedTests: this.#tests.ended(),
+      nbd: this.#pointServer.report(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
     };
@@ -107,6 +111,22 @@ class Target implements TargetOperations {
 
   async points(group: string): Promise<readonly StoredPoint[]> {
     return this.#group(group).points();
+  }
+
+  timeline(group: string): Promise<GroupTimeline> {
+    return this.#desk.timeline(group);
+  }
+
+  describePoint(group: string, at: string): Promise<PointDescription> {
+    return this.#desk.describe(group, at);
+  }
+
+  holdPoint(request: HoldRequest): Promise<HeldPoint> {
+    return this.#desk.hold(request);
+  }
+
+  releasePoint(group: string, holdId: string): Promise<void> {
+    return this.#desk.release(group, holdId);
   }
 
   async token(): Promise<TokenResult> {

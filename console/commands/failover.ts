@@ -1,4 +1,4 @@
-/** Commands of a target: token, points, failover and its end, seed-from. */
+/** Commands of a target: token, failover and its end, seed-from. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Option, type Command } from 'commander';
@@ -9,7 +9,7 @@ import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
-import { formatFailoverOutlook, formatFailoverResult, formatHome, formatPoints } from '../render/points.ts';
+import { formatFailoverOutlook, formatFailoverResult, formatHome } from '../render/points.ts';
 import { printable } from '../render/units.ts';
 import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
@@ -30,14 +30,6 @@ export function addTokenCommand(target: Command): void {
 }
 
 export function addFailoverCommands(program: Command): void {
-  withConfig(program.command('points').description('the points of a guest (at the target)').argument('<guest>', 'its name', readName))
-    .option('--json', 'as JSON')
-    .action(async (name: string, option: ConfigOption & { readonly json?: true }) => {
-      const points = await (await client(option, 'points')).points(name);
-      if (option.json === true) printJson(points);
-      else print(formatPoints(lookOf(process.stdout), points, Date.now()));
-    });
-
   withConfig(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))
     .option('--at <point>', 'newest, a number, a time (10:42:07, -15m) or a label', readPoint)
     .option('--wait', 'until the data of an older point has come home')

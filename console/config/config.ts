@@ -26,6 +26,8 @@ export type Config = SourceConfig | TargetConfig;
 
 /** Port of a target unless it says otherwise. */
 export const defaultPort = 7228;
+/** Assigned to NBD by IANA. */
+const defaultNbdPort = 10_809;
 const defaultBudgetBytes = 4 * 1024 ** 3;
 const defaultKeepFreeBytes = 1024 ** 3;
 /** A config is a few hundred bytes; what is larger than this is another file. */
@@ -113,6 +115,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   if (isWithin(file.data, overlayFolder)) problems.push(yaml.at(['failover', 'overlayFolder'], 'expected a folder of its own, found one that holds the data folder'));
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
+  const nbd = nbdOptions(yaml, file, problems);
   if (problems.length > 0) throw invalid(path, problems);
   const port = file.listen?.port ?? defaultPort;
   return {
@@ -122,6 +125,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
       failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder },
+      nbd,
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
   };
@@ -137,6 +141,16 @@ function ownControl(yaml: YamlSource, given: string | undefined, data: string, p
   const path = given ?? join(data, 'control.sock');
   if (Buffer.byteLength(path) > socketPathBytesMax) problems.push(yaml.at(['data'], `a control socket in this folder would have a path longer than ${socketPathBytesMax} bytes: expected a shorter folder, or \`control\` with a shorter path`));
   return path;
+}
+
+function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {
+  const socketPath = file.nbd?.socket ?? join(file.data, 'points.sock');
+  if (Buffer.byteLength(socketPath) > socketPathBytesMax) problems.push(yaml.at(['data'], `the socket for points in this folder would have a path longer than ${socketPathBytesMax} bytes: expected a shorter folder, or \`nbd.socket\` with a shorter path`));
+  const listen = file.nbd?.listen;
+  if (listen === undefined) return { socketPath, listen: null };
+  // Over TCP nothing is served to strangers, so without either nobody could be served.
+  if (listen.keys === undefined && (listen.clients ?? []).length === 0) problems.push(yaml.at(['nbd', 'listen'], 'expected `keys` (a file of TLS keys) or `clients` (fingerprints of certificates), or both: nobody is served without'));
+  return { socketPath, listen: { host: listen.host ?? '0.0.0.0', port: listen.port ?? defaultNbdPort, keysPath: listen.keys ?? null, clientFingerprints: listen.clients ?? [] } };
 }
 
 /** Whether `path` is `folder` or lies within it. */

@@ -72,10 +72,23 @@ const size = sizeAtLeast(0, 'a size with its unit, such as 1GiB');
 const budget = sizeAtLeast(budgetBytesMin, 'a size of at least 16MiB with its unit, such as 4GiB');
 const port = ['a port from 0 (any free one) to 65535', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65_535 ? value : undefined)] as const;
 const listenHost = ['an address or host name to listen on, such as 0.0.0.0', ofText((text) => (readHostPort(text)?.port === null ? text : undefined))] as const;
+const fingerprints = ['a list of SHA-256 fingerprints of client certificates, 64 hex digits each', (value: unknown) => (Array.isArray(value) ? ofAll(value, readFingerprint) : undefined)] as const;
 const advertise = ['host or host:port as sources reach this target', ofText(readHostPort)] as const;
 
 function tidied(text: string): string {
   return normalize(text).replace(/(.)\/+$/, '$1');
+}
+
+/** Undefined when any is. */
+function ofAll<T>(values: readonly unknown[], read: (value: unknown) => T | undefined): readonly T[] | undefined {
+  const taken = values.flatMap((value) => { const one = read(value); return one === undefined ? [] : [one]; });
+  return taken.length === values.length ? taken : undefined;
+}
+
+/** With or without colons, as openssl and certtool print it. */
+function readFingerprint(value: unknown): string | undefined {
+  const digits = typeof value === 'string' ? value.replaceAll(':', '').toLowerCase() : '';
+  return /^[0-9a-f]{64}$/.test(digits) ? digits : undefined;
 }
 
 /** An object whose message for a wrong type names its keys. */
@@ -117,6 +130,10 @@ export const targetShape = section({
   control: optional(...socketPath),
   log,
   failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path) }).optional(),
+  nbd: section({
+    socket: optional(...socketPath),
+    listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
+  }).optional(),
   keepFree: optional(...size),
 });
 

@@ -1,22 +1,10 @@
-/** The points of a group, and what a failover would lose or has done, as text. Pure. */
+/** What a failover would lose or has done, as text. Pure. The points themselves: timeline.ts. */
 import { formatPoint } from '../../journal/point.ts';
 import type { FailoverResult, TestResult } from '../../replica-target/operations.ts';
 import type { FailedOverGuest } from '../../replica-target/report.ts';
 import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
-import { formatTable, tint, type Look } from './look.ts';
+import { tint, type Look } from './look.ts';
 import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
-
-/** Newest last, as the daemon gives them. */
-export function formatPoints(look: Look, points: readonly StoredPoint[], atMs: number): string {
-  if (points.length === 0) return 'no point yet: the first one comes with the end of the first sync\n';
-  return `${formatTable(look, [
-    { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
-    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED' }, { head: 'FROZEN', align: 'right' }, { head: 'LABEL' },
-  ], points.map((point) => [
-    formatPoint(point), point.kind, formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', point.frozenMs === undefined ? '' : formatSpan(point.frozenMs), printable(point.label ?? ''),
-  ]))}\n`;
-}
 
 /** What a person is shown before they say yes. */
 export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number, chosen?: StoredPoint): string {

@@ -17,10 +17,16 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
     ...report.tests.map((test) => formatTest(look, report, test)),
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
   ];
+  notes.push(formatNbd(look, report));
   const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
   if (refusals.length > 0) notes.push(tint(look, 'quiet', `refused since start: ${refusals.map(([code, count]) => `${printable(code)} ${count}×`).join(', ')}`));
   if (notes.length > 0) blocks.push(notes.join('\n'));
   return `${blocks.join('\n\n')}\n`;
+}
+
+function formatNbd(look: Look, { nbd }: TargetReport): string {
+  const clientCount = Object.values(nbd.clients).reduce((sum, count) => sum + count, 0);
+  return tint(look, 'quiet', `points over NBD: ${printable(nbd.socketPath)}${nbd.address === null ? '' : `, ${printable(nbd.address)} (TLS)`}; ${clientCount === 0 ? 'nobody reads' : `${clientCount} connections read ${nbd.viewCount} points`}`);
 }
 
 function formatGroups(look: Look, report: TargetReport): string {

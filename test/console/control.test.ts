@@ -11,7 +11,7 @@ import { openSourceControl, openTargetControl } from '../../console/control.ts';
 import type { SourceOperations } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { FailoverResult, TargetOperations, TestResult } from '../../replica-target/operations.ts';
-import { points, sourceUp, targetUp } from './fixed-reports.ts';
+import { described, points, sourceUp, targetUp, timeline } from './fixed-reports.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -46,6 +46,10 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
   return {
     report: () => targetUp,
     points: async (group) => { await told('points', group); return points; },
+    timeline: async (group) => { await told('timeline', group); return timeline; },
+    describePoint: async (...all) => { await told('describePoint', ...all); return described; },
+    holdPoint: async (request) => { await told('holdPoint', request); return { ...described, hold: timeline.holds[0]! }; },
+    releasePoint: (...all) => told('releasePoint', ...all),
     token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
     failover: async (request) => { await told('failover', request); return failedOver; },
     stopFailover: (...all) => told('stopFailover', ...all),
@@ -89,6 +93,11 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   const client = new TargetClient(path);
   t.strictSame(await client.report(), targetUp);
   t.strictSame(await client.points('web'), points);
+  t.strictSame(await client.timeline('web'), timeline);
+  t.strictSame(await client.describePoint('web', 'before & after'), described);
+  const hold = { group: 'web', at: '1.2', reason: 'export', forMs: 5000 };
+  t.strictSame(await client.holdPoint(hold), { ...described, hold: timeline.holds[0] });
+  await client.releasePoint('web', 'h1');
   t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
@@ -97,7 +106,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
 });

@@ -1,4 +1,5 @@
 /** Reports with every part filled in, at a fixed time: what renderers and the control API are tested with. */
+import type { GroupTimeline, PointDescription } from '../../replica-target/points/point-desk.ts';
 import type { GuestReport, SourceReport } from '../../daemon/report.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
 import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
@@ -53,6 +54,21 @@ export const points: readonly StoredPoint[] = [
   { term: 1, point: 3, kind: 'crash', cutAtMs: atMs - 10_000, arrivedAtMs: atMs - 9_800, changedBytes: 0, isApplied: false },
 ];
 
+export const timeline: GroupTimeline = {
+  group: 'web', groupId: '0123456789abcdef0123456789abcdef', atMs,
+  ranges: [
+    { keptBy: 'all', from: { point: '1.2', cutAtMs: atMs - 15_000 }, to: { point: '1.3', cutAtMs: atMs - 10_000 }, pointCount: 2 },
+    { keptBy: 'hourly', from: { point: '1.1', cutAtMs: atMs - 20_000 }, to: { point: '1.1', cutAtMs: atMs - 20_000 }, pointCount: 1 },
+  ],
+  points: points.map((point, index) => ({ ...point, isHeld: index === 1, keptBy: index === 0 ? 'hourly' : 'all' })),
+  holds: [{ holdId: 'h1', point: { term: 1, point: 2 }, reason: 'export of web', takenAtMs: atMs - 5_000, untilMs: atMs + 60_000 }],
+};
+
+export const described: PointDescription = {
+  group: 'web', groupId: timeline.groupId, point: timeline.points[1]!, hardware: { cpu: 'x' },
+  disks: [{ disk: 0, name: 'drive0', sizeBytes: 20 * GiB, exportName: 'web/drive0@1.2' }],
+};
+
 export const group: GroupStoreReport = {
   groupId: '0123456789abcdef0123456789abcdef', name: 'web', sourceId: 'aa'.repeat(16), state: 'protected', term: 1, rpoMs: 5000, seed: 'done',
   disks: [{ disk: 0, name: 'drive0', sizeBytes: 20 * GiB, replicaPath: '/srv/afterimage/web/replica/0.raw', isAtApplied: true }],
@@ -63,5 +79,7 @@ export const targetUp: TargetReport = {
   role: 'target', version: '0.1.0', atMs, address: 'bravo.example.org:7228', fingerprint: 'ab'.repeat(32), memoryRssBytes: 90 * MiB,
   sources: [{ sourceId: 'aa'.repeat(16), name: 'alpha', address: '192.0.2.7:41234', sinceMs: atMs - 3_600_000, receivedBytes: 5 * GiB }],
   groups: [group, { ...group, groupId: 'bb'.repeat(16), name: 'full', held: { code: 'STORE_FULL', sinceMs: atMs - 30_000, message: 'no space for a segment' } }],
-  failovers: [], tests: [], endedTests: [], refusals: { WIRE_SECRET: 3 },
+  failovers: [], tests: [], endedTests: [],
+  nbd: { socketPath: '/srv/afterimage/points.sock', address: '192.0.2.9:10809', clients: { 'web/drive0@1.2': 4 }, viewCount: 1, readBytes: 7 * MiB, failedRequests: 0 },
+  refusals: { WIRE_SECRET: 3 },
 };

@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import t from 'tap';
 import { faultTable } from '../../journal/fault.ts';
 import { awaitLine, BuiltCommand, ended } from './built-command.ts';
-import { points, sourceTargetDown, sourceUp, targetUp } from './fixed-reports.ts';
+import { described, points, sourceTargetDown, sourceUp, targetUp, timeline } from './fixed-reports.ts';
 
 const command = await BuiltCommand.build(t);
 const folder = await mkdtemp(join(tmpdir(), 'ai-main-'));
@@ -36,6 +36,13 @@ export async function startSource(options, deps) {
       return { name: request.name, groupId: '00', target: 'bravo' };
     },
     unprotect: told('unprotect'), pause: told('pause'), resume: told('resume'), setRate: told('setRate'),
+    mark: async (request) => {
+      calls.push(['mark', request]);
+      const point = { term: 1, point: 13, cutAtMs: 0, isAppWanted: request.isApp };
+      return request.isApp
+        ? { ...point, kind: 'crash', notApp: 'AGENT_NONE', reason: { code: 'AGENT_NONE', message: 'no port' } }
+        : { ...point, kind: 'mark', label: request.label, reason: null };
+    },
   };
   return { operations, report: operations.report, close: async () => { deps.log.info('fake closed'); } };
 }
@@ -45,6 +52,8 @@ export async function startTarget(options, deps) {
   const operations = {
     report: () => (${JSON.stringify(targetUp)}),
     points: async () => (${JSON.stringify(points)}),
+    timeline: async () => (${JSON.stringify(timeline)}),
+    describePoint: async () => (${JSON.stringify(described)}),
     token: async () => ({ token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
     failover: async (request) => ({ group: request.group, term: 2, point: ${JSON.stringify(points[2])}, lostMs: 1, rtoMs: 2, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: request.accel ?? 'kvm' }),
     stopFailover: async (group, isRolledBack) => { deps.log.info({ group, isRolledBack }, 'fake stop'); },
@@ -70,6 +79,8 @@ t.test('usage: exit code 64 and what is expected', async (t) => {
     [['protect', 'web', '--qmp', '/q', '--rpo', '2h'], /Expected a duration from 1s to 1h/],
     [['protect', '../x', '--qmp', '/q'], /Expected letters, digits/],
     [['protect', 'web', '--qmp', '/q', '--rate', 'fast'], /Expected a size such as 100MiB/],
+    [['mark', 'web', '--label', 'x'.repeat(201)], /Expected one line of at most 200 characters/],
+    [['mark', 'web', '--limit', '2h'], /Expected a duration from 1s to 1h/],
     [['explain', 'NBD_X'], /there are NBD_PROTOCOL, /],
     [['failover', 'web', '--config', sourceConfig], /failover is asked of a target, and .*source\.yaml configures a source/],
     [['pair', 'T', '--config', targetConfig], /pair is asked of a source, and .*target\.yaml configures a target/],
@@ -85,7 +96,7 @@ t.test('config: exit code 78 and every problem with its place', async (t) => {
   await Promise.all([['source', 'run'], ['status'], ['doctor'], ['pair', 'T']].map(async (args) => {
     const { code, stderr, stdout } = await command.run([...args, '--config', brokenConfig]);
     t.equal(code, 78, args.join(' '));
-    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, spool, control, log\n`);
+    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, spool, guests, control, log\n`);
     t.equal(stdout, '');
   }));
   const fromEnvironment = await command.run(['status', '--json'], { AFTERIMAGE_CONFIG: brokenConfig });
@@ -121,15 +132,19 @@ t.test('a source from start to end', async (t) => {
     ...[['unprotect', 'web', '--forget'], ['pause', 'web'], ['resume', 'web'], ['rate', 'web', '0']].map(async (args) => t.match(await ask(...args), { code: 0 }, args.join(' '))),
     (async () => t.match(await ask('pair', ' TOKEN '), { code: 0, stdout: 'paired with bravo at bravo:7228, fingerprint TOKEN\n' }))(),
   ]);
+  t.match(await ask('mark', 'web', '--label', 'before upgrade'), { code: 0, stdout: /^web: point 1\.13 is mark, cut 1970-.*, labelled "before upgrade"\n$/ });
+  t.match(await ask('mark', 'web', '--app', '--limit', '5s'), { code: 0, stdout: /is crash, cut .*, not app: AGENT_NONE: no port\n$/ });
+  t.match(JSON.parse((await ask('mark', 'web', '--json')).stdout), { term: 1, point: 13, kind: 'mark', reason: null });
   const { code, stdout } = await ask('status', '--json');
   t.equal(code, 0);
   t.equal(stdout.trimEnd().split('\n').length, 1, 'one line, for scripts');
-  const { calls, ...report } = JSON.parse(stdout) as { calls: unknown[] };
+  const { calls, ...report } = JSON.parse(stdout) as { calls: unknown[][] };
   t.strictSame(report, sourceUp);
-  t.strictSame([...calls.slice(0, 3), ...calls.slice(3).sort()], [
+  t.strictSame([...calls.slice(0, 3), ...calls.slice(3).filter(([what]) => what === 'mark'), ...calls.slice(3).filter(([what]) => what !== 'mark').sort()], [
     ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 5000 }],
     ['protect', { name: 'mail', qmpPath: '/run/m.qmp', rpoMs: 1000, target: 'bravo', rateBytesPerSecond: 1024 ** 2, isPaused: true, storageDaemonDisks: ['n0', 'n1'] }],
     ['protect', { name: 'bad', qmpPath: '/q', rpoMs: 5000 }],
+    ['mark', { name: 'web', isApp: false, label: 'before upgrade', limitMs: 60_000 }], ['mark', { name: 'web', isApp: true, limitMs: 5000 }], ['mark', { name: 'web', isApp: false, limitMs: 60_000 }],
     ['pause', 'web'], ['resume', 'web'], ['setRate', 'web', 0], ['unprotect', 'web', true],
   ]);
   const [all, mail, nobody, second] = await Promise.all([ask('status'), ask('status', 'mail'), ask('status', 'nobody'), ask('source', 'run')]);
@@ -163,8 +178,11 @@ t.test('a target from start to end', async (t) => {
     async () => t.match(await ask('target', 'token'), { code: 0, stdout: 'AITOKEN\n', stderr: /for bravo:7228, fingerprint ab\./ }),
     async () => t.strictSame(JSON.parse((await ask('target', 'token', '--json')).stdout), { token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
     async () => t.match(await ask('status'), { code: 0, stdout: /^web +protected/m }),
-    async () => t.strictSame(JSON.parse((await ask('points', 'web', '--json')).stdout), points),
-    async () => t.match(await ask('points', 'web'), { code: 0, stdout: /^POINT +KIND[^]*\n +1\.3 +crash/ }),
+    async () => t.strictSame(JSON.parse((await ask('points', 'web', '--json')).stdout), timeline),
+    async () => t.match(await ask('points', 'web'), { code: 0, stdout: /^web: every point from [^]*\nPOINT +KIND[^]*\n +1\.3 +crash/ }),
+    async () => t.match(await ask('view', 'web', '--at', '-15m'), { code: 0, stdout: 'nbd+unix:///web/drive0@1.2?socket=%2Fsrv%2Fafterimage%2Fpoints.sock\nnbds://192.0.2.9:10809/web/drive0@1.2\n', stderr: /web at point 1\.2 \(app/ }),
+    async () => t.match(await ask('view', 'web', '--at', '25:61'), { code: 1, stderr: /^POINT_UNKNOWN: 25:61 is no time/ }),
+    async () => t.match(await ask('export', 'web', '--to', '/x'), { code: 64, stderr: /--format/ }),
     async () => t.match(await ask('failover', 'web'), { code: 64, stdout: '', stderr: /web would boot here from point 1\.3[^]*would be lost[^]*there is no terminal: give --yes/ }),
     async () => t.match(await ask('failover', 'nobody'), { code: 1, stderr: /^GROUP_UNKNOWN: .*there are web, full/ }),
     async () => t.match(JSON.parse((await ask('failover', 'web', '--yes', '--json', '--accel', 'tcg')).stdout), { group: 'web', term: 2, accel: 'tcg', rtoMs: 2 }),

@@ -35,6 +35,7 @@ void t.test('the last acknowledged point boots although nothing of it was applie
   const log = pino({ level: 'silent' });
   const options: TargetOptions = {
     name: 'bravo', listen: { host: '127.0.0.1', port: 0 }, advertise: { host: '127.0.0.1', port: 0 }, dataFolder: join(folder, 'target'), keepFreeBytes: 0,
+    nbd: { socketPath: join(folder, 'points.sock'), listen: null },
     failover: { accel: 'tcg', network: 'none', overlayFolder: join(folder, 'over') },
   };
   const { disk, stall } = stallableDisk();

@@ -1,0 +1,57 @@
+/** What a guest's points are, summed up and listed, and what an export has become, as text. Pure. */
+import { formatPoint } from '../../journal/point.ts';
+import type { GroupTimeline, PointDescription } from '../../replica-target/points/point-desk.ts';
+import type { PointRange } from '../../replica-target/points/point-ranges.ts';
+import type { RestorePoint } from '../../replica-target/points/points.ts';
+import type { WrittenExport } from '../export/write-export.ts';
+import { formatTable, tint, type Look } from './look.ts';
+import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+
+/** Of points of one a second a screen is full in a minute; the rest is in the summary, and listed when asked for. */
+const newestShown = 20;
+
+/** All points, or the newest and those that somebody marked or holds. */
+export function formatTimeline(look: Look, timeline: GroupTimeline, isAll: boolean): string {
+  const { points, ranges, holds, atMs } = timeline;
+  const newest = points.at(-1);
+  if (newest === undefined) return 'no point yet: the first one comes with the end of the first sync\n';
+  const shown = isAll ? points : points.filter((point, index) => index >= points.length - newestShown || point.isHeld || point.kind !== 'crash' || point.label !== undefined);
+  const blocks = [`${tint(look, 'strong', printable(timeline.group))}: ${formatRanges(ranges, atMs)}`, formatPointTable(look, shown, atMs)];
+  if (shown.length < points.length) blocks.push(tint(look, 'quiet', `${points.length - shown.length} older ones are not shown: --all`));
+  if (holds.length > 0) blocks.push(holds.map(({ point, reason, takenAtMs, untilMs }) => (
+    `held: ${formatPoint(point)} since ${formatInstant(takenAtMs)}${untilMs === null ? '' : `, until ${formatInstant(untilMs)}`}: ${printable(reason)}`)).join('\n'));
+  return `${blocks.join('\n\n')}\n`;
+}
+
+const stepWords: Readonly<Record<PointRange['keptBy'], string>> = { all: 'every point', hourly: 'hourly', daily: 'daily', weekly: 'weekly', monthly: 'monthly' };
+
+/** `every point from … to …; then hourly back to …`. */
+export function formatRanges(ranges: readonly PointRange[], atMs: number): string {
+  return ranges.map(({ keptBy, from, to, pointCount }, index) => {
+    if (index > 0) return `then ${stepWords[keptBy]} back to ${formatInstant(from.cutAtMs)} (${pointCount})`;
+    return `${stepWords[keptBy]} from ${formatInstant(from.cutAtMs)} to ${formatInstant(to.cutAtMs)}, ${formatSpan(atMs - to.cutAtMs)} ago (${pointCount})`;
+  }).join('; ');
+}
+
+function formatPointTable(look: Look, points: readonly RestorePoint[], atMs: number): string {
+  return formatTable(look, [
+    { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
+    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
+  ], points.map((point) => [
+    formatPoint(point), point.kind, formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', point.frozenMs === undefined ? '' : formatSpan(point.frozenMs), `${point.keptBy}${point.isHeld ? ', held' : ''}`, printable(point.label ?? ''),
+  ]));
+}
+
+/** `GUEST at POINT (kind), cut …`. */
+export function formatChosenPoint(look: Look, { group, point }: PointDescription): string {
+  return `${tint(look, 'strong', printable(group))} at point ${formatPoint(point)} (${point.kind}${point.label === undefined ? '' : `, ${printable(point.label)}`}), cut ${formatInstant(point.cutAtMs)}`;
+}
+
+export function formatExport(look: Look, description: PointDescription, written: WrittenExport): string {
+  return [
+    `${formatChosenPoint(look, description)}, ${tint(look, 'good', 'is written and verified')}:`,
+    ...written.disks.map(({ name, path, sizeBytes, fileBytes }) => `  ${printable(path)}  ${printable(name)}, ${formatBytes(sizeBytes)}, takes ${formatBytes(fileBytes)}`),
+    `  ${printable(written.factsPath)}`,
+  ].join('\n') + '\n';
+}

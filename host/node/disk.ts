@@ -6,12 +6,14 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import type { Disk, DiskFile, DiskLock } from '../disk.ts';
 import { syncFolder } from './json-file.ts';
-import { fallocate, fallocateModes, flockExclusive, seekData, seekHole } from './libc.ts';
+import { beginWriteOut, fallocate, fallocateModes, flockExclusive, seekData, seekHole } from './libc.ts';
 
 /** One write of zeroes where holes cannot be punched. */
 const zeroes = Buffer.alloc(1024 * 1024);
 /** IOV_MAX of Linux: the most buffers that one writev takes. */
 const gatherMax = 1024;
+/** Written and not yet on its way to the disk, bytes: everything written here is synced soon, and a sync then finds little left to wait for. */
+const unwrittenBytesMax = 4 * 1024 * 1024;
 
 const flags = {
   read: constants.O_RDONLY,
@@ -57,6 +59,8 @@ export const nodeDisk: Disk = {
 class NodeFile implements DiskFile {
   readonly path: string;
   readonly #file: FileHandle;
+  #unwritten = { start: Infinity, end: 0, bytes: 0 };
+  #writingOut: Promise<void> | null = null;
 
   constructor(path: string, file: FileHandle) {
     this.path = path;
@@ -79,6 +83,7 @@ class NodeFile implements DiskFile {
       const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, at + done);
       done += bytesWritten;
     }
+    this.#wrote(at, bytes.length);
   }
 
   async writeMany(buffers: readonly Buffer[], at: number): Promise<void> {
@@ -94,9 +99,11 @@ class NodeFile implements DiskFile {
         position += buffer.length;
       }
     }
+    this.#wrote(at, position - at);
   }
 
   async sync(): Promise<void> {
+    this.#unwritten = { start: Infinity, end: 0, bytes: 0 };
     await this.#file.datasync();
   }
 
@@ -147,7 +154,21 @@ class NodeFile implements DiskFile {
   }
 
   async close(): Promise<void> {
+    // The descriptor's number may soon be another file's.
+    await this.#writingOut;
     await this.#file.close();
+  }
+
+  /** Never waited for but by `close`: a hint to the kernel. */
+  #wrote(at: number, length: number): void {
+    const { start, end, bytes } = this.#unwritten;
+    this.#unwritten = { start: Math.min(start, at), end: Math.max(end, at + length), bytes: bytes + length };
+    if (this.#unwritten.bytes < unwrittenBytesMax || this.#writingOut !== null) return;
+    const range = this.#unwritten;
+    this.#unwritten = { start: Infinity, end: 0, bytes: 0 };
+    const isOver = (): void => { this.#writingOut = null; };
+    // What could not be written the next sync says.
+    this.#writingOut = beginWriteOut(this.#file.fd, range.start, range.end - range.start).then(isOver, isOver);
   }
 }
 

@@ -7,12 +7,15 @@ import koffi from 'koffi';
 const libc = koffi.load('libc.so.6');
 const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
 
 /** linux/falloc.h */
 export const fallocateModes = { extend: 0, keepSizePunchHole: 0x01 | 0x02 } as const;
 /** unistd.h, lseek(2) */
 const whence = { data: 3, hole: 4 } as const;
+/** fcntl.h, sync_file_range(2): SYNC_FILE_RANGE_WRITE */
+const startWriting = 2;
 /** sys/file.h: LOCK_EX | LOCK_NB */
 const lockExclusiveNow = 2 | 4;
 
@@ -41,6 +44,11 @@ export function seekData(fd: number, offset: number): Promise<number> {
 
 export function seekHole(fd: number, offset: number): Promise<number> {
   return call('lseek', lseekCall, fd, offset, whence.hole);
+}
+
+/** The kernel begins to write out what is dirty in the range. Promises nothing: what fails is said by the next sync (sync_file_range(2), "Warning"). */
+export async function beginWriteOut(fd: number, offset: number, length: number): Promise<void> {
+  await call('sync_file_range', syncFileRangeCall, fd, offset, length, startWriting);
 }
 
 /** EWOULDBLOCK when another open file has the lock. */

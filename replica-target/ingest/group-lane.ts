@@ -67,6 +67,8 @@ export class GroupLane {
   #outcomes: Promise<void> = Promise.resolve();
   #recordsUnderWay = 0;
   #comparesUnderWay = 0;
+  /** Never reject. */
+  readonly #compares = new Set<Promise<void>>();
   #onRoom: () => void = () => undefined;
 
   constructor(options: LaneOptions) {
@@ -85,6 +87,7 @@ export class GroupLane {
   async finish(): Promise<void> {
     await this.#run;
     await this.#outcomes;
+    await Promise.all(this.#compares);
     this.#unlisten();
     if (this.#store === null) return;
     try {
@@ -114,7 +117,9 @@ export class GroupLane {
     const { message, bytes } = item;
     if (message.t === 'compare') {
       while (this.#comparesUnderWay >= comparesUnderWayMax) await this.#room();
-      void this.#compare(message, bytes);
+      const compare = this.#compare(message, bytes);
+      this.#compares.add(compare);
+      void compare.then(() => this.#compares.delete(compare));
       return;
     }
     await this.#outcomes;
@@ -206,6 +211,8 @@ export class GroupLane {
     if (store.report().sourceId !== sourceId) throw new Fault('GROUP_FOREIGN', `group ${groupId} belongs to another source`, { group: groupId });
     const { state, name, term } = store.report();
     if (state === 'failed-over') throw new Fault('GROUP_FAILED_OVER', `${name} has failed over: what it runs on is not forgotten at its old source's wish`, { group: groupId, term });
+    // The files are not taken away under a comparison.
+    await Promise.all(this.#compares);
     this.#unlisten();
     this.#unlisten = () => undefined;
     this.#store = null;

@@ -19,10 +19,10 @@ const run = promisify(execFile);
 /** No cut comes by itself while a test looks: only those that are asked for. */
 const rpoMs = 3_600_000;
 
-interface Teardown { teardown(end: () => Promise<void> | void): unknown; testdir(tree?: object): string }
+interface Teardown { teardown(end: () => Promise<void> | void): unknown; testdir(): string }
 
 async function startAgentGuest(t: Teardown, name: string, more: { readonly hasAgent?: boolean; readonly churn?: number } = {}): Promise<LabGuest> {
-  const path = await createLabDisk(join(t.testdir({}), `${name}.raw`), 'raw', 192 * 1024 ** 2);
+  const path = await createLabDisk(join(t.testdir(), `${name}.raw`), 'raw', 192 * 1024 ** 2);
   const guest = await startLabGuest(t, { mode: 'counter', churn: more.churn ?? 512, hasAgent: more.hasAgent ?? true, timeLimitMs: 240_000, disks: [{ path, format: 'raw' }] });
   await guest.waitForLine(/^AF COUNTER 3 /, 60_000);
   if (more.hasAgent ?? true) await guest.waitForLine(/^AF AGENT /, 30_000);

@@ -60,6 +60,48 @@ export function counterRange(lines: readonly SeenLine[], cutAtMs: number): { rea
   };
 }
 
+export interface TestedPoint {
+  readonly point: string;
+  readonly point_time: string;
+  readonly age_ms: number;
+  /** What the guest had written when the point was cut: at least, at most. */
+  readonly counter_least: number;
+  readonly counter_most: number;
+  readonly counter_found: number;
+  readonly agrees: boolean;
+  readonly fsck_clean: boolean;
+  /** From asking for the test until the guest said on its console what it found on its disk. */
+  readonly rto_ms: number;
+}
+
+export interface PointsFigures {
+  readonly guest_disk_bytes: number;
+  /** Points that the target held when the tests began. */
+  readonly points: number;
+  readonly tests: readonly TestedPoint[];
+  readonly agrees: boolean;
+  /** New points that were sealed while tests ran. */
+  readonly points_while_testing: number;
+  readonly rpo_ms: number;
+  /** The most that a loss would have cost at any moment while tests ran. */
+  readonly rpo_ms_max_while_testing: number;
+  /** Files, holds and processes of the tests that were found afterwards. */
+  readonly leftovers: number;
+}
+
+/** As {@link brokenPromises}, of the points' demo. */
+export function brokenPointPromises(figures: PointsFigures): string[] {
+  const broken: string[] = [];
+  for (const { point, agrees, fsck_clean, counter_found, counter_least, counter_most } of figures.tests) {
+    if (!agrees) broken.push(`point ${point} held counter ${counter_found}, and ${counter_least} to ${counter_most} was written about then`);
+    if (!fsck_clean) broken.push(`the file system of point ${point} is not clean`);
+  }
+  if (figures.rpo_ms_max_while_testing > 2 * figures.rpo_ms + 2_000) broken.push(`a loss would have cost ${figures.rpo_ms_max_while_testing} ms at an RPO of ${figures.rpo_ms} ms`);
+  if (figures.points_while_testing === 0) broken.push('no point was sealed while tests ran');
+  if (figures.leftovers > 0) broken.push(`${figures.leftovers} things of the tests were left over`);
+  return broken;
+}
+
 /** In words, what the demo shows not to hold; empty when all is well. */
 export function brokenPromises(figures: Figures, rpoMs: number): string[] {
   const broken: string[] = [];

@@ -7,23 +7,26 @@ import { Command } from 'commander';
 
 import { readDurationMs } from '../../console/config/quantity.ts';
 import { printJson } from '../../console/terminal.ts';
-import { brokenPromises } from './figures.ts';
+import { brokenPointPromises, brokenPromises } from './figures.ts';
+import { playPoints } from './points-story.ts';
 import { openScreen } from './screen.ts';
 import { openStage } from './stage.ts';
 import { play } from './story.ts';
 
 interface Options {
   readonly json?: true;
+  readonly points?: true;
   readonly rpo: string;
   readonly watch: string;
   readonly churn: string;
 }
 
-const { json, rpo, watch, churn } = new Command('demo')
+const { json, points, rpo, watch, churn } = new Command('demo')
   .description('A real guest is protected, its host is lost, and it runs again from its replica')
   .option('--json', 'end with one JSON object of what was measured; the story goes to stderr')
+  .option('--points', 'instead, boots three older points in turn as tests, while protection goes on')
   .option('--rpo <duration>', 'how much may be lost', '1s')
-  .option('--watch <duration>', 'how long the guest is watched before its host is lost', '25s')
+  .option('--watch <duration>', 'how long the guest is watched before its host is lost, or its points are booted', '25s')
   .option('--churn <KiB/s>', 'what the guest writes beside its counter', '1024')
   .parse()
   .opts<Options>();
@@ -54,9 +57,12 @@ class Interruption extends Error {
 
 let failure: unknown;
 try {
-  const figures = await Promise.race([play(stage, screen, { rpoMs, watchMs, churnKib: Number(churn) }), interrupted]);
+  const options = { rpoMs, watchMs, churnKib: Number(churn) };
+  const story = points === true
+    ? playPoints(stage, screen, options).then((figures) => ({ figures, broken: brokenPointPromises(figures) }))
+    : play(stage, screen, options).then((figures) => ({ figures, broken: brokenPromises(figures, rpoMs) }));
+  const { figures, broken } = await Promise.race([story, interrupted]);
   await stage.clear();
-  const broken = brokenPromises(figures, rpoMs);
   for (const promise of broken) screen.bad(promise);
   if (json === true) printJson(figures, false);
   process.exitCode = broken.length === 0 ? 0 : 1;

@@ -22,9 +22,9 @@ export interface StoryOptions {
   readonly churnKib: number;
 }
 
-const name = 'web1';
+export const name = 'web1';
 /** Far above what any step takes; a demo that hangs is worse than one that fails. */
-const stepMsMax = 180_000;
+export const stepMsMax = 180_000;
 
 export async function play(stage: Stage, screen: Screen, options: StoryOptions): Promise<Figures> {
   screen.title('A running guest is protected, its host is lost, and it runs again from its replica');
@@ -53,7 +53,7 @@ export async function play(stage: Stage, screen: Screen, options: StoryOptions):
   return figures;
 }
 
-async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, disk: Awaited<ReturnType<typeof makeGuestDisk>>): Promise<LabGuest> {
+export async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, disk: Awaited<ReturnType<typeof makeGuestDisk>>): Promise<LabGuest> {
   screen.live('guest', 'booting');
   const begin = performance.now();
   const guest = await stage.startGuest({
@@ -69,7 +69,7 @@ async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, di
 }
 
 /** Resolves to the source's pid. */
-async function startDaemons(stage: Stage, screen: Screen): Promise<number> {
+export async function startDaemons(stage: Stage, screen: Screen): Promise<number> {
   screen.typed('afterimage target run --config target.yaml');
   await stage.startDaemon('target');
   screen.done('target', `listens at ${(await stage.target.report()).address}`);
@@ -83,7 +83,7 @@ async function startDaemons(stage: Stage, screen: Screen): Promise<number> {
 }
 
 /** Resolves to the time from asking until the first point was acknowledged. */
-async function protect(stage: Stage, screen: Screen, guest: LabGuest, { rpoMs }: StoryOptions): Promise<number> {
+export async function protect(stage: Stage, screen: Screen, guest: LabGuest, { rpoMs }: StoryOptions): Promise<number> {
   const rpo = rpoMs % 1000 === 0 ? `${rpoMs / 1000}s` : `${rpoMs}ms`;
   screen.typed(`afterimage protect ${name} --qmp ${guest.qmpPath} --rpo ${rpo}`);
   const begin = performance.now();
@@ -107,7 +107,7 @@ async function protect(stage: Stage, screen: Screen, guest: LabGuest, { rpoMs }:
 }
 
 /** Shows what a loss would cost, as it changes. Resolves to the last report. */
-async function watch(stage: Stage, screen: Screen, guest: LabGuest, watchMs: number): Promise<GuestReport> {
+export async function watch(stage: Stage, screen: Screen, guest: LabGuest, watchMs: number): Promise<GuestReport> {
   const end = performance.now() + watchMs;
   screen.typed('afterimage status --watch');
   const report = await until(stage, (report) => {
@@ -177,7 +177,7 @@ async function until(stage: Stage, isEnough: (report: GuestReport, atMs: number)
 }
 
 /** The first match in the console of a guest that a failover started. */
-async function consoleLine(path: string, pattern: RegExp): Promise<RegExpExecArray> {
+export async function consoleLine(path: string, pattern: RegExp): Promise<RegExpExecArray> {
   const until = performance.now() + stepMsMax;
   for (;;) {
     const text = (await readFile(path, 'utf8')).replaceAll('\r', '');

@@ -165,3 +165,30 @@ async function openListed(store: FileGroupStore, point: PointId): Promise<PointV
     return null;
   }
 }
+
+/** Holds up those who pass while it is closed. */
+export function makeGate(): { close(): void; open(): void; openForOthers(): void; pass(): Promise<void>; someoneWaits(): Promise<void> } {
+  let isClosed = false;
+  let waiting: (() => void)[] = [];
+  let watchers: (() => void)[] = [];
+  return {
+    close: () => { isClosed = true; },
+    /** Whoever comes from now on may pass; whoever waits goes on waiting. */
+    openForOthers: () => { isClosed = false; },
+    open: () => {
+      isClosed = false;
+      const free = waiting;
+      waiting = [];
+      for (const go of free) go();
+    },
+    pass: () => {
+      if (!isClosed) return Promise.resolve();
+      return new Promise((resolve) => {
+        waiting.push(resolve);
+        for (const watcher of watchers) watcher();
+        watchers = [];
+      });
+    },
+    someoneWaits: () => (waiting.length > 0 ? Promise.resolve() : new Promise((resolve) => { watchers.push(resolve); })),
+  };
+}

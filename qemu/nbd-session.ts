@@ -118,7 +118,7 @@ export class NbdSession {
       if (inTheClear.hasHeld) return this.#broken('bytes in the clear after NBD_OPT_STARTTLS');
       inTheClear.stop();
       const accepted = this.#socket;
-      for (const event of ['data', 'end', 'drain']) accepted.removeAllListeners(event);
+      for (const event of ['data', 'end', 'drain', 'close']) accepted.removeAllListeners(event);
       accepted.write(reply);
       secureNbd(accepted, tls, handshakeLimitMs).then((socket) => {
         if (this.#isEnded) return void socket.destroy();

@@ -77,9 +77,9 @@ export class Watchdog {
   }
 }
 
-/** A watchdog that holds the guest's agent and can freeze. Faults: AGENT_*, FREEZE_FOREIGN, FREEZE_UNARMED. */
-export async function armWatchdog(order: GuardOrder): Promise<Watchdog> {
-  const facts = await detachmentFacts();
+/** A watchdog that holds the guest's agent and can freeze. `given`: in place of what this host says of itself. Faults: AGENT_*, FREEZE_FOREIGN, FREEZE_UNARMED. */
+export async function armWatchdog(order: GuardOrder, given?: Partial<DetachmentFacts>): Promise<Watchdog> {
+  const facts = { ...await detachmentFacts(), ...given };
   for (const prefix of planDetachment(facts)) {
     const watchdog = startWatchdog(order, prefix);
     const news = await watchdog.next(startMsMax + 4 * order.answerMs);

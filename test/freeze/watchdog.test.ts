@@ -215,6 +215,21 @@ t.test('a hold: app only when all that was frozen was still frozen after the cut
   t.match(none.outcome, { notApp: 'AGENT_TAKEN' });
 });
 
+t.test('a systemd that cannot make a scope: a session of its own is taken, but not for a service', async (t) => {
+  const agent = await FakeAgent.start(t);
+  const order = orderFor(agent);
+  const watchdog = await armed(t, order);
+  watchdog.leave();
+  await gone(watchdog);
+  // Whether systemd-run is missing, fails or succeeds on the machine that this runs on: it is armed.
+  const other = await armWatchdog(order, { hasSystemd: true });
+  other.say('freeze');
+  t.match(await other.next(10_000), { news: 'frozen' });
+  other.leave();
+  t.match(await other.next(10_000), { news: 'thawed' });
+  await gone(other);
+});
+
 t.test('the watchdog is started out of the daemon’s control group where systemd could kill that', async (t) => {
   const service = '0::/system.slice/afterimage-source.service\n';
   const facts = { hasSystemd: true, isRoot: true, controlGroup: service };

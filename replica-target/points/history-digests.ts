@@ -69,6 +69,7 @@ export class HistoryDigests {
   }
 
   get count(): number { return this.#levels.reduce((total, level) => total + level.length, 0); }
+  get sizeBytes(): number { return this.#levels.reduce((total, level) => level.reduce((sum, { reader }) => sum + reader.sizeBytes, total), 0); }
   get cacheBytes(): number { return this.source.cache.bytes; }
 
   /** Takes those that are there and fit the list, removes the others, and begins to make what is missing. */

@@ -1,7 +1,7 @@
 /** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
 import { parseArgs } from 'node:util';
 
-export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory'] as const;
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchArguments {
@@ -11,6 +11,8 @@ export interface BenchArguments {
   /** Measured rounds; one more goes before them, uncounted. */
   readonly runs: number;
   readonly sizeBytes: number;
+  /** Points of the history that is made (points, view-read). */
+  readonly pointCount: number;
   /** Length of one run of load, seconds. */
   readonly loadSeconds: number;
   /** Where the daemons leave their CPU profiles; null: they are not profiled, which costs. */
@@ -20,17 +22,23 @@ export interface BenchArguments {
 const mib = 1024 * 1024;
 /** The smallest image in which every kind of content comes several times. */
 const sizeMibMin = 64;
-const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3 };
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5 };
 
-export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--profile FOLDER]
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024 };
+const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100 };
+
+export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--points N] [--profile FOLDER]
   seed      first sync through TLS against nbdcopy and blockdev-mirror
   delta     10 % scattered dirty blocks against blockdev-backup
   overhead  what protection costs the guest's writes (fio)
   memory    resident memory of both roles during a first sync
+  points    from choosing a point to its first byte over NBD
+  view-read an old point read whole through NBD against the plain replica
   --json       end with one JSON object; all else goes to stderr
   --runs       measured rounds (seed, delta: 5; overhead, memory: 3)
   --size       image in MiB, a smaller one while developing (2048)
   --seconds    length of one run of load (15)
+  --points     points of the history that is made (points: 10000, view-read: 100)
   --profile    the daemons leave CPU profiles there
 `;
 
@@ -41,7 +49,7 @@ export function readArguments(words: readonly string[]): BenchArguments | { read
     parsed = parseArgs({
       args: [...words],
       allowPositionals: true,
-      options: { json: { type: 'boolean' }, runs: { type: 'string' }, size: { type: 'string' }, seconds: { type: 'string' }, profile: { type: 'string' } },
+      options: { json: { type: 'boolean' }, runs: { type: 'string' }, size: { type: 'string' }, seconds: { type: 'string' }, points: { type: 'string' }, profile: { type: 'string' } },
     });
   } catch (error) {
     if (error instanceof TypeError) return { problem: error.message };
@@ -51,12 +59,14 @@ export function readArguments(words: readonly string[]): BenchArguments | { read
   const name = benchmarkNames.find((known) => known === positionals[0]);
   if (name === undefined || positionals.length > 1) return { problem: `expected one of ${benchmarkNames.join(', ')}` };
   const runs = readCount(values.runs, runsDefault[name], 1);
-  const sizeMib = readCount(values.size, 2048, sizeMibMin);
+  const sizeMib = readCount(values.size, sizeMibDefault[name], sizeMibMin);
+  const pointCount = readCount(values.points, pointsDefault[name], 1);
   const loadSeconds = readCount(values.seconds, 15, 1);
   if (runs === null) return { problem: '--runs: expected a number from 1' };
   if (sizeMib === null || sizeMib % sizeMibMin !== 0) return { problem: `--size: expected a multiple of ${sizeMibMin} (MiB)` };
+  if (pointCount === null) return { problem: '--points: expected a number from 1' };
   if (loadSeconds === null) return { problem: '--seconds: expected a number from 1' };
-  return { name, isJson: values.json === true, runs, sizeBytes: sizeMib * mib, loadSeconds, profileFolder: values.profile ?? null };
+  return { name, isJson: values.json === true, runs, sizeBytes: sizeMib * mib, pointCount, loadSeconds, profileFolder: values.profile ?? null };
 }
 
 function readCount(text: string | undefined, fallback: number, min: number): number | null {

@@ -12,6 +12,11 @@ export type SourceEvent = { readonly event: 'ready' | 'waiting' | 'acknowledged'
 export interface TargetFacts { readonly groupsFolder: string }
 export type TargetEvent = { readonly event: 'ready'; readonly token: string } | { readonly event: 'groups'; readonly groups: readonly GroupStoreReport[] };
 
+export interface PointTargetFacts { readonly groupsFolder: string; readonly socketPath: string }
+export type PointTargetEvent =
+  | { readonly event: 'ready'; readonly openMs: number; readonly idleMs: number; readonly digestCount: number; readonly digestBytes: number; readonly fileCount: number }
+  | { readonly event: 'memory'; readonly rssBytes: number; readonly cacheBytes: number };
+
 export interface DrivenSource {
   readonly running: Running;
   protect(name: string, groupId: string): void;
@@ -60,9 +65,27 @@ export async function startPlainTarget(site: Site): Promise<WatchedTarget & { re
   };
 }
 
+/** Serves the points of a group that is there, on a unix socket. */
+export async function startPointTarget(site: Site, groupsFolder: string): Promise<{
+  readonly running: Running; readonly socketPath: string;
+  readonly ready: Extract<PointTargetEvent, { readonly event: 'ready' }>;
+  memory(): Promise<Extract<PointTargetEvent, { readonly event: 'memory' }>>;
+}> {
+  const socketPath = site.freshPath('points-nbd');
+  const { running, hear } = startDriven<PointTargetEvent>(site, 'point-target', { groupsFolder, socketPath });
+  return {
+    running, socketPath, ready: await hear('ready'),
+    async memory() {
+      const answer = hear('memory');
+      running.child.send('memory');
+      return answer;
+    },
+  };
+}
+
 /** `hear`: the next such event from the call on. */
 function startDriven<E extends { readonly event: string }>(
-  site: Site, script: 'driven-source' | 'plain-target', facts: SourceFacts | TargetFacts,
+  site: Site, script: 'driven-source' | 'plain-target' | 'point-target', facts: SourceFacts | TargetFacts | PointTargetFacts,
 ): { readonly running: Running; readonly hear: <K extends E['event']>(event: K) => Promise<Extract<E, { readonly event: K }>> } {
   const running = site.spawn(process.execPath, [join(import.meta.dirname, `${script}.js`), JSON.stringify(facts)], { name: script, hasIpc: true });
   const heard: ReturnType<typeof startDriven<E>>['hear'] = (event) => new Promise((resolve, reject) => {

@@ -22,6 +22,8 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   delta: async () => (await import('./delta.ts')).delta,
   overhead: async () => (await import('./overhead.ts')).overhead,
   memory: async () => (await import('./memory.ts')).memory,
+  points: async () => (await import('./points.ts')).points,
+  'view-read': async () => (await import('./view-read.ts')).viewRead,
 };
 
 class Interruption extends Error {}

@@ -27,7 +27,7 @@ import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
 import { describeProbe } from './delta-target.ts';
 import { listOwn, queryNodes, removeAllButBitmaps, removeBitmaps, unlessRefused, type FoundBitmap } from './guest-objects.ts';
 import { JobWatch } from './job-watch.ts';
-import { mirrorDisks, PassPause } from './mirror-pass.ts';
+import { mirrorDisks, passBufferBytesMax, passBufferBytesMin, PassPause } from './mirror-pass.ts';
 import { bitmapName, CycleStamps, nodeName, ownPrefix, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
 import { planReconcile } from './reconcile-plan.ts';
 import { Spool, type SpoolOptions } from './spool.ts';
@@ -42,6 +42,8 @@ export interface CbtCaptureOptions {
   readonly log: Logger;
   /** For a qemu-storage-daemon, which has no devices: the nodes that are the disks. */
   readonly storageDaemonDisks?: readonly { readonly name: string; readonly node: string }[];
+  /** How long a full pass lets a request of QEMU's wait for the link, ms; the NBD server's own limit when absent. */
+  readonly passStallLimitMs?: number;
 }
 
 /** Room for the guest's writes between count and cut, as a factor; doubled when a delta broke, up to the second. */
@@ -70,6 +72,8 @@ export class CbtCapture implements Capture {
   #standing: Standing | null = null;
   #delta: SpooledDelta | null = null;
   #isPassed = false;
+  /** Of the next full pass. */
+  #passBufferBytes = passBufferBytesMax;
   readonly #pause = new PassPause();
   #margin = marginMin;
   #figures = { dirtyBytes: 0, inPathMs: 0, cutMs: 0, cycles: 0, droppedCycles: 0, rounds: 0 };
@@ -183,15 +187,22 @@ export class CbtCapture implements Capture {
     await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
     const disks = this.#disks.map(({ topNode, trackNode, sizeBytes }, disk) => ({ disk, topNode, trackNode, sizeBytes }));
     await this.#transact(disks.map(({ disk, trackNode }) => addBitmap(trackNode, this.#name(disk, { role: 'pass' }), false)));
+    let isStalled = false;
     try {
       const { clock, groupId, log } = this.#o;
       const stamp = this.#stamps.next(clock.nowMs());
-      const onFault = (fault: Fault): void => log.debug({ code: fault.code }, fault.message);
+      const onFault = (fault: Fault): void => {
+        log.debug({ code: fault.code }, fault.message);
+        if (fault.facts['stallLimitMs'] !== undefined) isStalled = true;
+      };
       const socketPath = join(this.#o.spool.folder, `${shortGroup(groupId)}-pass`);
-      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault, socketPath }, disks, sink, options, this.#pause);
+      const bufferBytes = this.#passBufferBytes;
+      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault, socketPath, bufferBytes, stallLimitMs: this.#o.passStallLimitMs }, disks, sink, options, this.#pause);
       await this.#verifyDisks();
       this.#isPassed = true;
     } catch (error) {
+      // The link is slower than what QEMU had under way could wait for: less of it in the next try.
+      if (isStalled) this.#passBufferBytes = Math.max(passBufferBytesMin, this.#passBufferBytes / 4);
       await this.#removePassBitmaps();
       throw error;
     }

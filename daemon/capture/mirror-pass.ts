@@ -37,6 +37,10 @@ export interface PassContext {
   readonly stamp: string;
   readonly owner: { readonly uid: number; readonly gid: number };
   readonly onFault: (fault: Fault) => void;
+  /** Memory that QEMU may have under way for each disk, and so what the link must take within the NBD server's limit. */
+  readonly bufferBytes: number;
+  /** The NBD server's limit; its own when absent. */
+  readonly stallLimitMs?: number | undefined;
   /** Where the NBD server's socket is to be, when its path is short enough: a fixed place, so that a death leaves no more than one. */
   readonly socketPath: string;
 }
@@ -46,6 +50,10 @@ const socketPathBytesMax = 107;
 
 /** Disks mirrored at once when there is no rate limit: two keep the stream busy, more only make QEMU's buffers larger. */
 const atOnceMax = 2;
+/** With more than this, QEMU's mirror is no faster; twice this within the NBD server's 20 s is a link of 0.8 MiB/s. */
+export const passBufferBytesMax = 8 * 1024 * 1024;
+/** What one request of a mirror may hold: 50 KiB/s are enough for it. */
+export const passBufferBytesMin = 1024 * 1024;
 /** Between two calls of onProgress, ms. */
 const tellMs = 200;
 /** Between two looks at a job, ms. */
@@ -116,13 +124,13 @@ export async function mirrorDisks(context: PassContext, disks: readonly PassDisk
   const path = folder === null ? context.socketPath : join(folder, 'pass');
   let server: NbdServer | null = null;
   try {
-    server = await listenNbd({ path, exports, onFault: context.onFault, ...(sink.buffers === undefined ? {} : { buffers: sink.buffers }) });
+    server = await listenNbd({ path, exports, onFault: context.onFault, ...(context.stallLimitMs === undefined ? {} : { stallLimitMs: context.stallLimitMs }), ...(sink.buffers === undefined ? {} : { buffers: sink.buffers }) });
     if (process.getuid?.() === 0) for (const entry of folder === null ? [path] : [folder, path]) await chown(entry, context.owner.uid, context.owner.gid);
     const waiting = disks.map((disk, index) => ({ disk, blocks: covered[index]! }));
     const work = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await mirrorDisk(context, next.disk, next.blocks, path, options, pause, over.signal);
     };
-    const workers = Array.from({ length: options.rateBytesPerSecond > 0 ? 1 : Math.min(atOnceMax, disks.length) }, () => work().catch((error: unknown) => { over.abort(error); throw error; }));
+    const workers = Array.from({ length: options.rateBytesPerSecond > 0 || context.bufferBytes < passBufferBytesMax ? 1 : Math.min(atOnceMax, disks.length) }, () => work().catch((error: unknown) => { over.abort(error); throw error; }));
     await Promise.allSettled(workers);
     over.signal.throwIfAborted();
     await Promise.all([...handing]);
@@ -149,7 +157,7 @@ async function mirrorDisk(
   // Without "discard" zeroes come as zeroes, none is dropped on the way.
   await qmp.execute('blockdev-add', { driver: 'nbd', 'node-name': target, server: { type: 'unix', path }, export: `disk${disk}` });
   await qmp.execute('blockdev-mirror', {
-    'job-id': id, device: topNode, target, sync: 'full', 'copy-mode': 'background', granularity: coveredBlockBytes,
+    'job-id': id, device: topNode, target, sync: 'full', 'copy-mode': 'background', granularity: coveredBlockBytes, 'buf-size': context.bufferBytes,
     'filter-node-name': nodeName(groupId, stamp, disk, 'filter'), 'on-source-error': 'report', 'on-target-error': 'report', 'auto-dismiss': false,
     ...(options.rateBytesPerSecond > 0 ? { speed: options.rateBytesPerSecond } : {}),
   });

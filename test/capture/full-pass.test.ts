@@ -4,6 +4,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { FullPassProgress, FullPassSink } from '../../daemon/capture/capture.ts';
+import { nodeClock } from '../../host/node/clock.ts';
 import type { PointId } from '../../journal/point.ts';
 import { groupId, makeCapture, ownObjects } from './support/captures.ts';
 import { startLoad } from './support/load.ts';
@@ -85,6 +86,31 @@ t.test('a pass ends although the guest never rests', async (t) => {
   const delta = await capture.cut(point(0), point(1), 'crash');
   await replica.apply(delta);
   await delta.end('acknowledged');
+  await capture.release();
+  await standIn.quit();
+  t.equal(difference(join(folder, 'disk0.raw'), replica.path(0)), null);
+});
+
+t.test('a link that is too slow for what QEMU has under way gets less of it in the next try', async (t) => {
+  const folder = shortFolder(t);
+  const standIn = await startStandIn(t, makeDisks(folder, [{ sizeBytes: 6 * mib, format: 'raw' }]), folder);
+  fill(standIn, 0, 'write -P 85 0 6M');
+  const passStallLimitMs = 3_000;
+  const capture = makeCapture(standIn, { passStallLimitMs });
+  await capture.connect();
+  await capture.reconcile(null);
+  const replica = new Replica(folder, 1);
+  const sink = sinkInto(replica);
+  // One run after the other, at a rate at which the limit is over before 6 MiB are through, and not before 1 MiB is.
+  let turn = Promise.resolve();
+  const slow: FullPassSink = { ...sink, write: (disk, offset, buffer, headroomBytes) => {
+    turn = turn.then(() => nodeClock.delay((buffer.length - headroomBytes) / mib * (passStallLimitMs / 4))).then(() => sink.write(disk, offset, buffer, headroomBytes));
+    return turn;
+  } };
+  const options = { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined };
+  await t.rejects(capture.fullPass(slow, options), { code: 'QMP_COMMAND' }, 'the first try asks too much of it');
+  turn = Promise.resolve();
+  await capture.fullPass(slow, options).catch(() => { turn = Promise.resolve(); return capture.fullPass(slow, options); });
   await capture.release();
   await standIn.quit();
   t.equal(difference(join(folder, 'disk0.raw'), replica.path(0)), null);

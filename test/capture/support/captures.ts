@@ -9,12 +9,13 @@ import type { StandIn } from './storage-daemon.ts';
 export const groupId = '0123456789abcdef0123456789abcdef';
 const mib = 1024 * 1024;
 
-export interface MadeCaptureOptions { readonly qmpPath?: string; readonly budgetBytes?: number; readonly freeBytesMin?: number; readonly folder?: string; readonly group?: string }
+export interface MadeCaptureOptions { readonly qmpPath?: string; readonly budgetBytes?: number; readonly freeBytesMin?: number; readonly folder?: string; readonly group?: string; readonly passStallLimitMs?: number }
 
 export function makeCapture(standIn: StandIn, options: MadeCaptureOptions = {}): CbtCapture {
   return new CbtCapture({
     groupId: options.group ?? groupId, qmpPath: options.qmpPath ?? standIn.qmpPath, clock: nodeClock, log: pino({ level: 'silent' }),
     spool: { folder: options.folder ?? join(standIn.folder, 'spool'), budgetBytes: options.budgetBytes ?? 256 * mib, freeBytesMin: options.freeBytesMin ?? 0 },
+    ...(options.passStallLimitMs === undefined ? {} : { passStallLimitMs: options.passStallLimitMs }),
     storageDaemonDisks: standIn.disks.map(({ name, node }) => ({ name, node })),
   });
 }

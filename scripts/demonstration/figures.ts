@@ -46,7 +46,7 @@ export function lostMs(lines: readonly CounterLine[], recovered: number, killedA
 
 /** How long a line may take from the guest's disk to this host, and how far clocks are read apart, ms. */
 const beforeMsMax = 250;
-const afterMsMax = 3_000;
+const afterMsMax = 1_500;
 
 /**
  * The counters that a point may hold: not less than what the guest had reported as durable shortly before it was cut, and not

@@ -4,7 +4,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { agentCheck } from '../../../console/doctor/agent-check.ts';
 import { guestCheck, socketModeCheck } from '../../../console/doctor/guest-check.ts';
+import { connectGuestAgent } from '../../../qemu/guest-agent.ts';
+import { createLabDisk, startLabGuest } from '../../support/lab-guest.ts';
 
 const folder = await mkdtemp(join(tmpdir(), 'ai-guest-'));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -41,6 +44,19 @@ t.test('a guest that can be protected, with a drive that is no disk', async (t) 
   t.match(await socketModeCheck(socket).run(), { verdict: 'ok' });
   await chmod(socket, 0o777);
   t.match(await socketModeCheck(socket).run(), { verdict: 'warn', found: /everybody may connect/ });
+});
+
+t.test('a guest’s agent: another program has it, it can freeze, it does not answer', async (t) => {
+  const path = await createLabDisk(join(folder, 'lab'), 'raw', 64 * 1024 ** 2);
+  const guest = await startLabGuest(t, { disks: [{ path, format: 'raw' }], hasAgent: true });
+  await guest.waitForLine(/^AF AGENT /, 60_000);
+  const agent = await connectGuestAgent(guest.agentPath);
+  await agent.ping(20_000);
+  t.match(await guestCheck(guest.qmpPath, null).run(), { verdict: 'warn', found: /another program is connected to its guest agent/ });
+  agent.close();
+  t.match(await guestCheck(guest.qmpPath, null).run(), { verdict: 'ok', found: /; guest agent \d+\.\d+\.\d+, can freeze$/ });
+  await guest.command('sh kill -STOP $(pidof qemu-ga)');
+  t.match(await agentCheck('web', guest.agentPath).run(), { verdict: 'warn', found: /did not answer guest-ping/ });
 });
 
 t.test('a guest without disks', async (t) => {

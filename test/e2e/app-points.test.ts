@@ -92,7 +92,7 @@ void t.test('an app point needs no journal replay, a mark does; a silent or abse
 });
 
 void t.test('a guest is never left frozen: daemon killed, daemon hung, daemon and watchdog killed; the schedule holds over it', { timeout: 240_000 }, async (t) => {
-  const limitMs = 3_000;
+  const limitMs = 8_000;
   const pair = await startPair(t, { sourceConfig: `guests: { web: { freezeLimit: ${limitMs}ms, app: { every: 1h } } }\n` });
   const guest = await startAgentGuest(t, 'web');
   const proxy = await StallingProxy.start(t, join(pair.folder, 'proxy'), guest.qmpPath);

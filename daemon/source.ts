@@ -18,6 +18,7 @@ import type { MarkedPoint, SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
+import { PassTurns } from './resync/pass-turns.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
@@ -29,7 +30,7 @@ const freezeLimitMsDefault = 5_000;
 const markLimitMsDefault = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
-interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder }
+interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
 interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
 
 class Source implements SourceOperations {
@@ -59,7 +60,7 @@ class Source implements SourceOperations {
     // Before anything else: a guest that stands still waits for it.
     await thawLeftovers(this.#frozenNotes, this.#deps.log);
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
-    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }) });
+    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
   }
 
@@ -91,7 +92,7 @@ class Source implements SourceOperations {
     }
     await this.#state.putTarget(target);
     const before = this.#links.get(target.name);
-    this.#links.set(target.name, { target, link, encoder: new Encoder({ clock: nodeClock }) });
+    this.#links.set(target.name, { target, link, encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
     if (before !== undefined) await this.#relink(target.name, before.link);
     return { name: target.name, address: `${target.host}:${target.port}`, fingerprint: target.fingerprint };
   }
@@ -240,6 +241,7 @@ class Source implements SourceOperations {
       },
       link: linked.link,
       encoder: linked.encoder,
+      passes: linked.passes,
       clock: nodeClock,
       random: nodeRandom,
       log: this.#deps.log.child({ guest: guest.name }),

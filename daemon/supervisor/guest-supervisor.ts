@@ -14,12 +14,13 @@ import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts
 import type { AppHold } from '../freeze/app-hold.ts';
 import type { GuestReport, MarkedPoint } from '../report.ts';
 import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
+import type { PassTurns } from '../resync/pass-turns.ts';
 import { sendDelta, type DeltaSending } from '../stream/delta-sender.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
 import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
-import { heldPoint, nextPoint, planNextStep } from './next-step-plan.ts';
+import { heldPoint, nextPoint, planNextStep, type NextStep } from './next-step-plan.ts';
 
 /** What the seal of a point says of how it came about. */
 type PointAbout = NonNullable<DeltaSending['about']>;
@@ -41,6 +42,8 @@ export interface SupervisorOptions {
   readonly capture: Capture;
   readonly link: TargetLink;
   readonly encoder: Encoder;
+  /** Of the link: its guests' full passes take turns. */
+  readonly passes: PassTurns;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -67,6 +70,8 @@ export class GuestSupervisor {
   #rate: number;
   #retryMs = retryMsMin;
   #resume: () => void = () => undefined;
+  #isPassing = false;
+  #giveBackTurn: () => void = () => undefined;
 
   constructor(options: SupervisorOptions) {
     this.#o = options;
@@ -88,7 +93,13 @@ export class GuestSupervisor {
   async pause(isPaused: boolean): Promise<void> {
     this.#status.isPaused = isPaused;
     if (!isPaused) this.#resume();
+    if (this.#isPassing) this.#lendTurn(isPaused);
     await this.#o.capture.pausePass(isPaused);
+  }
+
+  #lendTurn(isLent: boolean): void {
+    this.#giveBackTurn();
+    this.#giveBackTurn = isLent ? this.#o.passes.lend() : () => undefined;
   }
 
   /** A point now, beside those that are due. Resolves when the target holds it. Faults: MARK_NOT_TAKEN. */
@@ -244,6 +255,14 @@ export class GuestSupervisor {
       await this.#untilResumed(signal);
       return; // an image may have been put under the group meanwhile: ask both sides anew
     }
+    if (step.step === 'cycle') return this.#cycles(session, holding, step.base, signal);
+    if (this.#o.passes.isFull) this.#status.enter(step.step, `waits for its turn on the link: ${step.why}`);
+    const passed = await this.#o.passes.take(() => this.#pass(session, holding, step, signal), signal);
+    return this.#cycles(session, passed.holding, passed.base, signal);
+  }
+
+  /** Resolves with what both sides agree on then. */
+  async #pass(session: TargetSession, holding: GroupHolding, step: Exclude<NextStep, { step: 'cycle' }>, signal: AbortSignal): Promise<{ readonly holding: GroupHolding; readonly base: PointId }> {
     switch (step.step) {
       case 'first-sync': {
         this.#status.enter('first-sync', step.why);
@@ -252,15 +271,14 @@ export class GuestSupervisor {
         const begun = await session.seedBegin(this.#o.facts.groupId, seedDeltaId.toString(16).padStart(16, '0'));
         const base = { term: holding.term, point: 0 };
         await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared }, base, signal);
-        return this.#cycles(session, { ...begun, seed: 'done' }, base, signal);
+        return { holding: { ...begun, seed: 'done' }, base };
       }
       case 'resync': {
         this.#status.enter('resync', step.why);
         this.#o.log.warn({ guest: this.#o.facts.name }, `resync: ${step.why}`);
         const open = await this.#fullPass(session, holding, { kind: 'delta', isCompared: true }, step.base, signal);
-        return this.#cycles(session, { ...holding, open }, step.base, signal);
+        return { holding: { ...holding, open }, base: step.base };
       }
-      case 'cycle': return this.#cycles(session, holding, step.base, signal);
       default: return step satisfies never;
     }
   }
@@ -271,6 +289,8 @@ export class GuestSupervisor {
     const { capture, facts, encoder, random } = this.#o;
     const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), ...manner, encoder, random, signal });
     this.#status.passBegan(this.#rate);
+    this.#isPassing = true;
+    this.#lendTurn(this.#status.isPaused);
     try {
       await capture.fullPass(sender, {
         rateBytesPerSecond: this.#rate,
@@ -285,6 +305,8 @@ export class GuestSupervisor {
       return ended.open;
     } finally {
       sender.abandon();
+      this.#isPassing = false;
+      this.#lendTurn(false);
       this.#status.passEnded();
     }
   }

@@ -111,7 +111,7 @@ async function syncFile(path: string): Promise<void> {
 /** Null: nothing is there. */
 async function inodeOf(path: string): Promise<number | null> {
   return lstat(path).then(({ ino }) => ino, (error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null;
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return null;
     throw error;
   });
 }

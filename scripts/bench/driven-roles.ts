@@ -14,7 +14,7 @@ export type TargetEvent = { readonly event: 'ready'; readonly token: string } | 
 
 export interface PointTargetFacts { readonly groupsFolder: string; readonly socketPath: string }
 export type PointTargetEvent =
-  | { readonly event: 'ready'; readonly openMs: number; readonly idleMs: number; readonly digestCount: number; readonly digestBytes: number; readonly fileCount: number }
+  | { readonly event: 'ready'; readonly openMs: number; readonly idleMs: number; readonly digestCount: number; readonly digestBytes: number; readonly fileCount: number; readonly historyBytes: number }
   | { readonly event: 'memory'; readonly rssBytes: number; readonly cacheBytes: number };
 
 export interface DrivenSource {

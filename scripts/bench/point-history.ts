@@ -1,8 +1,10 @@
 /**
- * Makes a group with a long history, by the product's own store: one delta after the other is appended, applied, and leaves its
- * history file. Only that nothing is synced, which changes no byte and takes minutes instead of an hour.
+ * Makes a group with a long history. Its newest points by the product's own store: one delta after the other is appended, applied,
+ * and leaves its history file. What lies before them, by the store's own writer of history files alone: the same files, without
+ * the journal and the replica that once led to them. Nothing is synced, which changes no byte and takes minutes instead of hours.
  */
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import type { Disk, DiskFile } from '../../host/disk.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
@@ -10,6 +12,9 @@ import { recordHeaderBytes, runBytesMax } from '../../journal/limits.ts';
 import type { PointId } from '../../journal/point.ts';
 import { makeRecord, sealRecordBytes, type RecordView } from '../../journal/record.ts';
 import { encodePayload } from '../../journal/seal.ts';
+import { GroupFolder, undoFileName } from '../../replica-target/store/group-folder.ts';
+import { HistoryReader } from '../../replica-target/store/history-reader.ts';
+import { HistoryWriter } from '../../replica-target/store/history-writer.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { GroupStore } from '../../replica-target/store/store.ts';
 import { Content, seededDraw } from './disk-image.ts';
@@ -19,16 +24,26 @@ export interface HistoryOrder {
   readonly sizeBytes: number;
   /** Whether the first point writes every byte of the disk. */
   readonly isFilled: boolean;
+  /** By the store. */
   readonly pointCount: number;
+  /** Before those, as history files alone. */
+  readonly olderCount: number;
   /** Of each point but a first that fills: in scattered blocks of 4 KiB. */
   readonly pointBytes: number;
   say(line: string): void;
 }
 
-export interface MadeHistory { readonly name: string; readonly groupId: string; readonly newest: PointId; readonly replicaPath: string; readonly historyBytes: number }
+export interface MadeHistory {
+  readonly name: string;
+  readonly replicaPath: string;
+  /** The point so many before the newest. */
+  pointBack(count: number): PointId;
+}
 
 const blockBytes = 4096;
 const name = 'guest';
+/** Of the points by the store; the older ones are of term 1. */
+const term = 2;
 /** Points that may wait to be applied. */
 const backlogMax = 64;
 
@@ -37,7 +52,7 @@ export async function makePointHistory(order: HistoryOrder): Promise<MadeHistory
   const sourceId = randomBytes(16).toString('hex');
   // A batch is a point, so that every point is a boundary, as when points come one by one.
   const registry = await openRegistry({ disk: withoutSync(nodeDisk), clock: nodeClock, folder: order.groupsFolder, options: { batchPoints: 1, journalKeepBytes: 0 } });
-  const store = await registry.announce(sourceId, { group: groupId, name, term: 1, rpoMs: 1000, hardware: {}, disks: [{ disk: 0, name: 'vda', sizeBytes: order.sizeBytes }] });
+  const store = await registry.announce(sourceId, { group: groupId, name, term, rpoMs: 1000, hardware: {}, disks: [{ disk: 0, name: 'vda', sizeBytes: order.sizeBytes }] });
   await store.seedBegin('00000000000000aa');
   await store.seedEnd();
   const deltas = new Deltas(order, groupId);
@@ -48,10 +63,47 @@ export async function makePointHistory(order: HistoryOrder): Promise<MadeHistory
     if (point % backlogMax === 0) await untilApplied(store);
   }
   await untilApplied(store);
-  const { disks, historyBytes } = store.report();
-  const newest = store.holding().newest!;
+  const { disks } = store.report();
   await registry.close();
-  return { name, groupId, newest, replicaPath: disks[0]!.replicaPath, historyBytes };
+  await writeOlder(order, new GroupFolder(join(order.groupsFolder, groupId)), groupId);
+  return {
+    name, replicaPath: disks[0]!.replicaPath,
+    pointBack: (back) => (back < count ? { term, point: count - back } : { term: 1, point: order.olderCount - (back - count) }),
+  };
+}
+
+/** History files of `olderCount` points, and the oldest file of the store's made to begin where they end. */
+async function writeOlder({ olderCount, sizeBytes, pointBytes, say }: HistoryOrder, folder: GroupFolder, groupId: string): Promise<void> {
+  if (olderCount === 0) return;
+  const disk = withoutSync(nodeDisk);
+  const sizes = [{ disk: 0, sizeBytes }];
+  const draw = seededDraw(11);
+  const pool = new Content(5).random(2 * runBytesMax);
+  const facts = (point: number) => ({ term: 1, point, kind: 'crash' as const, cutAtMs: 1_600_000_000_000 + point * 1000, arrivedAtMs: 1_600_000_000_000 + point * 1000, changedBytes: pointBytes });
+  for (let point = 1; point <= olderCount; point++) {
+    const writer = await HistoryWriter.begin(disk, folder, { groupId, from: point === 1 ? null : { term: 1, point: point - 1 }, to: { term: 1, point }, disksBefore: sizes, disksAfter: sizes, points: [facts(point)] });
+    const blocks = new Set<number>();
+    while (blocks.size < pointBytes / blockBytes) blocks.add(draw(sizeBytes / blockBytes));
+    for (const block of [...blocks].sort((a, b) => a - b)) {
+      const from = draw(runBytesMax);
+      pool.copy(await writer.room(blockBytes), 0, from, from + blockBytes);
+      writer.data(0, block * blockBytes, blockBytes);
+    }
+    await writer.seal();
+    if (point % 1000 === 0) say(`  ${point} of ${olderCount} older points`);
+  }
+  const first = await HistoryReader.open(disk, folder, undoFileName(null, { term, point: 1 }));
+  const writer = await HistoryWriter.begin(disk, folder, { ...first.facts, from: { term: 1, point: olderCount } });
+  for (let index = 0; index < first.count; index++) {
+    const entry = first.entry(index);
+    const bytes = await first.run(entry);
+    if (bytes === null) { await writer.zero(entry.disk, entry.offset, entry.length); continue; }
+    bytes.copy(await writer.room(entry.length));
+    writer.data(entry.disk, entry.offset, entry.length);
+  }
+  await writer.seal();
+  await first.close();
+  await disk.remove(folder.undo(undoFileName(null, { term, point: 1 })));
 }
 
 function untilApplied(store: GroupStore): Promise<void> {
@@ -80,10 +132,10 @@ class Deltas {
 
   next(isWhole: boolean): RecordView[] {
     const { sizeBytes, pointBytes } = this.#order;
-    const base = this.#point === 0 ? null : { term: 1, point: this.#point };
+    const base = this.#point === 0 ? null : { term, point: this.#point };
     const point = ++this.#point;
     const records: RecordView[] = [];
-    const head = { codec: 'none', disk: 0, groupId: this.#groupId, deltaId: BigInt(point), point, term: 1, offset: 0, length: 0 } as const;
+    const head = { codec: 'none', disk: 0, groupId: this.#groupId, deltaId: BigInt(point), point, term, offset: 0, length: 0 } as const;
     records.push(makeRecord({ ...head, kind: 'open', sequence: 0 }, encodePayload({ base })));
     const length = isWhole ? runBytesMax : blockBytes;
     const runs = (isWhole ? sizeBytes : pointBytes) / length;

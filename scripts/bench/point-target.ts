@@ -29,4 +29,4 @@ function tell(event: PointTargetEvent): void {
 
 process.on('message', () => tell({ event: 'memory', rssBytes: process.memoryUsage().rss, cacheBytes: digests.cacheBytes }));
 process.on('disconnect', () => process.exit());
-tell({ event: 'ready', openMs, idleMs, digestCount: digests.count, digestBytes: digests.sizeBytes, fileCount: store.history.count });
+tell({ event: 'ready', openMs, idleMs, digestCount: digests.count, digestBytes: digests.sizeBytes, fileCount: store.history.count, historyBytes: store.history.totalBytes });

@@ -30,8 +30,7 @@ export const points: Benchmark = async (context) => {
     const groupsFolder = `${site.freshPath('points')}/groups`;
     await mkdir(dirname(groupsFolder));
     say(`${label}: making ${pointCount} points of ${pointBytes / 1024} KiB`);
-    // One more than the furthest: what lies before the oldest boundary is no point.
-    const history = await makePointHistory({ groupsFolder, sizeBytes, isFilled: false, pointCount: pointCount + 1, pointBytes, say });
+    const history = await makePointHistory({ groupsFolder, sizeBytes, isFilled: false, pointCount: 100, olderCount: Math.max(1, pointCount - 99), pointBytes, say });
     const draw = seededDraw(99);
     for (let round = 0; round <= runs; round++) {
       const target = await startPointTarget(site, groupsFolder);
@@ -46,7 +45,7 @@ export const points: Benchmark = async (context) => {
       const rssMib = (await target.memory()).rssBytes / 1024 ** 2;
       if (round > 0) memory.push(rssMib);
       facts[label] = {
-        history_files: ready.fileCount, history_bytes: history.historyBytes, digests: ready.digestCount, digest_bytes: ready.digestBytes,
+        history_files: ready.fileCount, history_bytes: ready.historyBytes, digests: ready.digestCount, digest_bytes: ready.digestBytes,
         open_group_ms: rounded(ready.openMs, 0), digests_loaded_ms: rounded(ready.idleMs, 0), rss_mib_before_a_view: rounded(idleMib, 0), rss_mib_after: rounded(rssMib, 0), rss_mib_peak: rounded(peakMib(target.running.pid), 0),
       };
       await target.running.end();
@@ -56,9 +55,10 @@ export const points: Benchmark = async (context) => {
   return resultOf(context, firstByte, facts, memory);
 };
 
-async function timeFirstByte(socketPath: string, { name, newest }: MadeHistory, back: number, offset: number): Promise<number> {
+async function timeFirstByte(socketPath: string, { name, pointBack }: MadeHistory, back: number, offset: number): Promise<number> {
+  const { term, point } = pointBack(back);
   const fromMs = performance.now();
-  const client = await connectNbd({ path: socketPath, exportName: `${name}/vda@${newest.term}.${newest.point - back}` });
+  const client = await connectNbd({ path: socketPath, exportName: `${name}/vda@${term}.${point}` });
   await client.read(Buffer.allocUnsafe(blockBytes), 0, blockBytes, offset);
   const tookMs = performance.now() - fromMs;
   await client.close();

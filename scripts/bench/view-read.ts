@@ -21,13 +21,16 @@ export const viewRead: Benchmark = async ({ site, say, arguments: { runs, sizeBy
   const groupsFolder = `${site.freshPath('view-read')}/groups`;
   await mkdir(dirname(groupsFolder));
   say(`making ${pointCount} points of ${pointBytes / 1024} KiB`);
-  const history = await makePointHistory({ groupsFolder, sizeBytes, isFilled: true, pointCount, pointBytes, say });
+  const history = await makePointHistory({ groupsFolder, sizeBytes, isFilled: true, pointCount, olderCount: 0, pointBytes, say });
   await readIntoCache(history.replicaPath);
   const target = await startPointTarget(site, groupsFolder);
   const socketPath = site.freshPath('peer');
   const peer = site.spawn('qemu-nbd', ['--persistent', '--shared=0', '--read-only', '--format=raw', '--export-name=disk', `--socket=${socketPath}`, history.replicaPath]);
   await until('qemu-nbd makes its socket', () => existsSync(socketPath), { running: peer });
-  const uriOf = (back: number): string => `nbd+unix:///${history.name}/vda@${history.newest.term}.${history.newest.point - back}?socket=${target.socketPath}`;
+  const uriOf = (back: number): string => {
+    const { term, point } = history.pointBack(back);
+    return `nbd+unix:///${history.name}/vda@${term}.${point}?socket=${target.socketPath}`;
+  };
   const distances = [...new Set([0, 1, Math.min(10, pointCount), pointCount])];
   const uris = new Map<string, string>([['peer', `nbd+unix:///disk?socket=${socketPath}`], ...distances.map((back): [string, string] => [`${back}_back`, uriOf(back)])]);
 

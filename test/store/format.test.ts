@@ -1,6 +1,7 @@
 /** Segment and history bytes lie where FORMAT.md's tables say, read here by those tables alone. */
 import { xxh64 } from '@node-rs/xxhash';
 import t from 'tap';
+import { innerEntriesMax, leafEntriesMax, sealPage, tableEntriesMax, writeInnerEntry, writeLeafEntry, writeTableEntry, writeTrailer } from '../../replica-target/points/digest-format.ts';
 import { encodeHistoryHeader, encodeHistoryTrailer, writeHistoryRun } from '../../replica-target/store/history-format.ts';
 import { encodeSegmentHeader, encodeWitness } from '../../replica-target/store/segment-header.ts';
 
@@ -52,4 +53,27 @@ t.test('a history file’s pieces', async (t) => {
   t.equal(trailer.length, 64);
   t.equal(trailer.toString('latin1', 8, 12), 'AIUT');
   t.same([16, 24, 32, 40].map((at) => Number(trailer.readBigUInt64LE(at))), [100, 2, 3, 4]);
+});
+
+t.test('a digest’s pages', async (t) => {
+  const pageOf = (fill: (page: Buffer) => void, kind: number, number: number, count: number): Buffer => {
+    const page = Buffer.alloc(4096);
+    fill(page);
+    sealPage(page, kind, number, count);
+    t.equal(page.readBigUInt64LE(0), xxh64(page.subarray(8)));
+    t.same([page.readUInt32LE(8), page.readUInt16LE(12), page[14], page[15]], [number, count, kind, 0]);
+    return page;
+  };
+  const leaf = pageOf((page) => writeLeafEntry(page, 1, { disk: 3, start: 2 ** 40, end: 2 ** 40 + 1024, isZero: true, file: 7, at: 99 }), 1, 0, 2);
+  t.same([Number(leaf.readBigUInt64LE(44)), Number(leaf.readBigUInt64LE(52)), leaf.readUInt32LE(60), leaf.readUInt32LE(64), leaf.readUInt16LE(68), leaf.readUInt16LE(70)], [2 ** 40, 99, 1024, 7, 3, 2]);
+  const inner = pageOf((page) => writeInnerEntry(page, 1, 3, 4096, 5), 2, 6, 2);
+  t.same([Number(inner.readBigUInt64LE(32)), inner.readUInt32LE(40), inner.readUInt16LE(44)], [4096, 5, 3]);
+  const table = pageOf((page) => writeTableEntry(page, 1, { to: { term: 2, point: 9 }, sizeBytes: 1234 }), 3, 7, 2);
+  t.same([table.readUInt32LE(36), Number(table.readBigUInt64LE(40)), Number(table.readBigUInt64LE(48))], [2, 9, 1234]);
+  const trailer = pageOf((page) => writeTrailer(page, { groupId, level: 2, from: { term: 4, point: 5 }, fileCount: 256, entryCount: 1000, leafCount: 7, rootPage: 8, tablePage: 9 }), 4, 10, 0);
+  t.equal(trailer.toString('latin1', 16, 20), 'AID1');
+  t.same([trailer.readUInt16LE(20), trailer.readUInt16LE(22), trailer.toString('hex', 24, 40)], [1, 2, groupId]);
+  t.same([40, 44, 64, 68, 72].map((at) => trailer.readUInt32LE(at)), [4, 256, 7, 8, 9]);
+  t.same([48, 56].map((at) => Number(trailer.readBigUInt64LE(at))), [5, 1000]);
+  t.same([leafEntriesMax, innerEntriesMax, tableEntriesMax], [145, 255, 204]);
 });

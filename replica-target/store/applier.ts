@@ -6,7 +6,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
-import type { Fault } from '../../journal/fault.ts';
+import { Fault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import type { PointFacts } from './catalog.ts';
@@ -17,7 +17,7 @@ import type { HistoryFacts } from './history-format.ts';
 import type { SealedDelta } from './journal-recovery.ts';
 import type { Replica } from './replica.ts';
 import { saveBeforeImages } from './save-before-images.ts';
-import { corrupt, storeFault } from './store-fault.ts';
+import { corrupt, errorCode, storeFault } from './store-fault.ts';
 import type { StoreOptions } from './store-options.ts';
 import { writeReplica } from './write-replica.ts';
 
@@ -59,6 +59,8 @@ interface Batch {
   readonly to: PointId;
   /** Its history file is sealed: the replica may have been touched. */
   sealed: { readonly name: string; readonly sizeBytes: number } | null;
+  /** Writing it has begun in this process, and has not ended well. */
+  isBegun: boolean;
 }
 
 interface Waiter { readonly upTo: PointId; resolve(): void; reject(fault: unknown): void }
@@ -83,7 +85,7 @@ export class Applier {
     if (redo === null) return;
     const count = pending.findIndex(({ id }) => isSamePoint(id, redo.to)) + 1;
     if (count === 0) throw corrupt(options.folder.undo(redo.name), 0, `the journal does not hold point ${formatPoint(redo.to)}, up to which the replica may have been written`);
-    this.#batch = { deltas: pending.slice(0, count), to: redo.to, sealed: { name: redo.name, sizeBytes: redo.sizeBytes } };
+    this.#batch = { deltas: pending.slice(0, count), to: redo.to, sealed: { name: redo.name, sizeBytes: redo.sizeBytes }, isBegun: false };
   }
 
   get applied(): PointId | null { return this.#mark.applied; }
@@ -111,6 +113,7 @@ export class Applier {
   applyAll(): Promise<void> {
     const last = this.#pending.at(-1);
     if (last === undefined) return Promise.resolve();
+    if (this.#isStopped) return Promise.reject(storeClosed());
     return new Promise((resolve, reject) => {
       this.#waiters.push({ upTo: last.id, resolve, reject });
       this.#hurry();
@@ -133,7 +136,7 @@ export class Applier {
     this.#isStopped = true;
     this.#stopping.abort(new Error('the applier stops'));
     await this.#running;
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(storeFault(Object.assign(new Error('the store is closed'), { code: 'ECANCELED' }), 'apply'));
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(storeClosed());
   }
 
   #hurry: () => void = () => undefined;
@@ -158,7 +161,7 @@ export class Applier {
         this.#retryMs = retryMsMin;
         this.#o.onTrouble(null);
       } catch (error) {
-        const fault = storeFault(error, `applying to ${this.#o.folder.replica}`);
+        const fault = batchFault(error, `applying to ${this.#o.folder.replica}`);
         for (const waiter of this.#waiters.splice(0)) waiter.reject(fault);
         this.#o.onTrouble(fault);
         await this.#pauseBeforeRetry();
@@ -191,7 +194,7 @@ export class Applier {
       count++;
     }
     const deltas = this.#pending.slice(0, count);
-    return { deltas, to: deltas.at(-1)!.id, sealed: null };
+    return { deltas, to: deltas.at(-1)!.id, sealed: null, isBegun: false };
   }
 
   async #applyBatch(batch: Batch): Promise<void> {
@@ -203,9 +206,11 @@ export class Applier {
       groupId: this.#o.groupId, from, to: batch.to, disksBefore: this.#mark.disks.map((one) => ({ ...one })),
       disksAfter, points: batch.deltas.map(({ facts }) => ({ ...facts })),
     });
-    for await (const { plan, disks } of plans.all()) await writeReplica(this.#o, plan, disks);
+    const isAgain = batch.isBegun;
+    batch.isBegun = true;
+    for await (const { plan, disks } of plans.all()) await writeReplica(this.#o, plan, disks, isAgain);
     await replica.sync(disksAfter.map((one) => one.disk));
-    const mark: AppliedMark = { applied: batch.to, disks: disksAfter };
+    const mark: AppliedMark = { applied: batch.to, disks: disksAfter, point: batch.deltas.at(-1)!.facts };
     await writeMark(disk, folder, mark);
     this.#mark = mark;
     this.#o.history.settle(batch.to);
@@ -213,8 +218,12 @@ export class Applier {
     this.#pending.splice(0, batch.deltas.length);
     const due = this.#waiters.filter(({ upTo }) => comparePoints(upTo, batch.to) <= 0);
     this.#waiters = this.#waiters.filter((waiter) => !due.includes(waiter));
-    await this.#o.onApplied({ from, to: batch.to, points: batch.deltas.map(({ facts }) => facts), history: batch.sealed });
-    for (const waiter of due) waiter.resolve();
+    try {
+      await this.#o.onApplied({ from, to: batch.to, points: batch.deltas.map(({ facts }) => facts), history: batch.sealed });
+    } finally {
+      // Applied they are, whatever became of telling it.
+      for (const waiter of due) waiter.resolve();
+    }
   }
 
   /** From here on readers find what the replica is about to lose. */
@@ -223,4 +232,14 @@ export class Applier {
     this.#o.history.add({ ...sealed, from: facts.from, to: facts.to });
     return sealed;
   }
+}
+
+/** What a disk does is named for what it is; anything else is a bug of ours, which must not end the process: other groups live in it. */
+function batchFault(error: unknown, what: string): Fault {
+  if (error instanceof Fault || errorCode(error) !== null) return storeFault(error, what);
+  return new Fault('INTERNAL', `${what}: ${String(error)}`, {}, error);
+}
+
+function storeClosed(): Fault {
+  return new Fault('STORE_SYNC', 'the store is closed: nothing more is applied');
 }

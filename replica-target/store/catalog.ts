@@ -1,7 +1,7 @@
 /**
  * An index over a group's points and history files, in level. It decides nothing and knows nothing that the files do not: when
- * it is missing or behind, it is filled again from the headers of the history files and the seals in the journal. Writes are
- * queued and not waited for.
+ * it is missing, behind or damaged, it is filled again from the headers of the history files and the seals in the journal
+ * (catalog-opening.ts). Writes are queued and not waited for.
  */
 import type { AbstractLevel } from 'abstract-level';
 import { comparePoints, type PointId, type PointKind } from '../../journal/point.ts';
@@ -20,11 +20,15 @@ export interface PointFacts extends PointId, FreezeFacts {
 
 export interface HistoryEntry { readonly name: string; readonly sizeBytes: number; readonly from: PointId | null; readonly to: PointId }
 
+/** The catalog is not what was written. Of no one's concern but those who make it anew. */
+export class DamagedCatalog extends Error {
+  override readonly name = 'DamagedCatalog';
+}
+
 export class Catalog {
   readonly #level: CatalogLevel;
   #writing: Promise<void> = Promise.resolve();
   #pointCount = 0;
-  #historyBytes = 0;
   #oldest: PointFacts | null = null;
   /** History files up to here have lost their inner points. */
   #thinnedTo = historyPrefix;
@@ -38,16 +42,16 @@ export class Catalog {
   static async open(level: CatalogLevel, onFailure: (error: unknown) => void): Promise<Catalog> {
     await level.open();
     const catalog = new Catalog(level, onFailure);
-    for await (const value of level.values(range(pointPrefix))) {
-      catalog.#oldest ??= JSON.parse(value) as PointFacts;
+    for await (const [key, value] of level.iterator(range(pointPrefix))) {
+      const point = JSON.parse(value) as PointFacts;
+      if (pointKey(point) !== key) throw new DamagedCatalog(`${key} holds another point`);
+      catalog.#oldest ??= point;
       catalog.#pointCount++;
     }
-    for await (const value of level.values(range(historyPrefix))) catalog.#historyBytes += (JSON.parse(value) as HistoryEntry).sizeBytes;
     return catalog;
   }
 
   get pointCount(): number { return this.#pointCount; }
-  get historyBytes(): number { return this.#historyBytes; }
   get oldest(): PointFacts | null { return this.#oldest; }
 
   async point(id: PointId): Promise<PointFacts | null> {
@@ -79,12 +83,10 @@ export class Catalog {
   }
 
   putHistory(entry: HistoryEntry): void {
-    this.#historyBytes += entry.sizeBytes;
     this.#write(() => this.#level.put(historyKey(entry.to), JSON.stringify(entry)));
   }
 
   dropHistory(entry: HistoryEntry): void {
-    this.#historyBytes -= entry.sizeBytes;
     this.#write(() => this.#level.del(historyKey(entry.to)));
   }
 
@@ -111,7 +113,6 @@ export class Catalog {
     const first = removed[0];
     const last = removed.at(-1);
     if (first === undefined || last === undefined) return;
-    this.#historyBytes += (merged?.sizeBytes ?? 0) - removed.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
     this.#write(async () => {
       await this.#level.batch(removed.map(({ to }) => ({ type: 'del', key: historyKey(to) })));
       if (merged !== null) await this.#level.put(historyKey(merged.to), JSON.stringify(merged));
@@ -142,7 +143,6 @@ export class Catalog {
     await this.#writing;
     await this.#level.clear();
     this.#pointCount = 0;
-    this.#historyBytes = 0;
     this.#oldest = null;
     this.#thinnedTo = historyPrefix;
   }

@@ -4,8 +4,10 @@
  */
 import { z } from 'zod';
 import type { Disk } from '../../host/disk.ts';
-import type { PointId } from '../../journal/point.ts';
+import { pointKinds, type PointId } from '../../journal/point.ts';
+import { freezeFacts } from '../../journal/seal.ts';
 import { safeName, wireDisk, wireHardware } from '../../journal/wire.ts';
+import type { PointFacts } from './catalog.ts';
 import { readChecked, replaceChecked } from './checked-json.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { newer } from './store-fault.ts';
@@ -39,15 +41,22 @@ const groupFacts = z.object({
 });
 export type GroupFacts = z.infer<typeof groupFacts>;
 
+const pointFacts = z.object({
+  ...pointId.shape, kind: z.enum(pointKinds), cutAtMs: count, arrivedAtMs: count, changedBytes: count, label: z.string().optional(), ...freezeFacts.shape,
+});
+
 const appliedMark = z.object({
   version: z.literal(groupFormatVersion),
   applied: pointId.nullable(),
   /** Sizes of the replica's images at the mark; a disk that is not listed has none. */
   disks: z.array(z.object({ disk: count, sizeBytes: count })),
+  /** Facts of `applied`: history may be given up to its very end, and then they are nowhere else. */
+  point: pointFacts.optional(),
 });
 export interface AppliedMark {
   readonly applied: PointId | null;
   readonly disks: readonly { readonly disk: number; readonly sizeBytes: number }[];
+  readonly point?: PointFacts | undefined;
 }
 
 export async function readFacts(disk: Disk, folder: GroupFolder): Promise<GroupFacts | null> {

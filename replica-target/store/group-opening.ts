@@ -4,17 +4,17 @@
  */
 import type { Logger } from 'pino';
 import type { Disk } from '../../host/disk.ts';
-import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
-import { freezeFacts } from '../../journal/seal.ts';
+import { isSamePoint, type PointId } from '../../journal/point.ts';
 import type { PendingDelta } from './applier.ts';
 import { planHistoryChain } from '../points/history-chain-plan.ts';
 import { readPruned, type HistoryFile } from '../points/history-set.ts';
-import { Catalog, type CatalogLevel, type PointFacts } from './catalog.ts';
+import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
+import { openCatalog } from './catalog-opening.ts';
 import { readMark, type AppliedMark } from './group-facts.ts';
 import { parseUndoName, type GroupFolder } from './group-folder.ts';
 import { HistoryReader } from './history-reader.ts';
 import { unsealedSuffix } from './history-writer.ts';
-import { recoverJournal, type RecoveredJournal, type SealedDelta } from './journal-recovery.ts';
+import { recoverJournal, type RecoveredJournal } from './journal-recovery.ts';
 import { corrupt } from './store-fault.ts';
 import { TouchedBlocks } from './touched-blocks.ts';
 
@@ -50,9 +50,8 @@ export async function openGroup(options: OpeningOptions): Promise<OpenedGroup> {
   });
   const undoNames = await sealedHistories(options);
   const redo = await findRedo(options, mark, undoNames);
-  const catalog = await openCatalog(options);
-  const history = await levelHistories(options, catalog, undoNames, redo?.to ?? mark.applied);
-  const { pending, newest } = await levelPoints(catalog, journal, mark);
+  const line = await historyLine(options, undoNames, redo?.to ?? mark.applied);
+  const { catalog, history, pending, newest } = await openCatalog(options, { line, journal, mark });
   const floor = journalFloor(journal);
   if (floor !== null) catalog.thin(floor);
   return { mark, journal, pending, redo, newest, catalog, history, touched };
@@ -87,68 +86,10 @@ async function findRedo({ disk, folder }: OpeningOptions, mark: AppliedMark, nam
   return { to: reader.facts.to, name, sizeBytes: reader.sizeBytes };
 }
 
-async function openCatalog({ disk, folder, level, log }: OpeningOptions): Promise<Catalog> {
-  const onFailure = (error: unknown): void => { log?.error({ err: error, path: folder.catalog }, 'the catalog cannot be written; it is filled again at the next start'); };
-  try {
-    return await Catalog.open(level(folder.catalog), onFailure);
-  } catch (error) {
-    // An index that cannot be read is thrown away: all that it said is in the files.
-    log?.warn({ err: error, path: folder.catalog }, 'the catalog cannot be read and is made anew');
-    for (const name of await disk.list(folder.catalog)) await disk.remove(`${folder.catalog}/${name}`);
-    return Catalog.open(level(folder.catalog), onFailure);
-  }
-}
-
-/** What a crash left of merging and dropping is removed; the catalog holds the line that leads back from `end`, and no other file. */
-async function levelHistories(options: OpeningOptions, catalog: Catalog, names: readonly string[], end: PointId | null): Promise<readonly HistoryFile[]> {
-  const { disk, folder, log } = options;
+/** What a crash left of merging and dropping is removed; what is left is the line that leads back from `end`, oldest first. */
+async function historyLine({ disk, folder, log }: OpeningOptions, names: readonly string[], end: PointId | null): Promise<readonly string[]> {
   const { chain, leftovers, strays } = planHistoryChain(names.map((name) => ({ name, ...parseUndoName(name)! })), end, await readPruned(disk, folder));
   for (const { name } of leftovers) await disk.remove(folder.undo(name));
   if (strays.length > 0) log?.error({ path: folder.history, first: strays[0]?.name, count: strays.length }, 'history files below a gap cannot be used; older points are lost unless the missing file comes back');
-  const known = new Map((await catalog.histories()).map((entry) => [entry.name, entry]));
-  const used = new Set(chain.map(({ name }) => name));
-  for (const entry of known.values()) if (!used.has(entry.name)) catalog.dropHistory(entry);
-  const history: HistoryFile[] = [];
-  for (const { name } of chain) {
-    let entry = known.get(name);
-    if (entry === undefined) {
-      const { facts, sizeBytes } = await HistoryReader.facts(disk, folder, name);
-      entry = { name, sizeBytes, from: facts.from, to: facts.to };
-      catalog.putHistory(entry);
-      for (const point of facts.points) if (await catalog.point(point) === null) catalog.putPoint(point);
-    }
-    history.push(entry);
-  }
-  const oldest = history[0] === undefined ? end : history[0].from;
-  if (oldest !== null) await catalog.dropBefore(oldest);
-  return history;
-}
-
-async function levelPoints(catalog: Catalog, journal: RecoveredJournal, mark: AppliedMark): Promise<{ pending: PendingDelta[]; newest: PointFacts | null }> {
-  const { newest: sealedNewest } = journal.chain;
-  await catalog.dropAfter(sealedNewest);
-  let newest = mark.applied === null ? null : await catalog.point(mark.applied);
-  let previous: PointFacts | null = null;
-  const pending: PendingDelta[] = [];
-  for (const delta of journal.sealed) {
-    const known = await catalog.point(delta.id);
-    const facts: PointFacts = known ?? pointFacts(delta, previous, null);
-    if (known === null) catalog.putPoint(facts);
-    previous = facts;
-    newest = facts;
-    if (mark.applied === null || comparePoints(delta.id, mark.applied) > 0) pending.push({ ...delta, facts });
-  }
-  return { pending, newest };
-}
-
-/** Neither time runs backward. `arrivedAtMs` null: when it arrived was lost with a crash; it was no earlier than these. */
-export function pointFacts({ id, seal }: Pick<SealedDelta, 'id' | 'seal'>, previous: PointFacts | null, arrivedAtMs: number | null): PointFacts {
-  const cutAtMs = Math.max(seal.cutAtMs, previous?.cutAtMs ?? 0);
-  return {
-    ...id, kind: seal.kind, cutAtMs,
-    arrivedAtMs: Math.max(arrivedAtMs ?? seal.cutAtMs, previous?.arrivedAtMs ?? 0),
-    changedBytes: seal.changedBytes,
-    ...(seal.label === undefined ? {} : { label: seal.label }),
-    ...freezeFacts.parse(seal),
-  };
+  return chain.map(({ name }) => name);
 }

@@ -1,9 +1,12 @@
 /** What a group's store says of itself, put together from what its parts say. Only reads. */
 import { comparePoints, type PointId } from '../../journal/point.ts';
+import type { GroupHolding } from '../../journal/wire.ts';
+import type { HistorySet } from '../points/history-set.ts';
 import type { Applier } from './applier.ts';
 import type { Catalog, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { Journal } from './journal.ts';
+import { hexId, type Chain } from './record-order-plan.ts';
 import type { Replica } from './replica.ts';
 import type { SpaceWatch } from './space-watch.ts';
 import type { GroupStoreReport, StoredPoint } from './store.ts';
@@ -13,13 +16,14 @@ export interface ReportedParts {
   readonly newest: PointFacts | null;
   readonly applier: Applier;
   readonly catalog: Catalog;
+  readonly history: HistorySet;
   readonly journal: Journal;
   readonly replica: Replica;
   readonly replicaBytes: number;
   readonly space: SpaceWatch;
 }
 
-export function groupReport({ facts, newest, applier, catalog, journal, replica, replicaBytes, space }: ReportedParts): GroupStoreReport {
+export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space }: ReportedParts): GroupStoreReport {
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
@@ -30,7 +34,7 @@ export function groupReport({ facts, newest, applier, catalog, journal, replica,
     pointCount: catalog.pointCount,
     oldest: catalog.oldest === null ? null : storedPoint(catalog.oldest, applied),
     journalBytes: journal.bytes,
-    historyBytes: catalog.historyBytes,
+    historyBytes: history.totalBytes,
     replicaBytes,
     held: space.report(),
   };
@@ -38,4 +42,12 @@ export function groupReport({ facts, newest, applier, catalog, journal, replica,
 
 export function storedPoint({ label, ...facts }: PointFacts, applied: PointId | null): StoredPoint {
   return { ...facts, isApplied: applied !== null && comparePoints(facts, applied) <= 0, ...(label === undefined ? {} : { label }) };
+}
+
+/** What the source is told of a group: nothing that is not durable. */
+export function groupHolding({ groupId, term, seed }: GroupFacts, { newest, open }: Chain, applied: PointId | null): GroupHolding {
+  return {
+    group: groupId, term, newest, applied, seed,
+    open: open === null || open.parts === 0 ? null : { point: open.point, deltaId: hexId(open.deltaId), nextSequence: open.nextSequence, parts: open.parts },
+  };
 }

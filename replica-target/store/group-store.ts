@@ -14,16 +14,18 @@ import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import { FileGroupPoints } from '../points/group-points.ts';
 import { HistorySet } from '../points/history-set.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
+import { announcedDisks, announcementFault } from './announcement-plan.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
-import { groupReport } from './group-report.ts';
-import { journalFloor, openGroup, pointFacts, type OpenedGroup } from './group-opening.ts';
+import { groupHolding, groupReport } from './group-report.ts';
+import { journalFloor, openGroup, type OpenedGroup } from './group-opening.ts';
 import { Journal } from './journal.ts';
 import type { JournalPosition } from './journal-recovery.ts';
 import { KeptFacts } from './kept-facts.ts';
-import { follow, hexId, type Chain, type Following } from './record-order-plan.ts';
+import { follow, type Chain, type Following } from './record-order-plan.ts';
 import { deltaRecordFault, misplaced, seedRecordFault } from './record-admission-plan.ts';
+import { pointFacts } from './point-facts.ts';
 import { Replica } from './replica.ts';
 import { SeedIntake } from './seed-intake.ts';
 import { SpaceWatch } from './space-watch.ts';
@@ -64,8 +66,9 @@ export class FileGroupStore implements GroupStore {
   #lost: { readonly deltaId: bigint; readonly fault: Fault } | null = null;
   /** Never rejects: what a cut could not do, the next write does first. */
   #cutting: Promise<void> | null = null;
-  #seedBytesUnchecked = 0;
   #seeding: SeedIntake | null = null;
+  /** Ends when the last record that came was admitted or refused. Never rejects. */
+  #admitting: Promise<void> = Promise.resolve();
   /** Appends that were taken and are not answered yet. Never reject. */
   readonly #underWay = new Set<Promise<void>>();
   /** The images may hold less than was synced: a sync of theirs failed. Durable with the facts as `isSeedDistrusted`. */
@@ -92,14 +95,11 @@ export class FileGroupStore implements GroupStore {
     this.history = new HistorySet({ disk: d.disk, folder, log: d.log }, opened.history, opened.mark.applied);
     this.history.listen({ replaced: (removed, merged) => this.#catalog.replaceHistory(removed, merged, this.#journalFloor()) });
     const { segmentBytes, freeBytesMin, isApplierStalled } = d.options;
-    this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, needBytes: freeBytesMin + segmentBytes });
-    this.#journal = new Journal({
-      disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault),
-    }, opened.journal);
+    this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, freeBytesMin, segmentBytes });
+    this.#journal = new Journal({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault) }, opened.journal);
     this.#applier = new Applier({
       disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.history, segmentBytes, limits: d.options, isStalled: isApplierStalled,
-      onApplied: (batch) => this.#onApplied(batch),
-      onTrouble: (fault) => this.#onTrouble(fault),
+      onApplied: (batch) => this.#onApplied(batch), onTrouble: (fault) => this.#onTrouble(fault),
     }, opened.mark, opened.pending, opened.redo);
     this.restorePoints = new FileGroupPoints({
       ...d, folder, groupId: facts.groupId, segmentBytes, history: this.history, replica: this.#replica, catalog: this.#catalog, mark: () => this.#applier.mark,
@@ -109,11 +109,18 @@ export class FileGroupStore implements GroupStore {
 
   static async open(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts): Promise<FileGroupStore> {
     const opened = await openGroup({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes: d.options.segmentBytes, level: d.level, log: d.log });
-    const store = new FileGroupStore(d, folder, facts, opened);
-    // Before anything makes it anew: an image that is gone must not come back empty.
-    for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
-    if (facts.seed !== 'none') await store.#measureReplica();
-    await store.restorePoints.load();
+    let store: FileGroupStore | null = null;
+    try {
+      store = new FileGroupStore(d, folder, facts, opened);
+      // Before anything makes it anew: an image that is gone must not come back empty.
+      for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
+      if (facts.seed !== 'none') await store.#measureReplica();
+      await store.restorePoints.load();
+    } catch (error) {
+      // A group that refuses holds nothing open.
+      await (store ?? opened.catalog).close();
+      throw error;
+    }
     // After a failover a guest runs on overlays over the images: they are not touched before a roll-back.
     if (facts.state === 'failed-over') await store.#applier.pause();
     else store.#applier.start();
@@ -124,16 +131,12 @@ export class FileGroupStore implements GroupStore {
   get #facts(): GroupFacts { return this.#kept.current; }
 
   holding(): GroupHolding {
-    const { newest, open } = this.#journal.durable;
-    const { term, seed } = this.#facts;
-    return {
-      group: this.groupId, term, newest, applied: this.#applier.applied, seed,
-      open: open === null || open.parts === 0 ? null : { point: open.point, deltaId: hexId(open.deltaId), nextSequence: open.nextSequence, parts: open.parts },
-    };
+    return groupHolding(this.#facts, this.#journal.durable, this.#applier.applied);
   }
 
   async announce(sourceId: string, announcement: GroupAnnouncement): Promise<void> {
-    this.checkAnnouncement(sourceId, announcement);
+    const refused = announcementFault(this.#facts, this.#isFenced, sourceId, announcement);
+    if (refused !== null) throw refused;
     await this.cutTorn();
     // A first sync that broke off is begun anew, with seedBegin.
     await this.#seeding?.settle();
@@ -142,32 +145,30 @@ export class FileGroupStore implements GroupStore {
       name: announcement.name,
       term: Math.max(this.#facts.term, announcement.term),
       rpoMs: announcement.rpoMs,
-      disks: announcement.disks.map(({ disk, name, sizeBytes }) => ({ disk, name, sizeBytes })).sort((a, b) => a.disk - b.disk),
+      disks: announcedDisks(announcement),
       hardware: announcement.hardware,
     });
   }
 
-  /** Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER. Changes nothing. */
-  checkAnnouncement(sourceId: string, announcement: GroupAnnouncement): void {
-    const { name, term, fencedBelow } = this.#facts;
-    const facts = { group: name, term };
-    if (sourceId !== this.#facts.sourceId) throw new Fault('GROUP_FOREIGN', `the group ${name} belongs to another source`, facts);
-    if (announcement.term < fencedBelow) throw new Fault('TERM_OLD', `${name} is in term ${term} here, the source in ${announcement.term}`, facts);
-    if (!this.#isFenced) return;
-    if (announcement.term < term) throw new Fault('TERM_OLD', `${name} failed over: it is in term ${term} here, the source in ${announcement.term}`, facts);
-    throw new Fault('GROUP_FAILED_OVER', `${name} has failed over and takes no deltas`, facts);
-  }
-
   append(record: RecordView): Promise<Durable | null> {
-    const appended = this.#append(record);
+    const admitted = this.#inTurn(() => this.#admit(record));
+    const appended = admitted.then(({ written }) => written);
     const settled = appended.then(() => undefined, () => undefined);
     this.#underWay.add(settled);
     void settled.then(() => this.#underWay.delete(settled));
     return appended;
   }
 
-  async #append(record: RecordView): Promise<Durable | null> {
-    while (this.#cutting !== null) await this.#cutting;
+  /** Records are admitted one after the other, in the order in which they came, whatever the admission of one waits for. */
+  #inTurn<T>(admit: () => Promise<T>): Promise<T> {
+    const admitted = this.#admitting.then(admit);
+    this.#admitting = admitted.then(() => undefined, () => undefined);
+    return admitted;
+  }
+
+  /** Resolves when the record's place in the journal is taken; `written` when it is there. */
+  async #admit(record: RecordView): Promise<{ readonly written: Promise<Durable | null> }> {
+    while (this.#cutting !== null || this.#kept.isUnsure) await (this.#cutting ?? this.#keepFacts({}));
     const { header } = record;
     this.#checkMayTake(record);
     if (header.kind === 'open' && this.#incoming.open?.parts === 0) {
@@ -176,6 +177,15 @@ export class FileGroupStore implements GroupStore {
     }
     const following = this.#follow(record);
     this.#incoming = following.chain;
+    const written = this.#write(record, following);
+    // Whoever appended is told.
+    written.catch(() => undefined);
+    return { written };
+  }
+
+  /** Up to its first wait it takes the record's place in the journal. */
+  async #write(record: RecordView, following: Extract<Following, { ok: true }>): Promise<Durable | null> {
+    const { header } = record;
     switch (following.event) {
       case 'open':
         this.#touched.clear();
@@ -249,22 +259,27 @@ export class FileGroupStore implements GroupStore {
   }
 
   async seedRecord(record: RecordView): Promise<void> {
+    const { taken } = await this.#inTurn(() => this.#takeSeed(record));
+    await taken;
+  }
+
+  async #takeSeed(record: RecordView): Promise<{ readonly taken: Promise<void> }> {
     this.#checkNotFenced();
     if (this.#space.full !== null) throw this.#space.full;
     const { header } = record;
+    const what = `writing ${this.#replica.path(header.disk)}`;
+    await this.#space.checkBefore(header.length).catch((error: unknown) => { throw this.#taken(error, what); });
     const seeding = this.#seeding;
     const refused = seedRecordFault(this.#facts, seeding?.deltaId ?? null, record);
     if (refused !== null) throw refused;
     assert(seeding !== null, 'no record is taken without a first sync');
-    try {
-      await this.#checkSpaceForSeed(header.length);
-      await seeding.take(record);
-    } catch (error) {
-      throw this.#taken(error, `writing ${this.#replica.path(header.disk)}`);
-    }
+    const taken = seeding.take(record).catch((error: unknown) => { throw this.#taken(error, what); });
+    taken.catch(() => undefined);
+    return { taken };
   }
 
   async seedEnd(): Promise<void> {
+    await this.#admitting;
     this.#checkNotFenced();
     const seeding = this.#seeding;
     if (seeding === null) throw new Fault('RECORD_MISPLACED', `no first sync of ${this.#facts.name} is under way`, { group: this.#facts.name });
@@ -300,11 +315,11 @@ export class FileGroupStore implements GroupStore {
     }
     if (this.#facts.seed === 'none' || (this.#facts.seed === 'partial' && this.#isSeedDistrusted())) return '1'.repeat(blocks);
     try {
+      await this.#admitting;
       await this.#seeding?.settle();
       await this.#applier.applyAll();
       const bits = await this.#replica.compare(disk, offset, length, blockBytes, hashes);
-      if (this.#incoming.open === null) return bits;
-      return Array.from(bits, (bit, block) => (bit === '1' || this.#touched.overlaps(disk, offset + block * blockBytes, Math.min(blockBytes, length - block * blockBytes)) ? '1' : '0')).join('');
+      return this.#incoming.open === null ? bits : this.#touched.mark(bits, disk, offset, length, blockBytes);
     } catch (error) {
       throw storeFault(error, `comparing ${this.#replica.path(disk)}`);
     }
@@ -321,7 +336,7 @@ export class FileGroupStore implements GroupStore {
 
   report(): GroupStoreReport {
     return groupReport({
-      facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, journal: this.#journal, replica: this.#replica,
+      facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, history: this.history, journal: this.#journal, replica: this.#replica,
       replicaBytes: this.#replicaBytes, space: this.#space,
     });
   }
@@ -409,16 +424,6 @@ export class FileGroupStore implements GroupStore {
     }
   }
 
-  /** Asked of the file system once per segment's worth of data, as the journal does. */
-  async #checkSpaceForSeed(bytes: number): Promise<void> {
-    const { segmentBytes, freeBytesMin } = this.#d.options;
-    this.#seedBytesUnchecked += bytes;
-    if (this.#seedBytesUnchecked < segmentBytes) return;
-    this.#seedBytesUnchecked = 0;
-    const freeBytes = await this.#d.disk.freeBytes(this.#folder.replica);
-    if (freeBytes < freeBytesMin + segmentBytes) throw new Fault('STORE_FULL', `${freeBytes} bytes are free, ${freeBytesMin} of them are to stay free`, { freeBytes, freeBytesMin });
-  }
-
   #checkNotFenced(): void {
     if (!this.#isFenced) return;
     throw new Fault('GROUP_FAILED_OVER', `${this.#facts.name} has failed over and takes no deltas`, { group: this.#facts.name, term: this.#facts.term });
@@ -473,7 +478,7 @@ export class FileGroupStore implements GroupStore {
 
   #onTrouble(fault: Fault | null): void {
     this.#space.applying(fault);
-    if (fault !== null) this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts }, fault.message);
+    if (fault !== null) this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts, err: fault.cause }, fault.message);
   }
 
   #journalFloor(): PointId | null {

@@ -197,7 +197,8 @@ async function cutBehind({ disk, folder, segmentBytes }: RecoveryOptions, segmen
   await removeSegmentsAbove(disk, folder, segments.map(({ number }) => number), end.segment);
   await withFile(disk, folder.segment(end.segment), 'readWrite', async (file) => {
     await cutFile(file, end.at, segmentBytes);
-    if (witnessed.segment === end.segment) await writeAgain(file, witnessed.at, end.at);
+    // Without a witness nothing was ever synced but the header, and that perhaps not either.
+    if (witnessed.segment === end.segment) await writeAgain(file, witnessed.at === segmentHeaderBytes ? 0 : witnessed.at, end.at);
     await file.sync();
   });
   await disk.syncFolder(folder.journal);

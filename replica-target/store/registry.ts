@@ -9,6 +9,7 @@ import type { Clock } from '../../host/clock.ts';
 import type { Disk, DiskLock } from '../../host/disk.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
+import { announcedDisks } from './announcement-plan.ts';
 import { BrokenGroup } from './broken-group.ts';
 import type { CatalogLevel } from './catalog.ts';
 import { groupFormatVersion, readFacts, writeFacts, type GroupFacts } from './group-facts.ts';
@@ -77,7 +78,7 @@ class FileGroupRegistry implements GroupRegistry {
 
   async load(): Promise<void> {
     for (const name of (await this.#d.disk.list(this.#folder)).sort()) {
-      if (name.startsWith(forgottenPrefix)) await removeTree(this.#d.disk, join(this.#folder, name));
+      if (name.startsWith(forgottenPrefix)) await this.#removeForgotten(name);
       else if (groupName.test(name)) await this.#loadGroup(name);
     }
   }
@@ -123,12 +124,28 @@ class FileGroupRegistry implements GroupRegistry {
       const away = join(this.#folder, forgottenPrefix + groupId);
       try {
         await this.#d.disk.rename(join(this.#folder, groupId), away);
+      } catch (error) {
+        // It is there as before, and can be forgotten later.
+        await this.#loadGroup(groupId);
+        throw storeFault(error, `removing ${away}`);
+      }
+      try {
         await this.#d.disk.syncFolder(this.#folder);
         await removeTree(this.#d.disk, away);
       } catch (error) {
         throw storeFault(error, `removing ${away}`);
       }
     });
+  }
+
+  /** What cannot be removed now is in nobody's way: it is tried again at the next start. */
+  async #removeForgotten(name: string): Promise<void> {
+    const path = join(this.#folder, name);
+    try {
+      await removeTree(this.#d.disk, path);
+    } catch (error) {
+      this.#d.log?.warn({ err: storeFault(error, `removing ${path}`) }, 'the rest of a forgotten group could not be removed');
+    }
   }
 
   async close(): Promise<void> {
@@ -186,11 +203,13 @@ class FileGroupRegistry implements GroupRegistry {
   async #make(sourceId: string, announcement: GroupAnnouncement): Promise<FileGroupStore> {
     const { disk, clock } = this.#d;
     const folder = new GroupFolder(join(this.#folder, announcement.group));
+    // Files that this process does not know as a group are not written over.
+    if (await readFacts(disk, folder) !== null) throw new Fault('STORE_SYNC', `${folder.path} holds a group that could not be opened at the start`, { path: folder.path });
     const facts: GroupFacts = {
       version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId,
       term: announcement.term, fencedBelow: announcement.term, state: 'protected', seed: 'none', seedDeltaId: null, isSeedDistrusted: false,
       rpoMs: announcement.rpoMs, createdAtMs: clock.nowMs(),
-      disks: announcement.disks.map(({ disk: index, name, sizeBytes }) => ({ disk: index, name, sizeBytes })).sort((a, b) => a.disk - b.disk),
+      disks: announcedDisks(announcement),
       hardware: announcement.hardware,
     };
     try {

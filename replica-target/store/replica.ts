@@ -54,6 +54,17 @@ export class Replica {
     for (const data of await new DataRanges(file).within(start, end)) await file.punch(data.start, data.end - data.start);
   }
 
+  /**
+   * As `zero`, for what is done again after a write or sync of the image failed: what reads as a hole may be data on the disk, and
+   * to punch it again may do nothing. So it is made data first.
+   */
+  async zeroAgain(disk: number, start: number, end: number): Promise<void> {
+    const file = await this.file(disk);
+    const zeroes = Buffer.alloc(Math.min(compareReadBytes, end - start));
+    for (let at = start; at < end; at += zeroes.length) await file.write(zeroes.subarray(0, Math.min(zeroes.length, end - at)), at);
+    await file.punch(start, end - start);
+  }
+
   /** Everything written so far is durable, and so are the images' names. */
   async sync(disks: readonly number[]): Promise<void> {
     for (const disk of disks) await (await this.file(disk)).sync();

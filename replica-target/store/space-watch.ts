@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
-import type { Fault } from '../../journal/fault.ts';
+import { Fault } from '../../journal/fault.ts';
 import type { GroupStoreReport } from './store.ts';
 import { errorCode } from './store-fault.ts';
 
@@ -16,25 +16,36 @@ export class SpaceWatch {
   readonly #disk: Disk;
   readonly #clock: Clock;
   readonly #folder: string;
-  readonly #needBytes: number;
+  readonly #freeBytesMin: number;
+  readonly #segmentBytes: number;
+  #bytesUnchecked = 0;
   readonly #stopping = new AbortController();
   #held: GroupStoreReport['held'] = null;
   #full: Fault | null = null;
   #isLooking = false;
   #applyTrouble: GroupStoreReport['held'] = null;
 
-  /** `needBytes`: what must be free before a full disk counts as having space again. */
-  constructor(options: { readonly disk: Disk; readonly clock: Clock; readonly folder: string; readonly needBytes: number }) {
+  constructor(options: { readonly disk: Disk; readonly clock: Clock; readonly folder: string; readonly freeBytesMin: number; readonly segmentBytes: number }) {
     this.#disk = options.disk;
     this.#clock = options.clock;
     this.#folder = options.folder;
-    this.#needBytes = options.needBytes;
+    this.#freeBytesMin = options.freeBytesMin;
+    this.#segmentBytes = options.segmentBytes;
   }
 
   /** Set while nothing can be taken. */
   get full(): Fault | null { return this.#full; }
 
   report(): GroupStoreReport['held'] { return this.#held ?? this.#applyTrouble; }
+
+  /** Fault STORE_FULL. For what goes past the journal: asked of the file system once per segment's worth of data, as the journal does. */
+  async checkBefore(bytes: number): Promise<void> {
+    this.#bytesUnchecked += bytes;
+    if (this.#bytesUnchecked < this.#segmentBytes) return;
+    this.#bytesUnchecked = 0;
+    const [freeBytes, freeBytesMin] = [await this.#disk.freeBytes(this.#folder), this.#freeBytesMin];
+    if (freeBytes < freeBytesMin + this.#segmentBytes) throw new Fault('STORE_FULL', `${freeBytes} bytes are free, ${freeBytesMin} of them are to stay free`, { freeBytes, freeBytesMin });
+  }
 
   /** Taking failed. */
   hold(fault: Fault): void {
@@ -76,7 +87,7 @@ export class SpaceWatch {
 
   async #hasSpace(): Promise<boolean> {
     try {
-      return await this.#disk.freeBytes(this.#folder) >= this.#needBytes;
+      return await this.#disk.freeBytes(this.#folder) >= this.#freeBytesMin + this.#segmentBytes;
     } catch (error) {
       // A disk that cannot say how much is free has no space for us.
       if (errorCode(error) === null) throw error;

@@ -1,8 +1,9 @@
 /** Turns what a disk throws into the store's faults. Anything without an error code is a bug and goes on as it is. */
 import { Fault, type FaultCode } from '../../journal/fault.ts';
 
+/** What the world calls its failure: ENOSPC, EIO and so on. Null for anything else, also for Node's own `ERR_…`: those say that it was called wrongly. */
 export function errorCode(error: unknown): string | null {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : null;
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && !error.code.startsWith('ERR_') ? error.code : null;
 }
 
 /** STORE_FULL for a full disk, STORE_SYNC for any other failure of one. A Fault stays what it is. */

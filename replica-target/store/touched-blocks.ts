@@ -51,6 +51,11 @@ export class TouchedBlocks {
     return false;
   }
 
+  /** `bits` of blocks from `offset` on, with a '1' for each that was written, too. */
+  mark(bits: string, disk: number, offset: number, length: number, blockBytes: number): string {
+    return Array.from(bits, (bit, block) => (bit === '1' || this.overlaps(disk, offset + block * blockBytes, Math.min(blockBytes, length - block * blockBytes)) ? '1' : '0')).join('');
+  }
+
   clear(): void {
     this.#pages.clear();
     this.#pageCount = 0;

@@ -19,15 +19,15 @@ const writesInFlight = 4;
 
 export interface ReplicaPlace { readonly disk: Disk; readonly folder: GroupFolder; readonly replica: Replica }
 
-/** Faults: STORE_CORRUPT for a record that cannot be read any more. */
-export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: readonly DiskPlan[]): Promise<void> {
+/** `isAgain`: it failed before, in this process. Faults: STORE_CORRUPT for a record that cannot be read any more. */
+export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: readonly DiskPlan[], isAgain: boolean): Promise<void> {
   const { replica } = o;
   const tasks = new BoundedTasks(writesInFlight);
   try {
     for (const one of disks) {
       const file = await replica.file(one.disk);
       if (await file.sizeBytes() < one.sizeAfter) await file.truncate(one.sizeAfter);
-      await writeDisk(o, plan, one, tasks);
+      await writeDisk(o, plan, one, tasks, isAgain);
     }
     await tasks.drain();
   } finally {
@@ -37,7 +37,7 @@ export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: read
 }
 
 /** In order of the journal, so that each record is read and unpacked once, however many pieces of it are left. */
-async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks: BoundedTasks): Promise<void> {
+async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks: BoundedTasks, isAgain: boolean): Promise<void> {
   const { replica } = o;
   const file = await replica.file(one.disk);
   const order = one.inJournalOrder();
@@ -50,7 +50,7 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
       if (record < 0) {
         next++;
         const until = Math.min(end, one.sizeAfter);
-        if (start < until) await tasks.add(() => replica.zero(one.disk, start, until, false));
+        if (start < until) await tasks.add(() => (isAgain ? replica.zeroAgain(one.disk, start, until) : replica.zero(one.disk, start, until, false)));
         continue;
       }
       const pieces: Extent[] = [];

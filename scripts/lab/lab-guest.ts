@@ -37,7 +37,7 @@ export interface LabDisk {
 export interface LabGuestOptions {
   readonly disks: readonly LabDisk[];
   /** What the guest does; scripts/lab/guest/init says what each means. Default idle. */
-  readonly mode?: 'idle' | 'counter' | 'verify' | 'raw';
+  readonly mode?: 'idle' | 'counter' | 'verify' | 'raw' | 'sqlite';
   /** KiB/s of load; the guest's default for the mode when absent, 0 for none. */
   readonly churn?: number;
   /** More words for the kernel command line, such as `af.pace=5` or `af.span=64`. */

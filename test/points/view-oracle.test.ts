@@ -1,6 +1,9 @@
 import t from 'tap';
+import type { FileGroupStore } from '../../replica-target/store/group-store.ts';
+import type { Dice } from '../crash/dice.ts';
 import { SimulatedDisk } from '../crash/simulated-disk.ts';
-import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions } from './history-oracle.ts';
+import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions, viewFault } from './history-oracle.ts';
+import { naiveMerge } from './naive-merge.ts';
 
 const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 300);
 
@@ -20,6 +23,7 @@ async function live(number: number): Promise<number> {
     await sendPoint(store, registry, guest);
     if (dice.chance(0.1)) await store.restorePoints.digests.idle();
     if (dice.chance(0.1)) checked += await checkAllPoints(store, guest);
+    if (dice.chance(0.15)) await thin(disk, store, dice);
     if (!dice.chance(0.1)) continue;
     await registry.close();
     disk = disk.afterKill();
@@ -28,11 +32,26 @@ async function live(number: number): Promise<number> {
   }
   checked += await checkAllPoints(store, guest);
   await store.drain();
+  const held = dice.pick(await store.restorePoints.list());
+  const view = await store.restorePoints.open(held);
+  for (let time = dice.integer(4); time > 0; time--) await thin(disk, store, dice);
+  const fault = await viewFault(view, guest.model, dice);
+  if (fault !== null) throw new Error(`held while it was thinned: ${fault}`);
+  await view.release();
   checked += await checkAllPoints(store, guest);
   await store.failOver();
   checked += await checkAllPoints(store, guest);
   await registry.close();
   return checked;
+}
+
+/** Merges some neighbours or drops the oldest, where that is allowed. */
+async function thin(disk: SimulatedDisk, store: FileGroupStore, dice: Dice): Promise<void> {
+  const { history } = store;
+  if (dice.chance(0.2)) { await history.replace(history.files.slice(0, 1), null); return; }
+  const first = dice.integer(Math.max(1, history.count - 1));
+  const run = history.files.slice(first, first + 2 + dice.integer(4));
+  if (run.length > 1) await naiveMerge(disk, store, run);
 }
 
 t.test('every restorable point of random lives is what the model says', async (t) => {

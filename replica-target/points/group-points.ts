@@ -8,7 +8,7 @@ import type { Disk } from '../../host/disk.ts';
 import { Fault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { SizedDisk } from '../store/apply-plan.ts';
-import type { Catalog } from '../store/catalog.ts';
+import type { Catalog, PointFacts } from '../store/catalog.ts';
 import type { AppliedMark } from '../store/group-facts.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
 import { storedPoint } from '../store/group-report.ts';
@@ -65,9 +65,12 @@ export class FileGroupPoints implements GroupPoints {
 
   async list(): Promise<readonly RestorePoint[]> {
     const { applied } = this.#o.history;
-    return (await this.#o.catalog.points()).filter((facts) => this.pins.isRestorable(facts)).map((facts) => ({
-      ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: 'all',
-    }));
+    return (await this.#o.catalog.points()).filter((facts) => this.pins.isRestorable(facts)).map((facts) => this.#row(facts, applied));
+  }
+
+  async find(point: PointId): Promise<RestorePoint | null> {
+    const facts = await this.#o.catalog.point(point);
+    return facts === null || !this.pins.isRestorable(facts) ? null : this.#row(facts, this.#o.history.applied);
   }
 
   async open(point: PointId): Promise<PointView> {
@@ -130,6 +133,10 @@ export class FileGroupPoints implements GroupPoints {
     } finally {
       lease.release();
     }
+  }
+
+  #row(facts: PointFacts, applied: PointId | null): RestorePoint {
+    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: 'all' };
   }
 
   async #checkKnown(point: PointId): Promise<void> {

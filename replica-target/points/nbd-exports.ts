@@ -8,7 +8,7 @@ import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { NbdExport, NbdExportSource, NbdLease, NbdListing } from '../../qemu/nbd-handler.ts';
-import { choosePoint, isFixed, readSelector } from './point-selector.ts';
+import { isFixed, readSelector, selectPoint, type PointSelector } from './point-selector.ts';
 import type { GroupPoints, PointView, RestorePoint, ViewDisk } from './points.ts';
 
 export interface ExportedGroup { readonly groupId: string; readonly name: string; readonly points: GroupPoints }
@@ -66,11 +66,10 @@ export class NbdExports implements NbdExportSource {
     if (group === null) throw new Fault('GROUP_UNKNOWN', `no guest named ${JSON.stringify(groupName)} is here; exports are named GUEST/DISK@POINT`, { group: groupName });
     const splits = splitsOf(exportName.slice(slash + 1));
     if (slash < 0 || splits.length === 0) throw new Fault('POINT_UNKNOWN', `${JSON.stringify(exportName)} names no point: exports are named GUEST/DISK@POINT, such as ${group.name}/0@newest`, { group: group.name });
-    const points = await group.points.list();
     let refusal: unknown = null;
     for (const { disk, selector } of splits) {
       try {
-        return await this.#lease(group, points, disk, selector);
+        return await this.#lease(group, disk, selector);
       } catch (error) {
         if (!isFault(error, 'POINT_UNKNOWN') && !isFault(error, 'DISK_UNKNOWN')) throw error;
         // The last one has the shortest name of a disk: a name without any @, mostly.
@@ -94,13 +93,14 @@ export class NbdExports implements NbdExportSource {
     return listings.slice(0, listedMax);
   }
 
-  async #lease(group: ExportedGroup, points: readonly RestorePoint[], diskText: string, selectorText: string): Promise<NbdLease> {
+  async #lease(group: ExportedGroup, diskText: string, selectorText: string): Promise<NbdLease> {
     const nowMs = this.#clock.nowMs();
-    const point = choosePoint(points, selectorText, nowMs, group.name);
+    const selector = readSelector(selectorText, nowMs);
+    const point = await choose(group, selector);
     const held = await this.#acquire(group, point);
     try {
       const disk = findDisk(held.view.disks, diskText, `${group.name} at ${formatPoint(point)}`);
-      return { export: exportOf(group, point, held, disk, isFixed(readSelector(selectorText, nowMs))), release: () => held.release() };
+      return { export: exportOf(group, point, held, disk, isFixed(selector)), release: () => held.release() };
     } catch (error) {
       held.release();
       throw error;
@@ -183,6 +183,12 @@ export function findDisk(disks: readonly ViewDisk[], text: string, where: string
   if (found !== undefined) return found;
   const known = disks.map(({ disk, name }) => `${disk} (${name})`).join(', ');
   throw new Fault('DISK_UNKNOWN', `${where} has no disk ${JSON.stringify(text)}; it has ${known}`, { disk: text, disks: disks.map(({ name }) => name) });
+}
+
+/** A point that is named outright is looked up alone: of ten thousand a list would take longer than the reading. Fault POINT_UNKNOWN. */
+async function choose({ points, name }: ExportedGroup, selector: PointSelector): Promise<RestorePoint> {
+  const named = selector.by === 'number' && selector.term !== null ? await points.find({ term: selector.term, point: selector.point }) : null;
+  return named ?? selectPoint(await points.list(), selector, name);
 }
 
 /** All ways to part `DISK@POINT`, the longest disk first. */

@@ -47,6 +47,8 @@ export interface RestorePoint extends StoredPoint {
 export interface GroupPoints {
   /** Restorable points, newest last. */
   list(): Promise<readonly RestorePoint[]>;
+  /** One of the list, without making the list; null when it is not in it. */
+  find(point: PointId): Promise<RestorePoint | null>;
   /** Faults: POINT_UNKNOWN (never was, or is not restorable any more), STORE_CORRUPT. */
   open(point: PointId): Promise<PointView>;
   /** Durable when it resolves. Faults: POINT_UNKNOWN. */

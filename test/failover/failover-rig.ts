@@ -26,6 +26,7 @@ class HeldPoints implements GroupPoints {
   }
 
   async list(): Promise<readonly RestorePoint[]> { return [point]; }
+  async find(id: PointId): Promise<RestorePoint | null> { return isSamePoint(id, point) ? point : null; }
   async open(id: PointId): Promise<PointView> {
     if (!isSamePoint(id, point)) throw new Error('another point');
     return { point, disks: this.#disks, read: async () => { throw new Error('read through qemu-nbd'); }, extents: async () => [], release: async () => undefined };

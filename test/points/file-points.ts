@@ -65,6 +65,10 @@ export class FilePoints implements GroupPoints {
     return this.points.map(({ facts }) => facts);
   }
 
+  async find(id: PointId): Promise<RestorePoint | null> {
+    return (await this.list()).find((point) => isSamePoint(point, id)) ?? null;
+  }
+
   async open(id: PointId): Promise<PointView> {
     const point = this.points.find(({ facts }) => isSamePoint(facts, id));
     if (point === undefined) throw new Fault('POINT_UNKNOWN', `no point ${formatPoint(id)}`);

@@ -28,6 +28,8 @@ class MadePoints implements GroupPoints {
 
   async list() { return Array.from({ length: 100 }, (_, i) => restorePoint(1, i + 1, 1000 * i)); }
 
+  async find({ term, point }: { term: number; point: number }) { return (await this.list()).find((one) => one.term === term && one.point === point) ?? null; }
+
   async open({ term, point }: { term: number; point: number }): Promise<PointView> {
     await this.gate;
     this.openCount += 1;

@@ -23,11 +23,12 @@ export function formatTimeline(look: Look, timeline: GroupTimeline, isAll: boole
   return `${blocks.join('\n\n')}\n`;
 }
 
-const stepWords: Readonly<Record<PointRange['keptBy'], string>> = { all: 'every point', hourly: 'hourly', daily: 'daily', weekly: 'weekly', monthly: 'monthly' };
+const stepWords: Readonly<Record<PointRange['keptBy'], string>> = { all: 'every point', some: 'some', hourly: 'hourly', daily: 'daily', weekly: 'weekly', monthly: 'monthly' };
 
 /** `every point from … to …; then hourly back to …`. */
 export function formatRanges(ranges: readonly PointRange[], atMs: number): string {
   return ranges.map(({ keptBy, from, to, pointCount }, index) => {
+    if (keptBy === 'all' && from.point === to.point && index === 0) return `the point of ${formatInstant(to.cutAtMs)}, ${formatSpan(atMs - to.cutAtMs)} ago`;
     if (index > 0) return `then ${stepWords[keptBy]} back to ${formatInstant(from.cutAtMs)} (${pointCount})`;
     return `${stepWords[keptBy]} from ${formatInstant(from.cutAtMs)} to ${formatInstant(to.cutAtMs)}, ${formatSpan(atMs - to.cutAtMs)} ago (${pointCount})`;
   }).join('; ');

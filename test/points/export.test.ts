@@ -58,7 +58,7 @@ t.test('exports', async (t) => {
     t.equal(code, 0);
     const told = JSON.parse(stdout) as GroupTimeline;
     t.equal(told.points.at(-1)?.point, pointCount);
-    t.match(told, { group: 'vm1', holds: [], ranges: [{ keptBy: 'all', to: { point: `1.${pointCount}` } }] });
+    t.match(told, { group: 'vm1', holds: [], ranges: [{ keptBy: 'all', to: { point: `1.${pointCount}` } }, { keptBy: 'some', from: { point: '1.1' } }] });
     t.match((await target.command.run(['points', 'vm1', '--config', target.config])).stdout, /^vm1: every point from .*\n\nPOINT /);
   });
 

@@ -208,6 +208,8 @@ t.test('with a pinned certificate', async (t) => {
   writeFileSync(join(folder, 'ca-cert.pem'), site.identity.cert);
   writeFileSync(join(folder, 'client-cert.pem'), alice.cert);
   writeFileSync(join(folder, 'client-key.pem'), alice.key, { mode: 0o600 });
-  const { code, said } = await run(t, 'qemu-img', ['info', '--object', `tls-creds-x509,id=t,dir=${folder},endpoint=client,sanity-check=off`, '--image-opts', `driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port=${site.port},file.export=web/vda@1.2,file.tls-creds=t,file.tls-hostname=bravo`]);
+  const { code, said } = await run(t, 'qemu-img', ['info', '--object', `tls-creds-x509,id=t,dir=${folder},endpoint=client,sanity-check=off`, '--image-opts', `driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port=${site.port},file.export=web/vda@1.2,file.tls-creds=t,file.tls-hostname=localhost`]);
   t.equal(code, 0, said);
+  const libnbd = await run(t, 'nbdinfo', ['--size', `nbds://localhost:${site.port}/web/vda@1.2?tls-certificates=${folder}`]);
+  t.equal(libnbd.code, 0, libnbd.said);
 });

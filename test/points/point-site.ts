@@ -43,7 +43,7 @@ export async function startPointSite(t: Test, listen: PointServerOptions['listen
       ],
     });
   }
-  const identity = await makeCertificate('bravo');
+  const identity = await makeCertificate('localhost');
   const socketPath = join(folder, 'nbd');
   const logged: Record<string, unknown>[] = [];
   const log = pino({ level: 'debug' }, { write: (line: string) => { logged.push(JSON.parse(line) as Record<string, unknown>); } });

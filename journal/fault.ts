@@ -67,6 +67,7 @@ export const faultTable = {
   FREEZE_PENDING: { meaning: 'An earlier freeze of this guest was never seen to end.', daemonDoes: 'Tries on to thaw it, freezes nothing before that has succeeded, takes the point as `crash`.', operatorCan: 'See whether the guest and its agent are alive; `guest-fsfreeze-thaw` by hand ends it as well.' },
   MARK_NOT_TAKEN: { meaning: 'A point that was asked for was not acknowledged by the target in time.', daemonDoes: 'Withdraws the request; if it was cut already, the point may still arrive with its label.', operatorCan: 'See `afterimage status` for why; ask again when the guest is protected.' },
   // Points
+  RETENTION_FULL: { meaning: 'Journal and history have reached their limit, and all of it is promised or held.', daemonDoes: 'Takes nothing more of the group, gives up nothing that is promised, goes on when there is room.', operatorCan: 'Raise the budget or add space, shorten the window, or release what is held.' },
   POINT_UNKNOWN: { meaning: 'There is no such point, or it is not restorable any more.', daemonDoes: 'Refuses.', operatorCan: 'See `afterimage points` for what can be had.' },
   DISK_UNKNOWN: { meaning: 'The guest has no such disk at that point.', daemonDoes: 'Refuses.', operatorCan: 'The message lists the disks that it has there.' },
   POINT_GONE: { meaning: 'A point was given up while it was being read without a hold.', daemonDoes: 'Ends the reading; nothing else is touched.', operatorCan: 'Choose a newer point.' },

@@ -48,6 +48,8 @@ export class HistorySet {
   readonly #o: HistorySetOptions;
   readonly #listeners = new Set<HistoryListener>();
   readonly #pins = new Map<string, { readonly boundary: PointId; count: number }>();
+  /** Boundaries inside a run that is being merged: from the merged file's rename on they are gone, whatever happens then. */
+  readonly #leaving = new Set<PointId>();
   /** Open history files and digests, by path. */
   readonly open: OpenFiles;
   /** Appended to in place, replaced by a new array whenever a file goes: indices that a reader took stay right. */
@@ -114,9 +116,23 @@ export class HistorySet {
     return this.#applied === null ? null : undefined;
   }
 
+  /** Whether a merge that takes this boundary away is under way: it is not to be pinned any more. */
+  isLeaving(boundary: PointId | null): boolean {
+    if (boundary !== null) for (const leaving of this.#leaving) if (isSamePoint(leaving, boundary)) return true;
+    return false;
+  }
+
+  /** Before a run is merged: from here on nobody pins what goes. Null when it may not be merged; else what ends it, however it ends. */
+  leave(run: readonly HistoryFile[]): (() => void) | null {
+    if (!this.mayReplace(run, false)) return null;
+    const boundaries = run.slice(0, -1).map(({ to }) => to);
+    for (const boundary of boundaries) this.#leaving.add(boundary);
+    return () => { for (const boundary of boundaries) this.#leaving.delete(boundary); };
+  }
+
   /** Until it is released, nothing makes this boundary go away. Taken in one go with choosing it: no await between. */
   pin(boundary: PointId | null): () => void {
-    assert(this.indexOf(boundary) !== null, 'only a boundary is pinned');
+    assert(this.indexOf(boundary) !== null && !this.isLeaving(boundary), 'only a boundary that stays is pinned');
     const id = startOf(boundary);
     const key = `${id.term}.${id.point}`;
     const pin = this.#pins.get(key) ?? { boundary: id, count: 0 };

@@ -12,8 +12,10 @@ import { Fault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import { readChecked, replaceChecked } from '../store/checked-json.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
+import { startOf } from './history-chain-plan.ts';
 import type { HistorySet } from './history-set.ts';
 import type { Hold } from './points.ts';
+import { pointKey } from './retention-plan.ts';
 import type { SealedPlace, SealedPlaces } from './sealed-places.ts';
 
 const holdsVersion = 1;
@@ -119,6 +121,11 @@ export class PointHolds {
     known.pin?.release();
   }
 
+  /** Keys (`pointKey`) of what is held or being read, and of the boundaries that it starts from. */
+  pinnedPoints(): ReadonlySet<string> {
+    return new Set([...this.#pins].flatMap(({ point, boundary }) => [pointKey(point), pointKey(startOf(boundary))]));
+  }
+
   /** The journal may be trimmed of what is at or before this point; null: of nothing. */
   trimLimit(applied: PointId): PointId | null {
     let limit: PointId | null = applied;
@@ -136,7 +143,7 @@ export class PointHolds {
 
   #needs(point: PointId): { readonly boundary: PointId | null; readonly deltas: readonly SealedPlace[] } | null {
     const boundary = this.#o.history.boundaryAtOrBefore(point);
-    if (boundary === undefined) return null;
+    if (boundary === undefined || this.#o.history.isLeaving(boundary)) return null;
     if (isSamePoint(boundary, point)) return { boundary, deltas: [] };
     const deltas = this.#o.places.between(boundary, point);
     return deltas === null ? null : { boundary, deltas };

@@ -25,7 +25,7 @@ export class HistoryReader {
     const file = await disk.open(folder.undo(name), 'read');
     try {
       const sizeBytes = await file.sizeBytes();
-      const facts = await readFacts(file);
+      const { facts } = await readFacts(file);
       const trailerAt = sizeBytes - historyTrailerBytes;
       const trailer = checked(file.path, trailerAt, decodeHistoryTrailer(await readAt(file, Math.max(0, trailerAt), historyTrailerBytes)));
       const indexBytes = trailer.indexCount * historyIndexEntryBytes;
@@ -40,10 +40,10 @@ export class HistoryReader {
   }
 
   /** Only the facts, without index and trailer. */
-  static async facts(disk: Disk, folder: GroupFolder, name: string): Promise<{ readonly facts: HistoryFacts; readonly sizeBytes: number }> {
+  static async facts(disk: Disk, folder: GroupFolder, name: string): Promise<{ readonly facts: HistoryFacts; readonly headerBytes: number; readonly sizeBytes: number }> {
     const file = await disk.open(folder.undo(name), 'read');
     try {
-      return { facts: await readFacts(file), sizeBytes: await file.sizeBytes() };
+      return { ...await readFacts(file), sizeBytes: await file.sizeBytes() };
     } finally {
       await file.close();
     }
@@ -73,10 +73,10 @@ export class HistoryReader {
   }
 }
 
-async function readFacts(file: DiskFile): Promise<HistoryFacts> {
+async function readFacts(file: DiskFile): Promise<{ readonly facts: HistoryFacts; readonly headerBytes: number }> {
   const fixed = await readAt(file, 0, historyHeaderBytes);
-  const length = checked(file.path, 0, readHistoryHeaderLength(fixed));
-  return checked(file.path, 0, decodeHistoryHeader(await readAt(file, 0, length)));
+  const headerBytes = checked(file.path, 0, readHistoryHeaderLength(fixed));
+  return { facts: checked(file.path, 0, decodeHistoryHeader(await readAt(file, 0, headerBytes))), headerBytes };
 }
 
 async function readAt(file: DiskFile, at: number, length: number): Promise<Buffer> {

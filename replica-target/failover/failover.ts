@@ -199,10 +199,12 @@ export class Failovers {
   }
 
   async #stop(store: GroupStore, isRolledBack: boolean): Promise<void> {
-    const note = await this.#known(store.groupId);
+    const known = await this.#known(store.groupId);
     // A roll-back that was cut short left a note of a group that is protected again.
-    if (note === undefined || store.report().state === 'failed-over') this.#rule(store, note, isRolledBack ? 'roll-back' : 'stop');
+    if (known === undefined || store.report().state === 'failed-over') this.#rule(store, known, isRolledBack ? 'roll-back' : 'stop');
     await this.#homecomings.get(store.groupId)?.stop();
+    // What had come home until then was noted meanwhile.
+    const note = this.#noted.get(store.groupId);
     if (note === undefined) {
       // The term was raised, and what died then had not even noted it.
       if (isRolledBack) await store.rollBack();

@@ -5,7 +5,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { isFault } from '../../journal/fault.ts';
 import { continueGuest, dropView, lookAtGuest, resumeStream, streamHome, type GuestLook } from '../../qemu/guest-blocks.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { withMonitor } from './guest-launch.ts';
@@ -63,11 +62,12 @@ export class Homecoming {
         if (await this.#look()) return;
         told = null;
       } catch (error) {
-        // QEMU may be gone, or stand still until the view is back: neither is worth a line a second.
-        if (!isFault(error)) throw error;
+        // QEMU may be gone, or stand still until the view is back, or the disk may be full: none is worth a line a second. A bug has no code.
+        if (!(error instanceof Error && 'code' in error)) throw error;
         this.#report = { ...this.#report, state: 'waiting' };
-        if (told !== error.code) this.#o.log.warn({ group: this.#o.group, code: error.code }, `bringing home the data of ${this.#o.group} waits: ${error.message}`);
-        told = error.code;
+        const code = String(error.code);
+        if (told !== code) this.#o.log.warn({ group: this.#o.group, code }, `bringing home the data of ${this.#o.group} waits: ${error.message}`);
+        told = code;
       }
       await delay(paceMs, undefined, { signal, ref: false }).catch(() => undefined);
     }

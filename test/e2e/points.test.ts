@@ -16,7 +16,7 @@ import { startPair, type Pair } from '../support/daemons.ts';
 import { startLabGuest } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
 import { watchFile } from '../support/watch-file.ts';
-import { makeFilledDisk } from './filled-disk.ts';
+import { makeFilledDisk } from '../support/filled-disk.ts';
 
 const run = promisify(execFile);
 const environment = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };

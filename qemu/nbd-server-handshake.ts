@@ -117,7 +117,7 @@ export class NbdHandshake {
     void (isList ? this.#list(exports) : this.#lease(exports, name!)).then((found) => {
       if (this.#isOver) return this.#drop();
       this.#answer(option, kept, found);
-      if (!this.#isOver || this.#leased === null) this.#entry.resume();
+      this.#entry.resume();
     });
   }
 

@@ -4,7 +4,7 @@ import { Presets, SingleBar } from 'cli-progress';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { isFault } from '../../journal/fault.ts';
 import { formatPoint } from '../../journal/point.ts';
-import type { PointDescription } from '../../replica-target/points/point-desk.ts';
+import type { HeldPoint, PointDescription } from '../../replica-target/points/point-desk.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs } from '../config/quantity.ts';
 import { TargetClient } from '../control-client.ts';
@@ -60,14 +60,14 @@ function readHold(text: string): number {
 
 async function view(name: string, option: ViewOptions): Promise<void> {
   const target = await client(option, 'view');
-  const description = option.hold === undefined
+  const description: PointDescription & Partial<HeldPoint> = option.hold === undefined
     ? await target.describePoint(name, option.at)
     : await target.holdPoint({ group: name, at: option.at, reason: `view of ${name}`, forMs: option.hold });
   const { nbd } = await target.report();
   const disks = description.disks.map(({ disk, name: diskName, sizeBytes, exportName }) => ({
     disk, name: diskName, sizeBytes, exportName, uri: nbdUri(nbd.socketPath, exportName), tlsUri: nbd.address === null ? null : nbdsUri(nbd.address, exportName),
   }));
-  if (option.json === true) return printJson({ group: description.group, groupId: description.groupId, point: description.point, disks });
+  if (option.json === true) return printJson({ group: description.group, groupId: description.groupId, point: description.point, disks, hold: description.hold ?? null });
   printAside(`${formatChosenPoint(lookOf(process.stderr), description)}\n`);
   for (const { uri, tlsUri } of disks) print(`${uri}\n${tlsUri === null ? '' : `${tlsUri}\n`}`);
 }

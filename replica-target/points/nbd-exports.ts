@@ -8,6 +8,7 @@ import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { NbdExport, NbdExportSource, NbdLease, NbdListing } from '../../qemu/nbd-handler.ts';
+import { storeFault } from '../store/store-fault.ts';
 import { isFixed, readSelector, selectPoint, type PointSelector } from './point-selector.ts';
 import type { GroupPoints, PointView, RestorePoint, ViewDisk } from './points.ts';
 
@@ -81,7 +82,7 @@ export class NbdExports implements NbdExportSource {
 
   async list(): Promise<readonly NbdListing[]> {
     const listings: NbdListing[] = [];
-    const all = await Promise.all(this.#groups.all().map(async (group) => ({ group, points: await group.points.list() })));
+    const all = await Promise.all(this.#groups.all().map(async (group) => ({ group, points: await this.#pointsOf(group) })));
     const sound = all.filter(({ points }) => points.length > 0);
     for (const { group, points } of sound) listings.push(...await this.#listingsOf(group, points.at(-1)!, 'newest'));
     for (const { group, points } of sound) {
@@ -96,7 +97,7 @@ export class NbdExports implements NbdExportSource {
   async #lease(group: ExportedGroup, diskText: string, selectorText: string): Promise<NbdLease> {
     const nowMs = this.#clock.nowMs();
     const selector = readSelector(selectorText, nowMs);
-    const point = await choose(group, selector);
+    const point = await findPoint(group.points, selector, group.name);
     const held = await this.#acquire(group, point);
     try {
       const disk = findDisk(held.view.disks, diskText, `${group.name} at ${formatPoint(point)}`);
@@ -121,14 +122,11 @@ export class NbdExports implements NbdExportSource {
       view = await shared.opening;
     } catch (error) {
       leave();
-      throw error;
+      throw storeFault(error, `opening ${group.name} at ${formatPoint(point)}`);
     }
     const end = (): void => {
       if (shared.userCount > 0 || shared.readCount > 0) return;
-      view.release().catch((error: unknown) => {
-        if (!isFault(error)) throw error;
-        this.#onFault(error);
-      });
+      view.release().catch((error: unknown) => { this.#onFault(storeFault(error, `closing ${group.name} at ${formatPoint(point)}`)); });
     };
     let isReleased = false;
     return {
@@ -149,6 +147,16 @@ export class NbdExports implements NbdExportSource {
         end();
       },
     };
+  }
+
+  /** None of a group that cannot be read. */
+  async #pointsOf(group: ExportedGroup): Promise<readonly RestorePoint[]> {
+    try {
+      return await group.points.list();
+    } catch (error) {
+      this.#onFault(storeFault(error, `listing the points of ${group.name}`));
+      return [];
+    }
   }
 
   /** Nothing for a point that went away meanwhile, or whose group cannot be read: that is said to whoever asks for it. */
@@ -186,9 +194,13 @@ export function findDisk(disks: readonly ViewDisk[], text: string, where: string
 }
 
 /** A point that is named outright is looked up alone: of ten thousand a list would take longer than the reading. Fault POINT_UNKNOWN. */
-async function choose({ points, name }: ExportedGroup, selector: PointSelector): Promise<RestorePoint> {
-  const named = selector.by === 'number' && selector.term !== null ? await points.find({ term: selector.term, point: selector.point }) : null;
-  return named ?? selectPoint(await points.list(), selector, name);
+export async function findPoint(points: GroupPoints, selector: PointSelector, group: string): Promise<RestorePoint> {
+  try {
+    const named = selector.by === 'number' && selector.term !== null ? await points.find({ term: selector.term, point: selector.point }) : null;
+    return named ?? selectPoint(await points.list(), selector, group);
+  } catch (error) {
+    throw storeFault(error, `looking up points of ${group}`);
+  }
 }
 
 /** All ways to part `DISK@POINT`, the longest disk first. */

@@ -4,9 +4,9 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { GroupStore } from '../store/store.ts';
-import { pointExportName } from './nbd-exports.ts';
+import { findPoint, pointExportName } from './nbd-exports.ts';
 import { rangesOf, type PointRange } from './point-ranges.ts';
-import { choosePoint } from './point-selector.ts';
+import { readSelector } from './point-selector.ts';
 import type { Hold, RestorePoint, ViewDisk } from './points.ts';
 
 /** `afterimage points GUEST --json`. Members are added, never changed. */
@@ -83,7 +83,7 @@ export class PointDesk {
   }
 
   async #choose(group: GroupStore, at: string): Promise<RestorePoint> {
-    return choosePoint(await group.restorePoints.list(), at, this.#clock.nowMs(), group.report().name);
+    return findPoint(group.restorePoints, readSelector(at, this.#clock.nowMs()), group.report().name);
   }
 
   async #describe(group: GroupStore, point: RestorePoint): Promise<PointDescription> {

@@ -96,12 +96,21 @@ export class Catalog {
    */
   thin(floor: PointId): void {
     this.#write(async () => {
+      const boundaries = new Set<string>();
+      let first: PointId | null = null;
+      let last: PointId | null = null;
       for await (const [key, value] of this.#level.iterator({ gt: this.#thinnedTo, lt: `${historyPrefix}~` })) {
         const { from, to } = JSON.parse(value) as HistoryEntry;
         if (comparePoints(from ?? { term: 0, point: 0 }, floor) >= 0) break;
-        await this.#dropPoints(pointKey(from ?? { term: 0, point: 0 }), pointKey(to));
+        first ??= from ?? { term: 0, point: 0 };
+        last = to;
+        boundaries.add(pointKey(to));
         this.#thinnedTo = key;
       }
+      if (first === null || last === null) return;
+      // In one pass: after an opening these are all files that there are.
+      const keys = await this.#level.keys({ gt: pointKey(first), lt: pointKey(last) }).all();
+      await this.#dropKeys(keys.filter((key) => !boundaries.has(key)));
     });
   }
 
@@ -154,7 +163,10 @@ export class Catalog {
 
   /** Those between two keys, exclusive. */
   async #dropPoints(gt: string, lt: string): Promise<void> {
-    const keys = await this.#level.keys({ gt, lt }).all();
+    await this.#dropKeys(await this.#level.keys({ gt, lt }).all());
+  }
+
+  async #dropKeys(keys: readonly string[]): Promise<void> {
     if (keys.length === 0) return;
     await this.#level.batch(keys.map((key) => ({ type: 'del', key })));
     this.#pointCount -= keys.length;

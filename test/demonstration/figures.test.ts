@@ -1,6 +1,6 @@
 import t from 'tap';
 
-import { brokenPromises, counterLines, lostMs, type Figures } from '../../scripts/demonstration/figures.ts';
+import { brokenPointPromises, brokenPromises, counterLines, counterRange, lostMs, type Figures, type PointsFigures } from '../../scripts/demonstration/figures.ts';
 
 const line = (text: string, atMs: number) => ({ text, atMs, index: 0, match: [] });
 const lines = counterLines([
@@ -36,5 +36,26 @@ t.test('promises', (t) => {
   t.match(brokenPromises({ ...good, fsck_clean: false }, 1000), [/not clean/]);
   t.match(brokenPromises({ ...good, counter_recovered: 0 }, 1000), [/no counter/]);
   t.match(brokenPromises({ ...good, lost_ms: 4001 }, 1000), [/4001 ms were lost/]);
+  t.end();
+});
+
+t.test('what a point may hold: not less than was reported before it was cut, not more than soon after', (t) => {
+  const at = (counter: number, atMs: number) => line(`AF COUNTER ${counter} 1`, atMs - performance.timeOrigin);
+  const cutAtMs = 1_900_000_000_000;
+  const serial = [at(1, cutAtMs - 5000), at(2, cutAtMs - 300), at(3, cutAtMs - 100), at(4, cutAtMs + 100), at(5, cutAtMs + 1600), at(6, cutAtMs + 9000)];
+  t.strictSame(counterRange(serial, cutAtMs), { least: 2, most: 5 });
+  t.strictSame(counterRange(serial, cutAtMs - 10_000), { least: 0, most: 1 });
+  t.strictSame(counterRange(serial, cutAtMs + 20_000), { least: 6, most: Number.POSITIVE_INFINITY });
+  t.end();
+});
+
+t.test('promises of the points', (t) => {
+  const tested = { point: '1.3', point_time: '', age_ms: 1, counter_least: 2, counter_most: 5, counter_found: 3, agrees: true, fsck_clean: true, rto_ms: 1 };
+  const good: PointsFigures = { guest_disk_bytes: 1, points: 9, tests: [tested], agrees: true, points_while_testing: 3, rpo_ms: 1000, rpo_ms_max_while_testing: 4000, leftovers: 0 };
+  t.strictSame(brokenPointPromises(good), []);
+  t.match(brokenPointPromises({ ...good, tests: [{ ...tested, agrees: false, counter_found: 9 }] }), [/point 1\.3 held counter 9, and 2 to 5/]);
+  t.match(brokenPointPromises({ ...good, tests: [{ ...tested, fsck_clean: false }] }), [/not clean/]);
+  t.match(brokenPointPromises({ ...good, rpo_ms_max_while_testing: 4001 }), [/4001 ms/]);
+  t.match(brokenPointPromises({ ...good, points_while_testing: 0, leftovers: 2 }), [/no point/, /2 things/]);
   t.end();
 });

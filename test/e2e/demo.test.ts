@@ -63,6 +63,21 @@ t.test('the guest comes back from its replica, at most about one RPO behind', as
   t.strictSame(leftProcesses, [], 'no process is left');
 });
 
+t.test('three older points boot while protection goes on', async (t) => {
+  const { status, output, story, leftFiles, leftProcesses } = await playDemo(t, ['--points', '--json', '--watch', '6s']);
+  if (!t.equal(status, 0, 'it ends well')) t.comment(story);
+  const figures = JSON.parse(output.trim().split('\n').at(-1) ?? '') as { readonly tests: readonly Record<string, unknown>[] } & Record<string, unknown>;
+  t.match(figures, { agrees: true, leftovers: 0, rpo_ms: 1000 });
+  t.ok(Number(figures['points_while_testing']) > 0);
+  t.equal(figures.tests.length, 3);
+  for (const tested of figures.tests) {
+    t.match(tested, { agrees: true, fsck_clean: true });
+    t.ok(Number(tested['counter_found']) > 0 && Number(tested['rto_ms']) > 0);
+  }
+  t.strictSame(leftFiles, [], 'no file is left');
+  t.strictSame(leftProcesses, [], 'no process is left');
+});
+
 for (const [when, line] of [['while the first sync runs', /first sync /], ['in the middle of the failover', /failover +asked for/]] as const) {
   t.test(`interrupted ${when}, it leaves nothing behind`, async (t) => {
     const { status, output, story, leftFiles, leftProcesses } = await playDemo(t, ['--json', '--watch', '1s'], line);

@@ -9,7 +9,7 @@ import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs } from '../config/quantity.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes } from '../exit-code.ts';
-import { exportFormats, nbdsUri, nbdUri, type ExportFormat } from '../export/export-plan.ts';
+import { exportFormats, nbdsUri, nbdUri, reachableAddress, type ExportFormat } from '../export/export-plan.ts';
 import { writeExport, type ExportProgress } from '../export/write-export.ts';
 import { formatChosenPoint, formatExport, formatTimeline } from '../render/timeline.ts';
 import { printable } from '../render/units.ts';
@@ -63,9 +63,9 @@ async function view(name: string, option: ViewOptions): Promise<void> {
   const description: PointDescription & Partial<HeldPoint> = option.hold === undefined
     ? await target.describePoint(name, option.at)
     : await target.holdPoint({ group: name, at: option.at, reason: `view of ${name}`, forMs: option.hold });
-  const { nbd } = await target.report();
+  const { nbd, address } = await target.report();
   const disks = description.disks.map(({ disk, name: diskName, sizeBytes, exportName }) => ({
-    disk, name: diskName, sizeBytes, exportName, uri: nbdUri(nbd.socketPath, exportName), tlsUri: nbd.address === null ? null : nbdsUri(nbd.address, exportName),
+    disk, name: diskName, sizeBytes, exportName, uri: nbdUri(nbd.socketPath, exportName), tlsUri: nbd.address === null ? null : nbdsUri(reachableAddress(nbd.address, address), exportName),
   }));
   if (option.json === true) return printJson({ group: description.group, groupId: description.groupId, point: description.point, disks, hold: description.hold ?? null });
   printAside(`${formatChosenPoint(lookOf(process.stderr), description)}\n`);

@@ -49,6 +49,13 @@ export function nbdUri(socketPath: string, exportName: string): string {
   return `nbd+unix:///${encodedName(exportName)}?socket=${encodeURIComponent(socketPath)}`;
 }
 
+/** Where clients find a server that listens on any address: under the host that sources are told. Both are host:port. */
+export function reachableAddress(listening: string, advertised: string): string {
+  const colon = listening.lastIndexOf(':');
+  const isAny = ['0.0.0.0', '[::]'].includes(listening.slice(0, colon));
+  return isAny ? `${advertised.slice(0, advertised.lastIndexOf(':'))}${listening.slice(colon)}` : listening;
+}
+
 /** With TLS. Which key or certificate the client shows is for it to say. */
 export function nbdsUri(address: string, exportName: string): string {
   return `nbds://${address}/${encodedName(exportName)}`;

@@ -23,7 +23,7 @@ export function formatTimeline(look: Look, timeline: GroupTimeline, isAll: boole
   return `${blocks.join('\n\n')}\n`;
 }
 
-const stepWords: Readonly<Record<PointRange['keptBy'], string>> = { all: 'every point', some: 'some', hourly: 'hourly', daily: 'daily', weekly: 'weekly', monthly: 'monthly' };
+const stepWords: Readonly<Record<PointRange['keptBy'], string>> = { all: 'every point', some: 'some', hourly: 'hourly', daily: 'daily', weekly: 'weekly', monthly: 'monthly', held: 'held ones' };
 
 /** `every point from … to …; then hourly back to …`. */
 export function formatRanges(ranges: readonly PointRange[], atMs: number): string {

@@ -30,10 +30,15 @@ export interface ExportPlan {
 
 export function planExport({ group, point, disks }: PointDescription, format: ExportFormat): ExportPlan {
   const planned: ExportedDisk[] = [];
+  // Some file systems do not tell capitals apart.
+  const isTaken = (stem: string): boolean => planned.some(({ fileName }) => fileName.toLowerCase() === `${stem}.${format}`.toLowerCase());
   for (const { disk, name, sizeBytes, exportName } of disks) {
     // A disk may be named by a path within QEMU, and two may differ in nothing but what a file name cannot hold.
     const plain = name.replace(/[^\w.-]+/g, '_').replace(/^[._]+/, '').slice(0, fileNameLengthMax);
-    const stem = plain === '' || planned.some(({ fileName }) => fileName === `${plain}.${format}`) ? `disk${disk}${plain === '' ? '' : `-${plain}`}` : plain;
+    const aside = `disk${disk}${plain === '' ? '' : `-${plain}`}`;
+    let stem = plain === '' || isTaken(plain) ? aside : plain;
+    // One may be named as another one's stand-in.
+    for (let count = 2; isTaken(stem); count += 1) stem = `${aside}-${count}`;
     planned.push({ disk, name, sizeBytes, exportName, fileName: `${stem}.${format}` });
   }
   return { name: `${group}-${formatPoint(point)}-${format}`, disks: planned };

@@ -15,6 +15,7 @@ import { storedPoint } from '../store/group-report.ts';
 import { HistoryReader } from '../store/history-reader.ts';
 import type { Replica } from '../store/replica.ts';
 import { storeFault } from '../store/store-fault.ts';
+import { GroupChecks } from './group-checks.ts';
 import { HistoryDigests } from './history-digests.ts';
 import { HistoryImages } from './history-images.ts';
 import type { HistorySet } from './history-set.ts';
@@ -22,6 +23,7 @@ import { PointHolds, type PinnedPoint } from './holds.ts';
 import { JournalOverlay } from './journal-overlay.ts';
 import { HeldPointView } from './point-view.ts';
 import type { GroupPoints, Hold, PointView, RestorePoint } from './points.ts';
+import type { KeptBy } from './retention-plan.ts';
 import { SealedPlaces, type SealedPlace } from './sealed-places.ts';
 
 export interface GroupPointsOptions {
@@ -45,6 +47,9 @@ export class FileGroupPoints implements GroupPoints {
   readonly places = new SealedPlaces();
   readonly digests: HistoryDigests;
   readonly pins: PointHolds;
+  readonly checks: GroupChecks;
+  /** Which step of the retention keeps a point; without one, all are kept. */
+  keptBy: (point: PointId) => KeptBy = () => 'all';
   readonly #images: HistoryImages;
 
   /** `sealed`: what the journal holds. */
@@ -55,11 +60,13 @@ export class FileGroupPoints implements GroupPoints {
     this.digests = new HistoryDigests({ disk, folder, groupId, history, log });
     this.pins = new PointHolds({ ...options, places: this.places });
     this.#images = new HistoryImages(folder, history, this.digests);
+    this.checks = new GroupChecks({ ...options, points: this });
   }
 
   /** Before anything is applied, trimmed or thinned. */
   async load(): Promise<void> {
     await this.pins.load();
+    await this.checks.load();
     this.digests.start();
   }
 
@@ -107,6 +114,7 @@ export class FileGroupPoints implements GroupPoints {
   }
 
   async close(): Promise<void> {
+    await this.checks.close();
     await this.digests.close();
     await this.pins.settled();
   }
@@ -136,7 +144,7 @@ export class FileGroupPoints implements GroupPoints {
   }
 
   #row(facts: PointFacts, applied: PointId | null): RestorePoint {
-    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: 'all' };
+    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: this.keptBy(facts) };
   }
 
   async #checkKnown(point: PointId): Promise<void> {

@@ -3,6 +3,8 @@
  * point-view.ts (reading), holds.ts (keeping) and point-selector.ts (naming). Nothing here changes what a point is.
  */
 import type { PointId } from '../../journal/point.ts';
+import type { KeptBy } from './retention-plan.ts';
+import type { GroupChecks } from './group-checks.ts';
 import type { StoredPoint } from '../store/store.ts';
 
 /** A disk as it was at a point. A disk that was added later is not listed. */
@@ -40,7 +42,7 @@ export interface Hold {
 export interface RestorePoint extends StoredPoint {
   readonly isHeld: boolean;
   /** Of a point that is an hourly, daily, … one after thinning: every point is kept, or which step of the policy keeps this one. */
-  readonly keptBy: 'all' | 'hourly' | 'daily' | 'weekly' | 'monthly';
+  readonly keptBy: KeptBy;
 }
 
 /** One group's points. */
@@ -56,4 +58,6 @@ export interface GroupPoints {
   /** Durable when it resolves; a hold that is not there any more is fine. */
   release(holdId: string): Promise<void>;
   holds(): readonly Hold[];
+  /** Of the stored bytes; absent where none are stored. */
+  readonly checks?: GroupChecks;
 }

@@ -16,12 +16,16 @@ export class GroupFolder {
   get history(): string { return join(this.path, 'history'); }
   /** Up to where history was given up. */
   get pruned(): string { return join(this.path, 'pruned.json'); }
+  /** When the stored bytes were last checked, and what was found. */
+  get scrub(): string { return join(this.path, 'scrub.json'); }
   get holds(): string { return join(this.path, 'holds.json'); }
   get catalog(): string { return join(this.path, 'catalog'); }
   get folders(): readonly string[] { return [this.journal, this.replica, this.history]; }
 
   segment(number: number): string { return join(this.journal, `${String(number).padStart(6, '0')}.seg`); }
   image(disk: number): string { return join(this.replica, `${disk}.raw`); }
+  /** Checksums of the image's blocks, as the last pass over it found them. */
+  sums(disk: number): string { return join(this.replica, `${disk}.sums`); }
   undo(name: string): string { return join(this.history, name); }
 }
 

@@ -7,6 +7,7 @@ import type { Disk } from '../host/disk.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
 import type { TargetReport } from './report.ts';
+import type { RetentionPolicy } from './points/retention-plan.ts';
 import type { StoredPoint } from './store/store.ts';
 
 export type AccelChoice = 'kvm' | 'tcg' | 'auto';
@@ -30,6 +31,8 @@ export interface TargetOptions {
   };
   /** Where points are served over NBD. */
   readonly nbd: PointServerOptions;
+  /** What is kept of each group, and of those that are named; the default policy when absent. */
+  readonly retention?: { readonly all: RetentionPolicy; readonly groups: Readonly<Record<string, RetentionPolicy>> };
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
   readonly keepFreeBytes: number;
 }

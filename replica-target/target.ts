@@ -17,6 +17,7 @@ import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
 import type { TargetReport } from './report.ts';
+import { defaultRetention } from './points/retention-plan.ts';
 import { openRegistry } from './store/registry.ts';
 import type { GroupRegistry, GroupStore, StoredPoint } from './store/store.ts';
 import { TargetState } from './target-state.ts';
@@ -66,7 +67,7 @@ class Target implements TargetOperations {
     const state = new TargetState(options.dataFolder);
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
-    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes } });
+    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
     const closing: { close(): Promise<void> }[] = [registry];
     try {
       const secrets = await state.secrets();

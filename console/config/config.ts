@@ -10,6 +10,7 @@ import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
+import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
 
@@ -126,6 +127,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
       failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder },
       nbd,
+      retention: retentionOptions(file),
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
   };
@@ -141,6 +143,19 @@ function ownControl(yaml: YamlSource, given: string | undefined, data: string, p
   const path = given ?? join(data, 'control.sock');
   if (Buffer.byteLength(path) > socketPathBytesMax) problems.push(yaml.at(['data'], `a control socket in this folder would have a path longer than ${socketPathBytesMax} bytes: expected a shorter folder, or \`control\` with a shorter path`));
   return path;
+}
+
+/** A group's own settings stand before those of all groups, one by one. */
+function retentionOptions({ retention, groups }: TargetFile): NonNullable<TargetOptions['retention']> {
+  const policyOf = (...settings: readonly TargetFile['retention'][]): RetentionPolicy => {
+    const of = <K extends keyof NonNullable<TargetFile['retention']>>(key: K): NonNullable<TargetFile['retention']>[K] | undefined => settings.map((one) => one?.[key]).find((value) => value !== undefined);
+    const { windowMs, hourly, daily, weekly, monthly, budgetBytes } = defaultRetention;
+    return {
+      windowMs: of('window') ?? windowMs, hourly: of('hourly') ?? hourly, daily: of('daily') ?? daily, weekly: of('weekly') ?? weekly, monthly: of('monthly') ?? monthly,
+      budgetBytes: of('budget') ?? budgetBytes,
+    };
+  };
+  return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };
 }
 
 function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {

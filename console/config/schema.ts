@@ -16,6 +16,9 @@ export const socketPathBytesMax = 107;
 /** Below this hardly a delta image fits, and every cycle would go in rounds. */
 const budgetBytesMin = 16 * 1024 ** 2;
 
+/** A journal has segments of 64 MiB, and one is begun before another can go. */
+const retentionBytesMin = 256 * 1024 ** 2;
+
 /** A field that `read` takes or refuses; refused values are shown beside what was expected. */
 function field<T>(expected: string, read: (value: unknown) => T | undefined) {
   return z.unknown().transform((value, context): T => {
@@ -97,6 +100,13 @@ function section<const T extends z.ZodRawShape>(shape: T) {
   return z.strictObject(shape, { error: (issue) => (issue.code === 'invalid_type' ? `${expected}, found ${show(issue.input)}` : undefined) });
 }
 
+const window = duration(0, 366 * 86_400_000, 'a duration of at most 366d, such as 4h');
+const periods = ['a whole number from 0 to 1000', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 1000 ? value : undefined)] as const;
+const retention = section({
+  window: optional(...window), hourly: optional(...periods), daily: optional(...periods), weekly: optional(...periods), monthly: optional(...periods),
+  budget: optional(...sizeAtLeast(retentionBytesMin, 'a size of at least 256MiB with its unit, such as 100GiB')),
+}).optional();
+
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
 /** By name; they need not be protected yet. */
@@ -110,6 +120,14 @@ const guests = z.record(
     },
   },
 ).optional();
+
+/** By name; they need not be here yet. */
+const groups = z.record(safeName, section({ retention }), {
+  error: (issue) => {
+    if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
+    return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;
+  },
+}).optional();
 
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
@@ -135,6 +153,8 @@ export const targetShape = section({
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
   }).optional(),
   keepFree: optional(...size),
+  retention,
+  groups,
 });
 
 export type SourceFile = z.infer<typeof sourceShape>;

@@ -1,6 +1,7 @@
 /** The target's report as a page of text. Pure: everything in it comes from the report. */
 import { formatPoint } from '../../journal/point.ts';
 import type { EndedTest, FailedOverGuest, TargetReport, TestGuest } from '../../replica-target/report.ts';
+import type { RetentionReport } from '../../replica-target/points/retention.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
 import { formatHome } from './points.ts';
@@ -13,6 +14,7 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
   blocks.push(report.groups.length === 0 ? 'no group is here yet' : formatGroups(look, report));
   const notes = [
     ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
+    ...report.groups.flatMap((group) => (group.retention === null ? [] : [formatRetention(look, group.name, group.retention)])),
     ...report.failovers.map((guest) => formatFailover(look, report, guest)),
     ...report.tests.map((test) => formatTest(look, report, test)),
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
@@ -48,6 +50,19 @@ function formatGroups(look: Look, report: TargetReport): string {
     formatBytes(group.journalBytes),
     formatBytes(group.historyBytes),
   ]));
+}
+
+/** What is promised, what there is of it, and the space that it takes. */
+function formatRetention(look: Look, group: string, { windowMs, windowHadMs, usedBytes, limitBytes, space }: RetentionReport): string {
+  const window = windowHadMs >= windowMs ? formatSpan(windowMs) : `${formatSpan(windowHadMs)} so far, ${formatSpan(windowMs)} promised`;
+  const taken = `journal and history take ${formatBytes(usedBytes)}${limitBytes === null ? '' : ` of ${formatBytes(limitBytes)}`}`;
+  const line = `${printable(group)}: every point of the last ${window}; ${taken}`;
+  switch (space) {
+    case 'ample': return tint(look, 'quiet', line);
+    case 'tight': return `${line}: ${tint(look, 'working', 'older points are given up before their time when it is full')}`;
+    case 'full': return `${line}: ${tint(look, 'bad', 'full of what is promised or held')}`;
+    default: return space satisfies never;
+  }
 }
 
 function formatState(look: Look, group: GroupStoreReport, isTesting: boolean): string {

@@ -192,7 +192,7 @@ export class GuestSupervisor {
         this.#status.enter('refused', fault.message);
         this.#retryMs = retryMsMax;
         break;
-      case 'STORE_FULL': case 'STORE_SYNC':
+      case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL':
         this.#status.enter('held', fault.message);
         break;
       case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':

@@ -21,7 +21,7 @@ export interface PointRange {
   readonly pointCount: number;
 }
 
-const steps = ['hourly', 'daily', 'weekly', 'monthly'] as const satisfies readonly RestorePoint['keptBy'][];
+const steps = ['hourly', 'daily', 'weekly', 'monthly', 'held'] as const satisfies readonly RestorePoint['keptBy'][];
 
 /** `points`: newest last. */
 export function rangesOf(points: readonly RestorePoint[]): readonly PointRange[] {

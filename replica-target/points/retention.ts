@@ -29,7 +29,7 @@ export interface RetentionOptions {
   readonly clock: Clock;
   readonly log: Logger | null;
   readonly name: () => string;
-  readonly policy: RetentionPolicy;
+  readonly policy: () => RetentionPolicy;
   readonly history: HistorySet;
   readonly pins: PointHolds;
   readonly catalog: Catalog;
@@ -59,6 +59,7 @@ export class Retention {
   #plan: RetentionPlan<HistoryFile> | null = null;
   #limitBytes: number | null = null;
   #isFull = false;
+  #lookedMs = 0;
   #told: string | null = null;
 
   constructor(options: RetentionOptions) {
@@ -69,9 +70,9 @@ export class Retention {
     this.#running = this.#run();
   }
 
-  /** Looks again at once. */
-  hurry(): void {
-    this.#wake();
+  /** Something was added: past the limit it is looked at soon, not at the next pace. */
+  grown(): void {
+    if (this.#limitBytes !== null && this.#usedBytes() > this.#limitBytes && this.#o.clock.monotonicMs() - this.#lookedMs > fullPaceMs) this.#wake();
   }
 
   /** Ends after the step under way. */
@@ -92,8 +93,7 @@ export class Retention {
   }
 
   report(): RetentionReport {
-    const { policy } = this.#o;
-    return { ...policy, windowHadMs: this.#plan?.windowHadMs ?? 0, usedBytes: this.#usedBytes(), limitBytes: this.#limitBytes, space: this.#plan?.space ?? 'ample' };
+    return { ...this.#o.policy(), windowHadMs: this.#plan?.windowHadMs ?? 0, usedBytes: this.#usedBytes(), limitBytes: this.#limitBytes, space: this.#plan?.space ?? 'ample' };
   }
 
   /** Everything that the plan asks for now. For the loop, and for tests that do not wait for it. */
@@ -134,7 +134,9 @@ export class Retention {
   }
 
   async #look(): Promise<RetentionPlan<HistoryFile>> {
-    const { policy, history, pins, catalog, sparedBytes } = this.#o;
+    const { history, pins, catalog, sparedBytes } = this.#o;
+    const policy = this.#o.policy();
+    this.#lookedMs = this.#o.clock.monotonicMs();
     const facts = await catalog.points();
     const spared = await sparedBytes();
     const usedBytes = this.#usedBytes();

@@ -46,7 +46,7 @@ export class BrokenGroup implements GroupStore {
     return {
       groupId: this.groupId, name: facts?.name ?? this.groupId, sourceId: facts?.sourceId ?? '', state: facts?.state ?? 'protected', term: facts?.term ?? 1,
       rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
-      journalBytes: 0, historyBytes: 0, replicaBytes: 0,
+      journalBytes: 0, historyBytes: 0, replicaBytes: 0, retention: null,
       held: { code: this.#fault.code, sinceMs: this.#sinceMs, message: this.#fault.message },
     };
   }

@@ -2,6 +2,7 @@
 import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { HistorySet } from '../points/history-set.ts';
+import type { Retention } from '../points/retention.ts';
 import type { Applier } from './applier.ts';
 import type { Catalog, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
@@ -21,9 +22,10 @@ export interface ReportedParts {
   readonly replica: Replica;
   readonly replicaBytes: number;
   readonly space: SpaceWatch;
+  readonly retention: Retention | null;
 }
 
-export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space }: ReportedParts): GroupStoreReport {
+export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention }: ReportedParts): GroupStoreReport {
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
@@ -36,6 +38,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
     journalBytes: journal.bytes,
     historyBytes: history.totalBytes,
     replicaBytes,
+    retention: retention?.report() ?? null,
     held: space.report(),
   };
 }

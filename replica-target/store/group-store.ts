@@ -18,8 +18,9 @@ import { announcedDisks, announcementFault } from './announcement-plan.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
+import { GroupPast } from './group-past.ts';
 import { groupHolding, groupReport } from './group-report.ts';
-import { journalFloor, openGroup, type OpenedGroup } from './group-opening.ts';
+import { openGroup, type OpenedGroup } from './group-opening.ts';
 import { Journal } from './journal.ts';
 import type { JournalPosition } from './journal-recovery.ts';
 import { KeptFacts } from './kept-facts.ts';
@@ -53,6 +54,7 @@ export class FileGroupStore implements GroupStore {
   readonly #catalog: Catalog;
   /** Of the target's own: thinning, scrubbing. */
   readonly history: HistorySet;
+  readonly #past: GroupPast;
   readonly #space: SpaceWatch;
   readonly #touched: TouchedBlocks;
   readonly #listeners = new Set<(applied: PointId) => void>();
@@ -93,7 +95,6 @@ export class FileGroupStore implements GroupStore {
     this.#isFenced = facts.state === 'failed-over';
     this.#replica = new Replica(d.disk, folder);
     this.history = new HistorySet({ disk: d.disk, folder, log: d.log }, opened.history, opened.mark.applied);
-    this.history.listen({ replaced: (removed, merged) => this.#catalog.replaceHistory(removed, merged, this.#journalFloor()) });
     const { segmentBytes, freeBytesMin, isApplierStalled } = d.options;
     this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, freeBytesMin, segmentBytes });
     this.#journal = new Journal({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault) }, opened.journal);
@@ -105,6 +106,10 @@ export class FileGroupStore implements GroupStore {
       ...d, folder, groupId: facts.groupId, segmentBytes, history: this.history, replica: this.#replica, catalog: this.#catalog, mark: () => this.#applier.mark,
       nameOf: (disk) => this.#facts.disks.find((one) => one.disk === disk)?.name ?? `disk${disk}`,
     }, opened.journal.sealed);
+    this.#past = new GroupPast({
+      ...d, folder, groupId: facts.groupId, name: () => this.#facts.name, journal: this.#journal, catalog: this.#catalog, history: this.history,
+      points: this.restorePoints, space: this.#space,
+    });
   }
 
   static async open(d: GroupStoreDeps, folder: GroupFolder, facts: GroupFacts): Promise<FileGroupStore> {
@@ -116,6 +121,7 @@ export class FileGroupStore implements GroupStore {
       for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
       if (facts.seed !== 'none') await store.#measureReplica();
       await store.restorePoints.load();
+      store.#past.retention?.start();
     } catch (error) {
       // A group that refuses holds nothing open.
       await (store ?? opened.catalog).close();
@@ -337,7 +343,7 @@ export class FileGroupStore implements GroupStore {
   report(): GroupStoreReport {
     return groupReport({
       facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, history: this.history, journal: this.#journal, replica: this.#replica,
-      replicaBytes: this.#replicaBytes, space: this.#space,
+      replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention,
     });
   }
 
@@ -378,6 +384,7 @@ export class FileGroupStore implements GroupStore {
 
   async close(): Promise<void> {
     this.#space.stop();
+    await this.#past.retention?.stop();
     await this.#seeding?.settle();
     await this.#applier.stop();
     await this.#journal.close();
@@ -463,26 +470,15 @@ export class FileGroupStore implements GroupStore {
 
   async #onApplied({ to, from, history }: AppliedBatch): Promise<void> {
     this.#catalog.putHistory({ ...history, from, to });
-    try {
-      const { pins, places } = this.restorePoints;
-      if (await this.#journal.trim(() => pins.trimLimit(to), this.#d.options.journalKeepBytes, (first) => places.trimmed(first))) {
-        const floor = this.#journalFloor();
-        if (floor !== null) this.#catalog.thin(floor);
-      }
-      await this.#measureReplica();
-    } catch (error) {
-      this.#d.log?.warn({ group: this.#facts.name, err: storeFault(error, 'trimming') }, 'the journal could not be trimmed; it is tried again after the next batch');
-    }
+    await this.#past.applied();
+    // What a report says of the images' size may be old.
+    await this.#measureReplica().catch((error: unknown) => { storeFault(error, 'measuring the replica'); });
     for (const listener of this.#listeners) listener(to);
   }
 
   #onTrouble(fault: Fault | null): void {
     this.#space.applying(fault);
     if (fault !== null) this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts, err: fault.cause }, fault.message);
-  }
-
-  #journalFloor(): PointId | null {
-    return journalFloor({ segments: this.#journal.segments() });
   }
 
   async #measureReplica(): Promise<void> {

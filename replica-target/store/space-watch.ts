@@ -23,6 +23,7 @@ export class SpaceWatch {
   #held: GroupStoreReport['held'] = null;
   #full: Fault | null = null;
   #isLooking = false;
+  #overLimit: { readonly fault: Fault; readonly held: NonNullable<GroupStoreReport['held']> } | null = null;
   #applyTrouble: GroupStoreReport['held'] = null;
 
   constructor(options: { readonly disk: Disk; readonly clock: Clock; readonly folder: string; readonly freeBytesMin: number; readonly segmentBytes: number }) {
@@ -34,9 +35,14 @@ export class SpaceWatch {
   }
 
   /** Set while nothing can be taken. */
-  get full(): Fault | null { return this.#full; }
+  get full(): Fault | null { return this.#full ?? this.#overLimit?.fault ?? null; }
 
-  report(): GroupStoreReport['held'] { return this.#held ?? this.#applyTrouble; }
+  report(): GroupStoreReport['held'] { return this.#held ?? this.#overLimit?.held ?? this.#applyTrouble; }
+
+  /** Journal and history are past what they may take, and nothing of them may be given up; null: there is room again. */
+  overLimit(fault: Fault | null): void {
+    this.#overLimit = fault === null ? null : { fault, held: { code: fault.code, sinceMs: this.#overLimit?.held.sinceMs ?? this.#clock.nowMs(), message: fault.message } };
+  }
 
   /** Fault STORE_FULL. For what goes past the journal: asked of the file system once per segment's worth of data, as the journal does. */
   async checkBefore(bytes: number): Promise<void> {

@@ -1,11 +1,14 @@
 /** What can be set of a group's store, and what it is unless it is. */
+import type { RetentionPolicy } from '../points/retention-plan.ts';
 import { batchPointsMax, batchRecordsMax, planRecordsMax, planRegionBytes, segmentBytes } from '../../journal/limits.ts';
 
 export interface StoreOptions {
   readonly segmentBytes: number;
   /** Ingest stops, with STORE_FULL, before less than this is free. */
   readonly freeBytesMin: number;
-  /** Applied journal that is kept, for points inside applied batches. */
+  /** What is kept of a group of this name; null: all of the history, and as much of the journal as the next says. */
+  readonly retentionOf: ((group: string) => RetentionPolicy) | null;
+  /** Without retention: applied journal that is kept, for points inside applied batches. */
   readonly journalKeepBytes: number;
   /** Changed bytes that are applied at once; one point may have more. */
   readonly batchBytes: number;
@@ -23,7 +26,7 @@ export interface StoreOptions {
 export const defaultOptions: StoreOptions = {
   segmentBytes,
   freeBytesMin: 0,
-  /** Room for some minutes of points inside applied batches on a busy guest; the any-point window proper is an option of a later release. */
+  retentionOf: null,
   journalKeepBytes: 256 * 1024 * 1024,
   /** This bounds how long a batch takes, and the history written at once. */
   batchBytes: 64 * 1024 * 1024,

@@ -2,6 +2,7 @@
 import type { RecordView } from '../../journal/record.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { RetentionReport } from '../points/retention.ts';
 import type { GroupPoints } from '../points/points.ts';
 import type { FreezeFacts } from '../../journal/seal.ts';
 
@@ -38,7 +39,9 @@ export interface GroupStoreReport {
   readonly journalBytes: number;
   readonly historyBytes: number;
   readonly replicaBytes: number;
-  /** Set while the disk is full or failing. */
+  /** What is kept, and how much of it there is; null when nothing is ever given up. */
+  readonly retention: RetentionReport | null;
+  /** Set while the disk is full or failing, or what is promised fills the budget. */
   readonly held: { readonly code: string; readonly sinceMs: number; readonly message: string } | null;
 }
 

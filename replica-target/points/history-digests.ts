@@ -11,7 +11,7 @@ import { removeIfThere } from '../store/checked-json.ts';
 import { undoFileName, type GroupFolder } from '../store/group-folder.ts';
 import { errorCode } from '../store/store-fault.ts';
 import { BlockCache } from './block-cache.ts';
-import { digestFanout, planDigest, type DigestPart } from './digest-plan.ts';
+import { digestFanout, planDigests, type DigestPart } from './digest-plan.ts';
 import { DigestReader, type DigestSource } from './digest-reader.ts';
 import { DigestWriter } from './digest-writer.ts';
 import { startOf } from './history-chain-plan.ts';
@@ -43,6 +43,9 @@ export interface Digest {
   isCovered: boolean;
 }
 
+/** Thrown inside, to end a long merge at once. */
+class DigestStopped extends Error {}
+
 export interface HistoryDigestsOptions { readonly disk: Disk; readonly folder: GroupFolder; readonly groupId: string; readonly history: HistorySet; readonly log: Logger | null }
 
 export class HistoryDigests {
@@ -52,7 +55,8 @@ export class HistoryDigests {
   #levels: Digest[][] = [];
   readonly #byFirst = new Map<HistoryFile, Digest[]>();
   readonly #covered = new Set<HistoryFile>();
-  readonly #indices = new Map<string, Promise<UndoIndex>>();
+  /** In order of last use. */
+  readonly #indices = new Map<string, UndoIndex | Promise<UndoIndex>>();
   #addedSincePlan = digestFanout;
   #serial = 1;
   #working: Promise<void> | null = null;
@@ -110,7 +114,7 @@ export class HistoryDigests {
     return searches;
   }
 
-  index(file: HistoryFile): Promise<UndoIndex> {
+  index(file: HistoryFile): UndoIndex | Promise<UndoIndex> {
     const known = this.#indices.get(file.name);
     if (known !== undefined) {
       this.#indices.delete(file.name);
@@ -119,7 +123,7 @@ export class HistoryDigests {
     }
     const opening = UndoIndex.open(this.source, this.#o.folder.undo(file.name));
     this.#indices.set(file.name, opening);
-    opening.catch(() => this.#indices.delete(file.name));
+    opening.then((index) => { if (this.#indices.get(file.name) === opening) this.#indices.set(file.name, index); }, () => this.#indices.delete(file.name));
     const oldest = this.#indices.keys().next();
     if (this.#indices.size > indicesMax && oldest.done !== true) this.#indices.delete(oldest.value);
     return opening;
@@ -164,44 +168,52 @@ export class HistoryDigests {
           const file = history.files[index]!;
           files.push({ from: file.from, to: file.to, isCovered: this.#covered.has(file) });
         }
-        const plan = planDigest([files, ...this.#levels]);
+        const plan = planDigests([files, ...this.#levels]);
         if (plan === null) return;
-        await this.#make(plan.level, plan.first);
+        const below = plan.level === 1 ? history.files.slice(0, settled) : this.#levels[plan.level - 2]!;
+        for (const parts of plan.firsts.map((first) => below.slice(first, first + digestFanout))) {
+          if (!this.#isStopped) await this.#make(plan.level, parts);
+        }
       }
     } catch (error) {
       // Restores do not need it; the next files that come give reason to try again.
+      if (error instanceof DigestStopped) return;
       if (errorCode(error) === null && !isFault(error)) throw error;
       this.#o.log?.warn({ err: error, path: this.#o.folder.history }, 'a digest of the history could not be made; looking up is slower until it is');
     }
   }
 
-  async #make(level: number, first: number): Promise<void> {
+  async #make(level: number, parts: readonly (HistoryFile | Digest)[]): Promise<void> {
     const { history, disk, folder, groupId } = this.#o;
+    const files = parts.flatMap((part) => ('reader' in part ? part.files : [part]));
+    const isStill = (): boolean => {
+      const at = history.indexOf(files[0]!.from);
+      return at !== null && files.every((file, index) => history.files[at + index] === file) && parts.every((part) => !('reader' in part) || this.#isThere(part));
+    };
     const lease = history.lease();
     try {
-      const children = level === 1 ? null : this.#levels[level - 2]!.slice(first, first + digestFanout);
-      const files = children === null ? history.files.slice(first, first + digestFanout) : children.flatMap((child) => child.files);
+      if (!isStill()) return;
       const path = folder.undo(undoFileName(files[0]!.from, files.at(-1)!.to).replace(/\.undo$/, `.${this.#serial++}.digest`));
       const sources: { cursor: RunCursor; fileBase: number }[] = [];
       let fileBase = 0;
-      for (const part of children ?? files) {
+      for (const part of parts) {
         sources.push({ cursor: 'reader' in part ? part.reader.cursor() : (await this.index(part)).cursor(), fileBase });
         fileBase += 'reader' in part ? part.files.length : 1;
       }
       const writer = await DigestWriter.begin(disk, path);
       try {
-        await mergeRuns(sources, (run) => writer.add(run));
-        if (this.#isStopped) return await writer.abandon();
+        await mergeRuns(sources, (run) => {
+          if (this.#isStopped) throw new DigestStopped('the group is being closed');
+          return writer.add(run);
+        });
         await writer.seal({ groupId, level, from: files[0]!.from, files });
       } catch (error) {
         await writer.abandon().catch((second: unknown) => { if (errorCode(second) === null) throw second; });
-        if (children !== null && isFault(error, 'STORE_CORRUPT')) for (const child of children) if (error.facts['path'] === child.reader.path) this.distrust(child, error);
+        if (isFault(error, 'STORE_CORRUPT')) for (const part of parts) if ('reader' in part && error.facts['path'] === part.reader.path) this.distrust(part, error);
         throw error;
       }
-      const at = history.files.indexOf(files[0]!);
-      const isStill = at >= 0 && files.every((file, index) => history.files[at + index] === file) && (children?.every((child) => this.#isThere(child)) ?? true);
-      const reader = isStill ? await DigestReader.open(this.source, path) : null;
-      if (reader === null || !files.every((file, index) => history.files[at + index] === file)) return history.doom([path]);
+      const reader = await DigestReader.open(this.source, path);
+      if (reader === null || !isStill()) return history.doom([path]);
       this.#put({ level, from: files[0]!.from, to: files.at(-1)!.to, files, reader, isCovered: false });
     } finally {
       lease.release();

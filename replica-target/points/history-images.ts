@@ -5,7 +5,6 @@
  */
 import type { Extent } from '../../journal/extents.ts';
 import { isFault } from '../../journal/fault.ts';
-import { BoundedTasks } from '../store/bounded-tasks.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
 import { checksumOf, decodeHistoryRun, historyRunBytes } from '../store/history-format.ts';
 import { corrupt, errorCode } from '../store/store-fault.ts';
@@ -16,6 +15,8 @@ import type { ImageRun } from './image-runs.ts';
 
 /** Reads of one lookup that are under way at once: the file system's threads are four. */
 const readsInFlight = 8;
+/** Digests and indices that are asked at once: what must be read is then read side by side. */
+const searchesTogether = 16;
 /** Runs nearer than this in one file are read together; what lies between costs less than another read. */
 const gapBytesMax = 16 * 1024;
 const readBytesMax = 1024 * 1024;
@@ -66,50 +67,49 @@ export class HistoryImages {
 
   /** Puts the pieces' bytes into `into`, which begins at `start` of the disk. False when a digest was wrong: find again. Faults: STORE_CORRUPT. */
   async read(disk: number, pieces: readonly ImagePiece[], start: number, into: Buffer): Promise<boolean> {
-    const tasks = new BoundedTasks(readsInFlight);
+    const reads: (() => Promise<void>)[] = [];
     const files = new Map<HistoryFile, ImagePiece[]>();
     for (const piece of pieces) {
       if (piece.isZero) { into.fill(0, piece.start - start, piece.end - start); continue; }
       const known = files.get(piece.file);
       if (known === undefined) files.set(piece.file, [piece]); else known.push(piece);
     }
-    try {
-      for (const [file, ofFile] of files) {
-        ofFile.sort((a, b) => a.at - b.at);
-        for (let index = 0; index < ofFile.length;) {
-          const from = index++;
-          const startAt = ofFile[from]!.at;
-          let endAt = likelyEnd(ofFile[from]!);
-          for (; index < ofFile.length; index++) {
-            const next = ofFile[index]!;
-            if (next.at > endAt + gapBytesMax || likelyEnd(next) - startAt > readBytesMax) break;
-            endAt = Math.max(endAt, likelyEnd(next));
-          }
-          const together = ofFile.slice(from, index);
-          await tasks.add(() => this.#readTogether(file, disk, together, startAt, endAt, start, into));
+    for (const [file, ofFile] of files) {
+      ofFile.sort((a, b) => a.at - b.at);
+      for (let index = 0; index < ofFile.length;) {
+        const from = index++;
+        const startAt = ofFile[from]!.at;
+        let endAt = likelyEnd(ofFile[from]!);
+        for (; index < ofFile.length; index++) {
+          const next = ofFile[index]!;
+          if (next.at > endAt + gapBytesMax || likelyEnd(next) - startAt > readBytesMax) break;
+          endAt = Math.max(endAt, likelyEnd(next));
         }
+        const together = ofFile.slice(from, index);
+        const until = endAt;
+        reads.push(() => this.#readTogether(file, disk, together, startAt, until, start, into));
       }
-      await tasks.drain();
-      return true;
-    } catch (error) {
-      if (error instanceof DigestDistrusted) return false;
-      throw error;
-    } finally {
-      await tasks.settle();
     }
+    return allOf(reads);
   }
 
   async #find(lease: HistoryLease, searches: readonly DigestSearch[], disk: number, wanted: readonly Extent[]): Promise<FoundImages> {
     const pieces: ImagePiece[] = [];
     let gaps: readonly Extent[] = wanted;
-    const runs: ImageRun[] = [];
-    for (const search of searches) {
-      const firstGap = gaps[0];
-      if (firstGap === undefined) break;
-      runs.length = 0;
-      const asked = this.#ask(lease, search, disk, firstGap.start, gaps.at(-1)!.end, runs);
-      if (asked !== undefined) await asked;
-      if (runs.length > 0) gaps = take(gaps, runs, pieces, (run) => ({ file: lease.files[search.first + run.file]!, digest: search.digest }));
+    for (let from = 0; from < searches.length; from += searchesTogether) {
+      const first = gaps[0];
+      if (first === undefined) break;
+      const { end } = gaps.at(-1)!;
+      const asked = searches.slice(from, from + searchesTogether).map((search) => {
+        const runs: ImageRun[] = [];
+        return { search, runs, reading: this.#ask(lease, search, disk, first.start, end, runs) };
+      });
+      // Mostly what they need is in memory, and there is nothing to wait for.
+      const reading = asked.flatMap((one) => one.reading ?? []);
+      if (reading.length > 0) await Promise.all(reading);
+      for (const { search, runs } of asked) {
+        if (runs.length > 0) gaps = take(gaps, runs, pieces, (run) => ({ file: lease.files[search.first + run.file]!, digest: search.digest }));
+      }
     }
     pieces.sort((a, b) => a.start - b.start);
     return { pieces, gaps };
@@ -117,7 +117,8 @@ export class HistoryImages {
 
   #ask(lease: HistoryLease, { first, digest }: DigestSearch, disk: number, start: number, end: number, into: ImageRun[]): void | Promise<void> {
     if (digest === null) {
-      return this.#digests.index(lease.files[first]!).then((index) => index.lookup(disk, start, end, into));
+      const index = this.#digests.index(lease.files[first]!);
+      return index instanceof Promise ? index.then((opened) => opened.lookup(disk, start, end, into)) : index.lookup(disk, start, end, into);
     }
     const asked = digest.reader.lookup(disk, start, end, into);
     return asked?.catch((error: unknown) => this.#distrust(digest, error));
@@ -167,6 +168,26 @@ export class HistoryImages {
     this.#digests.distrust(digest, error);
     throw new DigestDistrusted('a digest was wrong', { cause: error });
   }
+}
+
+/** Some at once. All that were begun have ended when it settles: nobody writes into the buffer afterwards. False when a digest was wrong. */
+async function allOf(reads: readonly (() => Promise<void>)[]): Promise<boolean> {
+  let next = 0;
+  let failure: { readonly error: unknown } | null = null;
+  const one = async (): Promise<void> => {
+    while (failure === null && next < reads.length) {
+      try {
+        await reads[next++]!();
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(readsInFlight, reads.length) }, one));
+  const failed = failure as { readonly error: unknown } | null;
+  if (failed === null) return true;
+  if (failed.error instanceof DigestDistrusted) return false;
+  throw failed.error;
 }
 
 /** Moves what the runs have of the gaps into `pieces`; returns what is left. All in order. */

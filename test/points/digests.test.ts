@@ -1,5 +1,5 @@
 import t from 'tap';
-import { digestFanout, planDigest } from '../../replica-target/points/digest-plan.ts';
+import { digestFanout, planDigests } from '../../replica-target/points/digest-plan.ts';
 import { SimulatedDisk } from '../crash/simulated-disk.ts';
 import { folder } from '../store/store-rig.ts';
 import { checkAllPoints, openGroup, RandomGuest, seed, sendPoint } from './history-oracle.ts';
@@ -85,10 +85,10 @@ t.test('digests', async (t) => {
 t.test('a plan covers the oldest sixteen of the lowest level first', (t) => {
   const part = (index: number, isCovered = false) => ({ from: index === 0 ? null : { term: 1, point: index }, to: { term: 1, point: index + 1 }, isCovered });
   const files = Array.from({ length: 40 }, (_, index) => part(index));
-  t.same(planDigest([files]), { level: 1, first: 0 });
+  t.same(planDigests([files]), { level: 1, firsts: [0, 16] });
   const covered = files.map((file, index) => ({ ...file, isCovered: index < digestFanout }));
-  t.same(planDigest([covered]), { level: 1, first: 16 });
-  t.equal(planDigest([files.slice(0, 15)]), null);
-  t.equal(planDigest([[...files.slice(0, 10), ...files.slice(11, 25)]]), null, 'a gap in the line is not bridged');
+  t.same(planDigests([covered]), { level: 1, firsts: [16] });
+  t.equal(planDigests([files.slice(0, 15)]), null);
+  t.equal(planDigests([[...files.slice(0, 10), ...files.slice(11, 25)]]), null, 'a gap in the line is not bridged');
   t.end();
 });

@@ -1,6 +1,6 @@
-/** A group without its files, for what failovers do with QEMU, notes and holds: its points are listed and held, and served by qemu-nbd. */
-import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
+/** A group without its files, for what failovers do with QEMU, notes and holds: its points are listed and held, and served by nbdkit. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -29,7 +29,7 @@ class HeldPoints implements GroupPoints {
   async find(id: PointId): Promise<RestorePoint | null> { return isSamePoint(id, point) ? point : null; }
   async open(id: PointId): Promise<PointView> {
     if (!isSamePoint(id, point)) throw new Error('another point');
-    return { point, disks: this.#disks, read: async () => { throw new Error('read through qemu-nbd'); }, extents: async () => [], release: async () => undefined };
+    return { point, disks: this.#disks, read: async () => { throw new Error('read through nbdkit'); }, extents: async () => [], release: async () => undefined };
   }
 
   async hold(id: PointId, reason: string, untilMs: number | null): Promise<Hold> {
@@ -49,14 +49,18 @@ export interface FailoverRig {
   readonly options: TestFailoversOptions;
 }
 
+/** What failovers ask of a store, and no more: anything else fails by name. */
+export function storeOf(id: string, name: string, points: GroupPoints, hardware: unknown, state: GroupState = 'protected'): GroupStore {
+  return { groupId: id, restorePoints: points, report: () => ({ groupId: id, name, state, term: 1 }), hardware: () => hardware } as unknown as GroupStore;
+}
+
 export async function failoverRig(t: { teardown(end: () => Promise<void>): unknown }, disks: readonly ViewDisk[], hardware: unknown = {}, state: GroupState = 'protected'): Promise<FailoverRig> {
   const folder = await mkdtemp(join(tmpdir(), 'af-fo-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const overlayFolder = join(folder, 'overlays');
   await mkdir(overlayFolder);
   const points = new HeldPoints(disks);
-  // What failovers ask of a store, and no more: anything else fails by name.
-  const store = { groupId, restorePoints: points, report: () => ({ groupId, name: 'web', state, term: 1 }), hardware: () => hardware } as unknown as GroupStore;
+  const store = storeOf(groupId, 'web', points, hardware, state);
   return {
     folder, store, points,
     options: {
@@ -66,11 +70,15 @@ export async function failoverRig(t: { teardown(end: () => Promise<void>): unkno
   };
 }
 
-/** Serves a raw image under an export's name, read-only, to as many as come, until the test ends. */
-export async function serveRaw(t: { teardown(end: () => void): unknown }, socketPath: string, exportName: string, rawPath: string): Promise<void> {
-  const child = spawn('qemu-nbd', ['--read-only', '--persistent', '--shared', '8', '--socket', socketPath, '--export-name', exportName, '--format', 'raw', rawPath], { stdio: 'ignore' });
+/** Serves a raw image under every name, read-only, to as many as come, until the test ends. `failing`: while that file is there, reads fail. */
+export async function serveRaw(t: { teardown(end: () => void): unknown }, socketPath: string, rawPath: string, failing: string): Promise<ChildProcess> {
+  // The filter looks for its file when it is loaded.
+  await writeFile(failing, '');
+  const child = spawn('nbdkit', ['-f', '-r', '-U', socketPath, '--filter=error', 'file', rawPath, 'error=EIO', 'error-pread-rate=100%', `error-file=${failing}`], { stdio: 'ignore' });
   t.teardown(() => { child.kill('SIGKILL'); });
-  await waitFor(() => stat(socketPath).then(() => true, () => false), { limitMs: 10_000, what: 'qemu-nbd to listen' });
+  await waitFor(() => stat(socketPath).then(() => true, () => false), { limitMs: 10_000, what: 'nbdkit to listen' });
+  await rm(failing);
+  return child;
 }
 
 /** A QEMU that does nothing, on a monitor of a guest that is to be found. */

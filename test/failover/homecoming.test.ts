@@ -1,6 +1,6 @@
 /** Requests that fail while data comes home: the guest is stopped, not told, and goes on with its job when the view can be read again. */
-import { execFile, spawn } from 'node:child_process';
-import { readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { pino } from 'pino';
@@ -15,7 +15,7 @@ import { withQmp } from '../support/guest-look.ts';
 import { startLabGuest } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
 import { watchFile } from '../support/watch-file.ts';
-import { failoverRig } from './failover-rig.ts';
+import { failoverRig, serveRaw } from './failover-rig.ts';
 
 const run = promisify(execFile);
 const sizeBytes = 128 << 20;
@@ -32,14 +32,10 @@ void t.test('a view that cannot be read for a while stops guest and job, and bot
   const rig = await failoverRig(t, []);
   const socketPath = rig.options.viewSocketPath;
   const failing = join(rig.folder, 'failing');
-  await writeFile(failing, '');
-  const server = spawn('nbdkit', ['-f', '-r', '-U', socketPath, '--filter=error', 'file', raw, 'error=EIO', 'error-pread-rate=100%', `error-file=${failing}`], { stdio: 'ignore' });
-  t.teardown(() => { server.kill('SIGKILL'); });
-  await waitFor(() => stat(socketPath).then(() => true, () => false), { limitMs: 10_000, what: 'nbdkit to listen' });
-  await rm(failing);
+  const server = await serveRaw(t, socketPath, raw, failing);
 
   const place = guestPlace(join(rig.folder, 'guest'));
-  await run('mkdir', [place.folder]);
+  await mkdir(place.folder);
   const backing = { socketPath, exportName: 'web/vda@1.2' };
   const path = overlayPath(place.folder, 0);
   await makeOverlay(path, { kind: 'view', backing, sizeBytes });

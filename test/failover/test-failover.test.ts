@@ -10,11 +10,10 @@ import { isGuestRunning } from '../../qemu/boot.ts';
 import { recordHardware } from '../../qemu/hardware.ts';
 import { Failovers } from '../../replica-target/failover/failover.ts';
 import { TestFailovers } from '../../replica-target/failover/test-failover.ts';
-import { pointExportName } from '../../replica-target/points/nbd-exports.ts';
 import { withQmp } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
-import { failoverRig, groupId, point, serveRaw, startEmptyQemu, type FailoverRig } from './failover-rig.ts';
+import { failoverRig, groupId, point, serveRaw, startEmptyQemu, storeOf, type FailoverRig } from './failover-rig.ts';
 
 const run = promisify(execFile);
 
@@ -32,11 +31,12 @@ t.test('a guest that writes more than its budget is ended, and its images never 
   const name = (hardware as { disks: { name: string }[] }).disks[0]!.name;
   const disks = [{ disk: 0, name, sizeBytes: 256 << 20 }];
   const rig = await failoverRig(t, disks, hardware);
-  await serveRaw(t, rig.options.viewSocketPath, pointExportName(groupId, disks, disks[0]!, point), raw);
+  await serveRaw(t, rig.options.viewSocketPath, raw, join(rig.folder, 'failing'));
+  const other = storeOf('cd'.repeat(16), 'other', rig.points, hardware);
   const before = (await run('sha256sum', [raw])).stdout;
 
   const tests = new TestFailovers(rig.options);
-  await tests.open([rig.store]);
+  await tests.open([rig.store, other]);
   t.teardown(() => tests.close());
   const budgetBytes = 64 << 20;
   await t.rejects(tests.start(rig.store, { group: 'web', budgetBytes: 1 << 20 }), { code: 'TEST_SPACE' });
@@ -46,6 +46,12 @@ t.test('a guest that writes more than its budget is ended, and its images never 
   const result = await tests.start(rig.store, { group: 'web', budgetBytes, network: 'isolated' });
   t.match(result, { point: { term: 1, point: 2 }, budgetBytes, network: 'isolated' });
   t.equal((await leftOf(rig)).length, 3, 'a note, a folder, a hold');
+  const second = await tests.start(other, { group: 'other', budgetBytes, limitMs: 1000 });
+  t.match(tests.report(), [{ group: 'web', isRunning: true }, { group: 'other', isRunning: true }], 'two groups at once');
+  await waitFor(() => tests.ended().length > 0, { limitMs: 30_000, what: 'the limit of the second' });
+  t.match(tests.ended(), [{ group: 'other', why: 'limit' }]);
+  t.notOk(isGuestRunning(second.pid, second.qmpPath));
+  t.match(tests.report(), [{ group: 'web', isRunning: true, pid: result.pid }], 'one ends and the other goes on');
   const overlay = join(rig.folder, 'overlays', `${groupId.slice(0, 12)}-test`, 'disk0.qcow2');
   let usedBytes = 0;
   let lengthBytes = 0;
@@ -53,9 +59,9 @@ t.test('a guest that writes more than its budget is ended, and its images never 
     const { blocks, size } = await stat(overlay).catch((error: NodeJS.ErrnoException) => { if (error.code === 'ENOENT') return { blocks: 0, size: 0 }; throw error; });
     usedBytes = Math.max(usedBytes, blocks * 512);
     lengthBytes = Math.max(lengthBytes, size);
-    return tests.ended().length > 0;
+    return tests.ended().length > 1;
   }, { limitMs: 60_000, what: 'the budget to be reached' });
-  t.match(tests.ended(), [{ group: 'web', point: { term: 1, point: 2 }, why: 'budget' }]);
+  t.match(tests.ended()[1], { group: 'web', point: { term: 1, point: 2 }, why: 'budget' });
   t.ok(usedBytes > budgetBytes - (8 << 20) && usedBytes <= budgetBytes, `its image took ${usedBytes} of ${budgetBytes} bytes`);
   t.equal(lengthBytes, budgetBytes, 'and was never longer');
   t.notOk(isGuestRunning(result.pid, result.qmpPath));

@@ -25,8 +25,17 @@ const connectionsMaxDefault = 64;
 /** Rejects with the system's error when the path cannot be listened on. */
 export async function listenNbd(options: NbdListenOptions): Promise<NbdServer> {
   await removeDeadSocket(options.path);
-  const server = await serve(options, null, options.path, (listener, then) => listener.listen(options.path, then));
-  await chmod(options.path, options.mode ?? 0o600);
+  const mode = options.mode ?? 0o600;
+  const server = await serve(options, null, options.path, (listener, then) => {
+    // bind(2) gives the socket its mode from the umask, and `listen` on a path binds before it returns: nobody slips in before the chmod.
+    const umask = process.umask(0o777 & ~mode);
+    try {
+      listener.listen(options.path, then);
+    } finally {
+      process.umask(umask);
+    }
+  });
+  await chmod(options.path, mode);
   return server;
 }
 

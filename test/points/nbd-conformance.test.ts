@@ -1,5 +1,5 @@
 /** Points over NBD, seen by clients that are not ours: libnbd (nbdinfo, nbdcopy), QEMU (qemu-img, qemu-io), nbdkit's client plugin. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { nbdBaseAllocation } from '../../qemu/nbd-protocol.ts';
@@ -76,6 +76,11 @@ t.test('nbdcopy and qemu-img convert copy each point, byte for byte; qemu-img co
     }
   }
   t.equal((await run(t, 'qemu-img', ['compare', '-f', 'raw', '-F', 'raw', uri('web/0@1.1'), copy(2, 0)])).code, 1, 'and is able to disagree');
+});
+
+t.test('the socket is its owner’s alone', async (t) => {
+  const { folder } = await startPointSite(t);
+  t.equal(statSync(join(folder, 'nbd')).mode & 0o777, 0o600);
 });
 
 t.test('several connections share one view, which goes with the last of them', async (t) => {

@@ -65,9 +65,11 @@ async function mergeRuns(streams: readonly RunStream[], sizes: ReadonlyMap<numbe
       writer.data(run.disk, start, end - start);
     }
     for (const other of heads) {
-      if (other.run === null || other.run.disk !== run.disk || other.start >= end) continue;
-      other.start = end;
-      if (other.start >= other.end) await advance(other, sizes);
+      // A newer file may have several runs within what was written.
+      while (other.run?.disk === run.disk && other.start < end) {
+        other.start = end;
+        if (other.start >= other.end) await advance(other, sizes);
+      }
     }
   }
 }

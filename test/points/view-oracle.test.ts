@@ -4,6 +4,7 @@ import type { Dice } from '../crash/dice.ts';
 import { SimulatedDisk } from '../crash/simulated-disk.ts';
 import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions, viewFault } from './history-oracle.ts';
 import { naiveMerge } from './naive-merge.ts';
+import { realMerge } from './real-merge.ts';
 
 const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 300);
 
@@ -51,7 +52,7 @@ async function thin(disk: SimulatedDisk, store: FileGroupStore, dice: Dice): Pro
   if (dice.chance(0.2)) { await history.replace(history.files.slice(0, 1), null); return; }
   const first = dice.integer(Math.max(1, history.count - 1));
   const run = history.files.slice(first, first + 2 + dice.integer(4));
-  if (run.length > 1) await naiveMerge(disk, store, run);
+  if (run.length > 1) await (dice.chance(0.3) ? naiveMerge : realMerge)(disk, store, run);
 }
 
 t.test('every restorable point of random lives is what the model says', async (t) => {

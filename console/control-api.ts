@@ -31,6 +31,7 @@ const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 export const holdMsMax = 31 * 86_400_000;
 
 export const requestBodies = {
+  verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
     name, qmpPath: path, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), target: name.optional(), rateBytesPerSecond: rate.optional(),

@@ -8,6 +8,7 @@ import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
+import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
 import { errorReply } from './control-api.ts';
@@ -18,6 +19,8 @@ const answerMsMax = 15_000;
 const actMsMax = 120_000;
 /** A failover applies what is sealed and boots a guest; an unprotect merges and removes. Ended only by hand before this, ms. */
 const longMsMax = 3_600_000;
+/** For all that is stored of a guest to be read, ms. */
+const readingMsMax = 7 * 86_400_000;
 
 class ControlClient {
   readonly path: string;
@@ -53,6 +56,7 @@ export class TargetClient extends ControlClient {
   describePoint(group: string, at: string): Promise<PointDescription> { return this.get(`/point?group=${encodeURIComponent(group)}&at=${encodeURIComponent(at)}`); }
   holdPoint(body: HoldRequest): Promise<HeldPoint> { return this.post('/point/hold', body); }
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
+  verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }

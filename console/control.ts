@@ -40,6 +40,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.get('/point', (query) => { const { group, at } = checked(pointQuery, query); return operations.describePoint(group, at); });
     routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
+    routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));

@@ -12,6 +12,7 @@ import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addPointCommands } from './commands/points.ts';
+import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { withConfig } from './commands/with-config.ts';
 import { exitCodeOf, exitCodes, isSystemError, UsageError } from './exit-code.ts';
@@ -40,6 +41,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addGuestCommands(program);
   addStatusCommand(program);
   addPointCommands(program);
+  addVerifyCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addDoctorCommand(program);

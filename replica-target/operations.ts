@@ -6,6 +6,8 @@ import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
+import type { ScrubOptions } from './points/scrub.ts';
+import type { Verification } from './points/verify.ts';
 import type { TargetReport } from './report.ts';
 import type { RetentionPolicy } from './points/retention-plan.ts';
 import type { StoredPoint } from './store/store.ts';
@@ -33,6 +35,8 @@ export interface TargetOptions {
   readonly nbd: PointServerOptions;
   /** What is kept of each group, and of those that are named; the default policy when absent. */
   readonly retention?: { readonly all: RetentionPolicy; readonly groups: Readonly<Record<string, RetentionPolicy>> };
+  /** How what is stored is checked in the background; the default when absent. */
+  readonly scrub?: ScrubOptions;
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
   readonly keepFreeBytes: number;
 }
@@ -127,6 +131,8 @@ export interface TargetOperations {
   holdPoint(request: HoldRequest): Promise<HeldPoint>;
   /** A hold that is not there any more is fine. */
   releasePoint(group: string, holdId: string): Promise<void>;
+  /** Checks all that is stored of the group; with `at`, reads that point whole, too. Damage is no fault. Faults: POINT_UNKNOWN, REQUEST_INVALID (a check is under way). */
+  verify(group: string, at: string | null): Promise<Verification>;
   /** A new pairing token. */
   token(): Promise<TokenResult>;
   /** Boots the newest acknowledged point, or the one that is named, on an overlay, in a new term. Faults: FAILOVER_*, POINT_UNKNOWN. */

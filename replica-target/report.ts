@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
 import type { GroupStoreReport } from './store/store.ts';
 
@@ -48,6 +49,8 @@ export interface EndedTest {
   readonly why: 'asked' | 'limit' | 'budget' | 'space' | 'guest-ended' | 'failover' | 'interrupted';
 }
 
+export interface GroupChecked extends ChecksReport { readonly group: string }
+
 export interface TargetReport {
   readonly role: 'target';
   readonly version: string;
@@ -60,6 +63,8 @@ export interface TargetReport {
   readonly tests: readonly TestGuest[];
   /** The last test of each group that ended since this process started. */
   readonly endedTests: readonly EndedTest[];
+  /** When what is stored of each group was last checked, and what was found. */
+  readonly checks?: readonly GroupChecked[];
   /** Where points are served over NBD, and to whom. */
   readonly nbd: PointServerReport;
   /** Refusals since start, by code. */

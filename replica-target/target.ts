@@ -16,6 +16,8 @@ import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, Target
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
+import { defaultScrub, Scrub, type ScrubbedGroup } from './points/scrub.ts';
+import type { Verification } from './points/verify.ts';
 import type { TargetReport } from './report.ts';
 import { defaultRetention } from './points/retention-plan.ts';
 import { openRegistry } from './store/registry.ts';
@@ -47,6 +49,7 @@ class Target implements TargetOperations {
   readonly #targetId: string;
   readonly #secrets: Buffer[];
   readonly #desk: PointDesk;
+  readonly #scrub: Scrub;
 
   private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
@@ -60,6 +63,10 @@ class Target implements TargetOperations {
     this.#fingerprint = parts.fingerprint;
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
+    this.#scrub = new Scrub({
+      ...(options.scrub ?? defaultScrub), clock: nodeClock, log: deps.log, groups: () => this.#scrubbed(),
+      isPaused: () => this.#failovers.report().some(({ isRunning }) => isRunning),
+    });
     this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
 
@@ -104,6 +111,7 @@ class Target implements TargetOperations {
       failovers: this.#failovers.report(),
       tests: this.#tests.report(),
       endedTests: this.#tests.ended(),
+      checks: this.#scrubbed().map(({ name, checks }) => ({ group: name, ...checks.report() })),
       nbd: this.#pointServer.report(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
@@ -128,6 +136,10 @@ class Target implements TargetOperations {
 
   releasePoint(group: string, holdId: string): Promise<void> {
     return this.#desk.release(group, holdId);
+  }
+
+  verify(group: string, at: string | null): Promise<Verification> {
+    return this.#desk.verify(group, at);
   }
 
   async token(): Promise<TokenResult> {
@@ -160,11 +172,19 @@ class Target implements TargetOperations {
   }
 
   async close(): Promise<void> {
+    await this.#scrub.close();
     await this.#ingest.close();
     await this.#failovers.close();
     await this.#tests.close();
     await this.#pointServer.close();
     await this.#registry.close();
+  }
+
+  #scrubbed(): ScrubbedGroup[] {
+    return this.#registry.groups().flatMap((group) => {
+      const { checks } = group.restorePoints;
+      return checks === undefined ? [] : [{ name: group.report().name, checks }];
+    });
   }
 
   #group(nameOrId: string): GroupStore {

@@ -11,6 +11,7 @@ import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
+import { defaultScrub } from '../../replica-target/points/scrub.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
 
@@ -128,6 +129,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder },
       nbd,
       retention: retentionOptions(file),
+      scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
   };

@@ -6,7 +6,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
-import { readDurationMs, readHostPort, readSizeBytes } from './quantity.ts';
+import { readDurationMs, readHostPort, readRate, readSizeBytes } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -107,6 +107,9 @@ const retention = section({
   budget: optional(...sizeAtLeast(retentionBytesMin, 'a size of at least 256MiB with its unit, such as 100GiB')),
 }).optional();
 
+const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
+const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 7d');
+
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
 /** By name; they need not be protected yet. */
@@ -153,6 +156,7 @@ export const targetShape = section({
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
   }).optional(),
   keepFree: optional(...size),
+  scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
   groups,
 });

@@ -1,6 +1,6 @@
 /** The target's report as a page of text. Pure: everything in it comes from the report. */
 import { formatPoint } from '../../journal/point.ts';
-import type { EndedTest, FailedOverGuest, TargetReport, TestGuest } from '../../replica-target/report.ts';
+import type { EndedTest, FailedOverGuest, GroupChecked, TargetReport, TestGuest } from '../../replica-target/report.ts';
 import type { RetentionReport } from '../../replica-target/points/retention.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
@@ -19,11 +19,18 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
     ...report.tests.map((test) => formatTest(look, report, test)),
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
   ];
-  notes.push(formatNbd(look, report));
+  notes.push(...(report.checks ?? []).map((checked) => formatChecked(look, report.atMs, checked)), formatNbd(look, report));
   const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
   if (refusals.length > 0) notes.push(tint(look, 'quiet', `refused since start: ${refusals.map(([code, count]) => `${printable(code)} ${count}×`).join(', ')}`));
   if (notes.length > 0) blocks.push(notes.join('\n'));
   return `${blocks.join('\n\n')}\n`;
+}
+
+function formatChecked(look: Look, atMs: number, { group, lastAtMs, findingCount, findings, underWay }: GroupChecked): string {
+  const last = lastAtMs === null ? 'never checked' : findingCount === 0 ? `sound ${formatSpan(atMs - lastAtMs)} ago` : `${tint(look, 'bad', 'damaged')} in ${findingCount} places (${printable(findings[0]?.path ?? '')}), found ${formatSpan(atMs - lastAtMs)} ago: afterimage verify ${printable(group)}`;
+  const now = underWay === null ? '' : `; being checked, ${formatBytes(underWay.doneBytes)} of about ${formatBytes(underWay.totalBytes)}`;
+  const line = `stored data of ${printable(group)}: ${last}${now}`;
+  return findingCount === 0 ? tint(look, 'quiet', line) : line;
 }
 
 function formatNbd(look: Look, { nbd }: TargetReport): string {

@@ -3,11 +3,13 @@
  * values and keeps nothing itself: a hold is the group's (points.ts).
  */
 import type { Clock } from '../../host/clock.ts';
+import { Fault } from '../../journal/fault.ts';
 import type { GroupStore } from '../store/store.ts';
 import { findPoint, pointExportName } from './nbd-exports.ts';
 import { rangesOf, type PointRange } from './point-ranges.ts';
 import { readSelector } from './point-selector.ts';
 import type { Hold, RestorePoint, ViewDisk } from './points.ts';
+import type { Verification } from './verify.ts';
 
 /** `afterimage points GUEST --json`. Members are added, never changed. */
 export interface GroupTimeline {
@@ -76,6 +78,13 @@ export class PointDesk {
       await group.restorePoints.release(hold.holdId);
       throw error;
     }
+  }
+
+  async verify(nameOrId: string, at: string | null): Promise<Verification> {
+    const group = this.#find(nameOrId);
+    const { checks } = group.restorePoints;
+    if (checks === undefined) throw new Fault('POINT_UNKNOWN', `nothing of ${group.report().name} can be read`, { group: group.report().name });
+    return checks.verify(at === null ? null : await this.#choose(group, at));
   }
 
   async release(nameOrId: string, holdId: string): Promise<void> {

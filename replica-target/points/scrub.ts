@@ -15,6 +15,9 @@ export interface ScrubOptions {
   readonly everyMs: number;
 }
 
+/** Well below what a disk that serves a guest's overlay can miss. */
+export const defaultScrub: ScrubOptions = { rateBytesPerSecond: 20 * 1024 * 1024, everyMs: 7 * 86_400_000 };
+
 /** How often groups are looked over for one that is due, and a paused check for whether it may go on, ms. */
 const lookMs = 60_000;
 const pausedMs = 1_000;

@@ -41,6 +41,8 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
 const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg', isComingHome: true };
 const tested: TestResult = { group: 'web', point: points[1]!, rtoMs: 1500, ageMs: 15_000, endsAtMs: 9, budgetBytes: 1 << 30, qmpPath: '/q', pid: 8, logPath: '/l', accel: 'tcg', network: 'none' };
 
+const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, historyBytes: 4, replicaBytes: 5, replicaComparedBytes: 0, read: null, findings: [], findingsLeftOff: 0, points: { count: 3, goodCount: 3, newestGood: '1.3' } };
+
 function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };
   return {
@@ -50,6 +52,7 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     describePoint: async (...all) => { await told('describePoint', ...all); return described; },
     holdPoint: async (request) => { await told('holdPoint', request); return { ...described, hold: timeline.holds[0]! }; },
     releasePoint: (...all) => told('releasePoint', ...all),
+    verify: async (...all) => { await told('verify', ...all); return verified; },
     token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
     failover: async (request) => { await told('failover', request); return failedOver; },
     stopFailover: (...all) => told('stopFailover', ...all),
@@ -98,6 +101,8 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   const hold = { group: 'web', at: '1.2', reason: 'export', forMs: 5000 };
   t.strictSame(await client.holdPoint(hold), { ...described, hold: timeline.holds[0] });
   await client.releasePoint('web', 'h1');
+  t.strictSame(await client.verify('web', '-1h'), verified);
+  await client.verify('web', undefined);
   t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
@@ -106,7 +111,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
 });

@@ -33,6 +33,7 @@ t.test('samples load', async (t) => {
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays' }, keepFreeBytes: 8 * GiB,
+      scrub: { rateBytesPerSecond: 20 * 1024 ** 2, everyMs: 7 * 86_400_000 },
       nbd: { socketPath: '/srv/afterimage/points.sock', listen: { host: '0.0.0.0', port: 10_809, keysPath: '/etc/afterimage/nbd.psk', clientFingerprints: [] } },
     },
   });

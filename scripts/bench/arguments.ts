@@ -1,7 +1,7 @@
 /** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
 import { parseArgs } from 'node:util';
 
-export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read'] as const;
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchArguments {
@@ -22,10 +22,10 @@ export interface BenchArguments {
 const mib = 1024 * 1024;
 /** The smallest image in which every kind of content comes several times. */
 const sizeMibMin = 64;
-const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5 };
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1 };
 
-const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024 };
-const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100 };
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240 };
+const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400 };
 
 export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--points N] [--profile FOLDER]
   seed      first sync through TLS against nbdcopy and blockdev-mirror
@@ -34,11 +34,13 @@ export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size M
   memory    resident memory of both roles during a first sync
   points    from choosing a point to its first byte over NBD
   view-read an old point read whole through NBD against the plain replica
+  apply     bytes written on the target per byte changed; the rate that applying keeps up with
+  retention thinning a day of points, one a second
   --json       end with one JSON object; all else goes to stderr
-  --runs       measured rounds (seed, delta: 5; overhead, memory: 3)
-  --size       image in MiB, a smaller one while developing (2048)
+  --runs       measured rounds (seed, delta: 5; overhead, memory, apply: 3; retention: 1)
+  --size       image in MiB, a smaller one while developing (2048); retention: what all points changed (10240)
   --seconds    length of one run of load (15)
-  --points     points of the history that is made (points: 10000, view-read: 100)
+  --points     points of the history that is made (points: 10000, view-read: 100, retention: 86400)
   --profile    the daemons leave CPU profiles there
 `;
 

@@ -24,6 +24,8 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   memory: async () => (await import('./memory.ts')).memory,
   points: async () => (await import('./points.ts')).points,
   'view-read': async () => (await import('./view-read.ts')).viewRead,
+  apply: async () => (await import('./apply.ts')).apply,
+  retention: async () => (await import('./retention.ts')).retention,
 };
 
 class Interruption extends Error {}

@@ -40,10 +40,13 @@ export interface MadeHistory {
   pointBack(count: number): PointId;
 }
 
+/** `writeBytes`: of each scattered block, 4 KiB when absent. */
+export type DeltaOrder = Pick<HistoryOrder, 'sizeBytes' | 'pointBytes'> & { readonly writeBytes?: number };
+
 const blockBytes = 4096;
 const name = 'guest';
 /** Of the points by the store; the older ones are of term 1. */
-const term = 2;
+export const term = 2;
 /** Points that may wait to be applied. */
 const backlogMax = 64;
 
@@ -106,7 +109,7 @@ async function writeOlder({ olderCount, sizeBytes, pointBytes, say }: HistoryOrd
   await disk.remove(folder.undo(undoFileName(null, { term, point: 1 })));
 }
 
-function untilApplied(store: GroupStore): Promise<void> {
+export function untilApplied(store: GroupStore): Promise<void> {
   const isThere = (): boolean => store.report().applied?.point === store.holding().newest?.point;
   if (isThere()) return Promise.resolve();
   return new Promise((resolve) => {
@@ -118,29 +121,30 @@ function untilApplied(store: GroupStore): Promise<void> {
   });
 }
 
-class Deltas {
-  readonly #order: HistoryOrder;
+/** The records of one delta after the other: of a whole disk, or of so many bytes in scattered blocks. */
+export class Deltas {
+  readonly #order: DeltaOrder;
   readonly #groupId: string;
   readonly #draw = seededDraw(7);
   readonly #pool = new Content(3).random(2 * runBytesMax);
   #point = 0;
 
-  constructor(order: HistoryOrder, groupId: string) {
+  constructor(order: DeltaOrder, groupId: string) {
     this.#order = order;
     this.#groupId = groupId;
   }
 
   next(isWhole: boolean): RecordView[] {
-    const { sizeBytes, pointBytes } = this.#order;
+    const { sizeBytes, pointBytes, writeBytes = blockBytes } = this.#order;
     const base = this.#point === 0 ? null : { term, point: this.#point };
     const point = ++this.#point;
     const records: RecordView[] = [];
     const head = { codec: 'none', disk: 0, groupId: this.#groupId, deltaId: BigInt(point), point, term, offset: 0, length: 0 } as const;
     records.push(makeRecord({ ...head, kind: 'open', sequence: 0 }, encodePayload({ base })));
-    const length = isWhole ? runBytesMax : blockBytes;
+    const length = isWhole ? runBytesMax : writeBytes;
     const runs = (isWhole ? sizeBytes : pointBytes) / length;
     for (let run = 0; run < runs; run++) {
-      const offset = isWhole ? run * length : this.#draw(sizeBytes / blockBytes) * blockBytes;
+      const offset = isWhole ? run * length : this.#draw(sizeBytes / writeBytes) * writeBytes;
       const bytes = Buffer.allocUnsafe(recordHeaderBytes + length);
       const from = this.#draw(runBytesMax);
       this.#pool.copy(bytes, recordHeaderBytes, from, from + length);

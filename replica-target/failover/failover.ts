@@ -167,7 +167,7 @@ export class Failovers {
     try {
       await this.#note(note);
       if (!isNewest) note = await this.#hold(store, note, chosen);
-      const raised = isRaised ? { term, point: applied ?? point } : await store.failOver();
+      const raised = isRaised ? { term, point: await store.drain() ?? point } : await store.failOver();
       note = { ...note, term: raised.term };
       // What arrived while it was being asked for is newer than what was asked for, if that was named.
       if (isNewest && chosen !== null && (raised.point.term !== chosen.term || raised.point.point !== chosen.point)) note = await this.#hold(store, note, chosen);

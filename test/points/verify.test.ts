@@ -1,4 +1,5 @@
 /** Damage to stored bytes is found, named with file and offset, and told apart by the points that it touches. */
+import { xxh64 } from '@node-rs/xxhash';
 import { MemoryLevel } from 'memory-level';
 import t from 'tap';
 import { formatPoint } from '../../journal/point.ts';
@@ -146,4 +147,21 @@ t.test('the catalog is made anew from the files, every point as before', async (
   t.same(await again.find('vm1')!.points(), before, before.map(formatPoint).join());
   t.ok(later.paths().includes(`${folder.catalog}.damaged`), 'moved aside');
   await again.close();
+});
+
+t.test('sums lie where FORMAT.md’s table says', async (t) => {
+  const { disk, store, registry } = await withPoints();
+  await verify(store);
+  const bytes = disk.contentOf(folder.sums(0));
+  t.equal(bytes.readBigUInt64LE(0), xxh64(bytes.subarray(8, 4096)));
+  t.equal(bytes.toString('latin1', 8, 12), 'AIX1');
+  t.same([bytes.readUInt16LE(12), Number(bytes.readBigUInt64LE(16)), bytes.readUInt32LE(24), bytes.readUInt32LE(28), Number(bytes.readBigUInt64LE(32))], [1, 6, 1, 65536, 10 * block]);
+  const window = Buffer.concat([Buffer.alloc(8), bytes.subarray(4096, 8192)], 8 + 4096);
+  t.equal(bytes.readBigUInt64LE(40), xxh64(window));
+  const image = disk.contentOf(folder.image(0));
+  for (let index = 0; index < 10; index++) {
+    const one = image.subarray(index * block, (index + 1) * block);
+    t.equal(bytes.readBigUInt64LE(4096 + 8 * index), one.every((byte) => byte === 0) ? 0n : xxh64(one));
+  }
+  await registry.close();
 });

@@ -29,6 +29,8 @@ export interface DiskFile {
   readonly path: string;
   /** Bytes read; fewer than `length` only at the end of the file. */
   read(into: Buffer, intoAt: number, length: number, at: number): Promise<number>;
+  /** As `read`, at once, when that takes no waiting for a disk; null when it might. Not every disk can say. */
+  readNow?(into: Buffer, length: number, at: number): number | null;
   /** All of `bytes` at `at`, or an error (then any part may be there). */
   write(bytes: Buffer, at: number): Promise<void>;
   /** As `write` of all of them back to back, without putting them together first. */

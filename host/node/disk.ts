@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import type { Disk, DiskFile, DiskLock } from '../disk.ts';
 import { syncFolder } from './json-file.ts';
-import { beginWriteOut, fallocate, fallocateModes, flockExclusive, seekData, seekHole } from './libc.ts';
+import { beginWriteOut, fallocate, fallocateModes, flockExclusive, readCached, seekData, seekHole } from './libc.ts';
 
 /** One write of zeroes where holes cannot be punched. */
 const zeroes = Buffer.alloc(1024 * 1024);
@@ -75,6 +75,10 @@ class NodeFile implements DiskFile {
       done += bytesRead;
     }
     return done;
+  }
+
+  readNow(into: Buffer, length: number, at: number): number | null {
+    return readCached(this.#file.fd, into, length, at);
   }
 
   async write(bytes: Buffer, at: number): Promise<void> {

@@ -1,6 +1,6 @@
 /**
  * The calls of libc that Node lacks: fallocate, lseek for SEEK_DATA and SEEK_HOLE, flock. They run on koffi's worker threads,
- * so that a slow file system does not hold up the event loop; a failure is an error with `code`, as Node's own are. Linux only.
+ * so that a slow file system does not hold up the event loop, but for one that by itself never waits; a failure is an error with `code`, as Node's own are. Linux only.
  */
 import koffi from 'koffi';
 
@@ -8,6 +8,8 @@ const libc = koffi.load('libc.so.6');
 const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)');
+koffi.struct('iovec', { base: 'void *', length: 'size_t' });
+const preadCall = libc.func('int64_t preadv2(int fd, iovec *vectors, int count, int64_t offset, int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
 
 /** linux/falloc.h */
@@ -16,6 +18,8 @@ export const fallocateModes = { extend: 0, keepSizePunchHole: 0x01 | 0x02 } as c
 const whence = { data: 3, hole: 4 } as const;
 /** fcntl.h, sync_file_range(2): SYNC_FILE_RANGE_WRITE */
 const startWriting = 2;
+/** linux/fs.h: RWF_NOWAIT */
+const withoutWaiting = 8;
 /** sys/file.h: LOCK_EX | LOCK_NB */
 const lockExclusiveNow = 2 | 4;
 
@@ -49,6 +53,12 @@ export function seekHole(fd: number, offset: number): Promise<number> {
 /** The kernel begins to write out what is dirty in the range. Promises nothing: what fails is said by the next sync (sync_file_range(2), "Warning"). */
 export async function beginWriteOut(fd: number, offset: number, length: number): Promise<void> {
   await call('sync_file_range', syncFileRangeCall, fd, offset, length, startWriting);
+}
+
+/** Bytes read from the page cache, on this thread; null when they are not there, or the file system cannot say (preadv2(2), "RWF_NOWAIT"). */
+export function readCached(fd: number, into: Buffer, length: number, offset: number): number | null {
+  const read = Number(preadCall(fd, [{ base: into, length }], 1, offset, withoutWaiting));
+  return read < 0 ? null : read;
 }
 
 /** EWOULDBLOCK when another open file has the lock. */

@@ -6,7 +6,7 @@
 import type { Extent } from '../../journal/extents.ts';
 import { isFault } from '../../journal/fault.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
-import { checksumOf, decodeHistoryRun, historyRunBytes } from '../store/history-format.ts';
+import { checksumOf, decodeHistoryRun, historyRunBytes, type HistoryRun } from '../store/history-format.ts';
 import { corrupt, errorCode } from '../store/store-fault.ts';
 import { BlockCache } from './block-cache.ts';
 import type { Digest, DigestSearch, HistoryDigests } from './history-digests.ts';
@@ -20,6 +20,8 @@ const searchesTogether = 16;
 /** Runs nearer than this in one file are read together; what lies between costs less than another read. */
 const gapBytesMax = 16 * 1024;
 const readBytesMax = 1024 * 1024;
+/** Reads up to here are tried without a thread: a copy from memory of some microseconds. */
+const nowBytesMax = 64 * 1024;
 /** Whole runs that are kept, checked, for whoever reads a large one piece by piece. */
 const runCacheBytes = 8 * 1024 * 1024;
 const keptRunBytesMin = 32 * 1024;
@@ -67,7 +69,7 @@ export class HistoryImages {
 
   /** Puts the pieces' bytes into `into`, which begins at `start` of the disk. False when a digest was wrong: find again. Faults: STORE_CORRUPT. */
   async read(disk: number, pieces: readonly ImagePiece[], start: number, into: Buffer): Promise<boolean> {
-    const reads: (() => Promise<void>)[] = [];
+    const reads: (() => void | Promise<void>)[] = [];
     const files = new Map<HistoryFile, ImagePiece[]>();
     for (const piece of pieces) {
       if (piece.isZero) { into.fill(0, piece.start - start, piece.end - start); continue; }
@@ -124,23 +126,43 @@ export class HistoryImages {
     return asked?.catch((error: unknown) => this.#distrust(digest, error));
   }
 
-  async #readTogether(file: HistoryFile, disk: number, pieces: readonly ImagePiece[], startAt: number, endAt: number, start: number, into: Buffer): Promise<void> {
+  /** A promise only when there is something to wait for. */
+  #readTogether(file: HistoryFile, disk: number, pieces: readonly ImagePiece[], startAt: number, endAt: number, start: number, into: Buffer): void | Promise<void> {
     const path = this.#folder.undo(file.name);
-    const large = pieces.length === 1 ? this.#runs.get(`${path}#${startAt}`) : undefined;
-    const bytes = large ?? await this.#readAt(path, startAt, endAt - startAt);
+    const only = pieces.length === 1 ? pieces[0]! : null;
+    const large = only === null ? undefined : this.#runs.get(`${path}#${startAt}`);
+    if (only !== null && large !== undefined) return this.#copy(path, disk, only, large, true, start, into);
+    const length = endAt - startAt;
+    const now = length > nowBytesMax ? null : this.#readNow(path, startAt, length);
+    if (now !== null) return this.#copyAll(path, disk, pieces, now, startAt, start, into);
+    return this.#readAt(path, startAt, length).then((bytes) => this.#copyAll(path, disk, pieces, bytes, startAt, start, into));
+  }
+
+  #copyAll(path: string, disk: number, pieces: readonly ImagePiece[], bytes: Buffer, startAt: number, start: number, into: Buffer): void | Promise<void> {
+    const waiting: Promise<void>[] = [];
     for (const piece of pieces) {
-      await this.#copy(path, disk, piece, large ?? bytes.subarray(piece.at - startAt), large !== undefined, start, into);
+      try {
+        const copying = this.#copy(path, disk, piece, bytes.subarray(piece.at - startAt), false, start, into);
+        if (copying !== undefined) waiting.push(copying);
+      } catch (error) {
+        if (waiting.length === 0) throw error;
+        waiting.push(Promise.reject(error instanceof Error ? error : new Error(String(error))));
+      }
     }
+    if (waiting.length > 0) return allSettled(waiting);
   }
 
   /** `bytes`: from the run's header on, perhaps not to its end. */
-  async #copy(path: string, disk: number, piece: ImagePiece, bytes: Buffer, isChecked: boolean, start: number, into: Buffer): Promise<void> {
+  #copy(path: string, disk: number, piece: ImagePiece, bytes: Buffer, isChecked: boolean, start: number, into: Buffer): void | Promise<void> {
     const reading = decodeHistoryRun(bytes);
     if (!reading.ok) return this.#wrong(piece, path, reading.detail);
     const { value: run } = reading;
     if (run.kind !== 'data' || run.disk !== disk || run.offset > piece.start || run.offset + run.length < piece.end) return this.#wrong(piece, path, 'the run is not the one that the index names');
-    let whole = bytes;
-    if (bytes.length < historyRunBytes + run.length) whole = await this.#readAt(path, piece.at, historyRunBytes + run.length);
+    if (bytes.length >= historyRunBytes + run.length) return this.#copyRun(path, disk, piece, run, bytes, isChecked, start, into);
+    return this.#readAt(path, piece.at, historyRunBytes + run.length).then((whole) => this.#copyRun(path, disk, piece, run, whole, false, start, into));
+  }
+
+  #copyRun(path: string, disk: number, piece: ImagePiece, run: HistoryRun & { readonly payload: bigint }, whole: Buffer, isChecked: boolean, start: number, into: Buffer): void {
     const payload = whole.subarray(historyRunBytes, historyRunBytes + run.length);
     if (!isChecked) {
       // The header is the file's own word: nothing but the file is damaged here.
@@ -148,6 +170,14 @@ export class HistoryImages {
       if (run.length >= keptRunBytesMin && run.length > piece.end - piece.start) this.#runs.put(`${path}#${piece.at}`, Buffer.from(whole.subarray(0, historyRunBytes + run.length)));
     }
     payload.copy(into, piece.start - start, piece.start - run.offset, piece.end - run.offset);
+  }
+
+  /** What is in the page cache is had with one call, for a tenth of what a thread costs; null when it is not. */
+  #readNow(path: string, at: number, length: number): Buffer | null {
+    const file = this.#history.open.ready(path);
+    if (file?.readNow === undefined) return null;
+    const bytes = Buffer.allocUnsafe(length);
+    return file.readNow(bytes, length, at) === length ? bytes : null;
   }
 
   #readAt(path: string, at: number, length: number): Promise<Buffer> {
@@ -171,13 +201,14 @@ export class HistoryImages {
 }
 
 /** Some at once. All that were begun have ended when it settles: nobody writes into the buffer afterwards. False when a digest was wrong. */
-async function allOf(reads: readonly (() => Promise<void>)[]): Promise<boolean> {
+async function allOf(reads: readonly (() => void | Promise<void>)[]): Promise<boolean> {
   let next = 0;
   let failure: { readonly error: unknown } | null = null;
   const one = async (): Promise<void> => {
     while (failure === null && next < reads.length) {
       try {
-        await reads[next++]!();
+        const reading = reads[next++]!();
+        if (reading !== undefined) await reading;
       } catch (error) {
         failure ??= { error };
       }
@@ -188,6 +219,11 @@ async function allOf(reads: readonly (() => Promise<void>)[]): Promise<boolean> 
   if (failed === null) return true;
   if (failed.error instanceof DigestDistrusted) return false;
   throw failed.error;
+}
+
+/** Nobody writes into a buffer any more when it settles. */
+async function allSettled(waiting: readonly Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(waiting)) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 /** Moves what the runs have of the gaps into `pieces`; returns what is left. All in order. */

@@ -10,16 +10,19 @@ import { z } from 'zod';
 import type { Disk } from '../../host/disk.ts';
 import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
 import { readChecked, removeIfThere, replaceChecked } from '../store/checked-json.ts';
+import type { PointFacts } from '../store/catalog.ts';
+import { pointFacts } from '../store/group-facts.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
+import { HistoryReader } from '../store/history-reader.ts';
 import { errorCode } from '../store/store-fault.ts';
 import { chainFault, startOf } from './history-chain-plan.ts';
 import { OpenFiles } from './open-files.ts';
 
 /** Files of history and digests that are open at once, per group. A lookup needs some 60; a process may have 1,024 and more. */
-const openFilesMax = 128;
+const openFilesMax = 256;
 const prunedVersion = 1;
 const count = z.number().int().nonnegative();
-const prunedShape = z.object({ version: z.literal(prunedVersion), prunedTo: z.object({ term: count, point: count }) });
+const prunedShape = z.object({ version: z.literal(prunedVersion), prunedTo: z.object({ term: count, point: count }), point: pointFacts.optional() });
 
 /** `from` null: the replica before its first point. */
 export interface HistoryFile { readonly name: string; readonly sizeBytes: number; readonly from: PointId | null; readonly to: PointId }
@@ -126,6 +129,7 @@ export class HistorySet {
   leave(run: readonly HistoryFile[]): (() => void) | null {
     if (!this.mayReplace(run, false)) return null;
     const boundaries = run.slice(0, -1).map(({ to }) => to);
+    if (boundaries.some((boundary) => this.isLeaving(boundary))) return null;
     for (const boundary of boundaries) this.#leaving.add(boundary);
     return () => { for (const boundary of boundaries) this.#leaving.delete(boundary); };
   }
@@ -183,7 +187,10 @@ export class HistorySet {
     for (const listener of this.#listeners) listener.replaced?.(run, merged);
     // A file that kept its name was written anew; there is nothing to remove then.
     const names = run.map(({ name }) => name).filter((name) => name !== merged?.name);
-    if (merged === null) await writePruned(this.#o, last.to);
+    if (merged === null) {
+      const { facts } = await HistoryReader.facts(this.#o.disk, this.#o.folder, last.name);
+      await writePruned(this.#o, last.to, facts.points.at(-1));
+    }
     this.doom(names.map((name) => this.#o.folder.undo(name)));
     return true;
   }
@@ -254,11 +261,11 @@ export class HistorySet {
   }
 }
 
-/** Up to which point history was given up; null when none was. Faults: STORE_CORRUPT, STORE_NEWER. */
-export async function readPruned(disk: Disk, folder: GroupFolder): Promise<PointId | null> {
-  return (await readChecked(disk, folder.pruned, prunedShape, prunedVersion))?.prunedTo ?? null;
+/** Up to which point history was given up, and that point, which no file's header has any more; null when none was. Faults: STORE_CORRUPT, STORE_NEWER. */
+export async function readPruned(disk: Disk, folder: GroupFolder): Promise<{ readonly prunedTo: PointId; readonly point?: PointFacts | undefined } | null> {
+  return readChecked(disk, folder.pruned, prunedShape, prunedVersion);
 }
 
-async function writePruned({ disk, folder }: HistorySetOptions, prunedTo: PointId): Promise<void> {
-  await replaceChecked(disk, folder.pruned, { version: prunedVersion, prunedTo });
+async function writePruned({ disk, folder }: HistorySetOptions, prunedTo: PointId, point: PointFacts | undefined): Promise<void> {
+  await replaceChecked(disk, folder.pruned, { version: prunedVersion, prunedTo, point });
 }

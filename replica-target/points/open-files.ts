@@ -4,7 +4,7 @@
  */
 import type { Disk, DiskFile } from '../../host/disk.ts';
 
-interface OpenFile { readonly opening: Promise<DiskFile>; users: number; isForgotten: boolean }
+interface OpenFile { readonly opening: Promise<DiskFile>; file: DiskFile | null; users: number; isForgotten: boolean }
 
 export class OpenFiles {
   readonly #disk: Disk;
@@ -31,6 +31,11 @@ export class OpenFiles {
     }
   }
 
+  /** A file that is open, for one call that is over when it returns. */
+  ready(path: string): DiskFile | null {
+    return this.#files.get(path)?.file ?? null;
+  }
+
   /** Closes it once nobody uses it. */
   forget(path: string): void {
     const open = this.#files.get(path);
@@ -53,10 +58,10 @@ export class OpenFiles {
       this.#files.set(path, known);
       return known;
     }
-    const open: OpenFile = { opening: this.#disk.open(path, 'read'), users: 1, isForgotten: false };
+    const open: OpenFile = { opening: this.#disk.open(path, 'read'), file: null, users: 1, isForgotten: false };
     this.#files.set(path, open);
     // Whoever waits for it is told; the next one tries anew.
-    open.opening.catch(() => { if (this.#files.get(path) === open) this.#files.delete(path); });
+    open.opening.then((file) => { open.file = file; }, () => { if (this.#files.get(path) === open) this.#files.delete(path); });
     return open;
   }
 

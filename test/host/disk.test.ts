@@ -84,3 +84,14 @@ t.test('folders come and go', async (t) => {
   await nodeDisk.remove(path);
   t.ok(await nodeDisk.freeBytes(folder) > 0);
 });
+
+t.test('what is in memory is read at once, or not at all', async (t) => {
+  const path = `${t.testdir()}/cached`;
+  const file = await nodeDisk.open(path, 'create');
+  await file.write(Buffer.alloc(8192, 7), 0);
+  const into = Buffer.alloc(4096);
+  const read = file.readNow!(into, 4096, 4096);
+  t.ok(read === null || (read === 4096 && into.every((byte) => byte === 7)), `${read} bytes`);
+  t.ok([null, 0].includes(file.readNow!(into, 4096, 8192)), 'nothing behind the end');
+  await file.close();
+});

@@ -55,9 +55,13 @@ export class Retention {
   readonly #o: RetentionOptions;
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
+  /** One at a time. Never rejects. */
+  #settling: Promise<void> = Promise.resolve();
   #wake: () => void = () => undefined;
   #plan: RetentionPlan<HistoryFile> | null = null;
   #limitBytes: number | null = null;
+  /** At the last look. */
+  #isOver = false;
   #isFull = false;
   #lookedMs = 0;
   #told: string | null = null;
@@ -80,6 +84,7 @@ export class Retention {
     this.#stop.abort(new Error('the store is closed'));
     this.#wake();
     await this.#running;
+    await this.#settling;
   }
 
   /** The journal of points after this is needed; null: all of it. */
@@ -93,11 +98,17 @@ export class Retention {
   }
 
   report(): RetentionReport {
-    return { ...this.#o.policy(), windowHadMs: this.#plan?.windowHadMs ?? 0, usedBytes: this.#usedBytes(), limitBytes: this.#limitBytes, space: this.#plan?.space ?? 'ample' };
+    return { ...this.#o.policy(), windowHadMs: this.#plan?.windowHadMs ?? 0, usedBytes: this.#usedBytes(), limitBytes: this.#limitBytes, space: this.#isFull ? 'full' : this.#plan?.space ?? 'ample' };
   }
 
-  /** Everything that the plan asks for now. For the loop, and for tests that do not wait for it. */
-  async settle(): Promise<void> {
+  /** Everything that the plan asks for now, after what is being done. For the loop, and for whoever cannot wait for its pace. */
+  settle(): Promise<void> {
+    const settled = this.#settling.then(() => this.#settle());
+    this.#settling = settled.then(() => undefined, () => undefined);
+    return settled;
+  }
+
+  async #settle(): Promise<void> {
     for (let hasActed = true; hasActed && !this.#stop.signal.aborted;) {
       hasActed = false;
       const plan = await this.#look();
@@ -147,6 +158,7 @@ export class Retention {
     const points = facts.filter((point) => pins.isRestorable(point)).map((point) => ({ ...point, isPinned: pinned.has(pointKey(point)) }));
     const volumeBytes = Math.max(0, usedBytes + spared);
     this.#limitBytes = policy.budgetBytes === null ? volumeBytes : Math.min(policy.budgetBytes, volumeBytes);
+    this.#isOver = usedBytes > this.#limitBytes;
     this.#plan = planRetention(policy, { points, files, applied, usedBytes, limitBytes: this.#limitBytes });
     return this.#plan;
   }
@@ -188,7 +200,8 @@ export class Retention {
   /** After all that can be given up was: whether what is promised fits. */
   #tell(): void {
     const { onFull, name } = this.#o;
-    const isFull = this.#plan?.space === 'full';
+    // Steps that are left are refused: a pinned point keeps what they would take away.
+    const isFull = this.#isOver && this.#usedBytes() > (this.#limitBytes ?? Infinity);
     if (isFull) {
       const facts = { group: name(), usedBytes: this.#usedBytes(), limitBytes: this.#limitBytes };
       onFull(new Fault('RETENTION_FULL', `journal and history of ${name()} take ${facts.usedBytes} bytes, ${facts.limitBytes} are allowed, and all of it is promised or held`, facts));

@@ -7,8 +7,8 @@ import assert from 'node:assert/strict';
 import type { Logger } from 'pino';
 import type { Disk } from '../../host/disk.ts';
 import { isFault } from '../../journal/fault.ts';
-import { comparePoints, type PointId } from '../../journal/point.ts';
-import type { HistoryFile } from '../points/history-set.ts';
+import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
+import { readPruned, type HistoryFile } from '../points/history-set.ts';
 import type { PendingDelta } from './applier.ts';
 import { Catalog, DamagedCatalog, type CatalogLevel, type HistoryEntry, type PointFacts } from './catalog.ts';
 import type { AppliedMark } from './group-facts.ts';
@@ -105,6 +105,9 @@ async function levelHistories({ disk, folder }: CatalogPlace, catalog: Catalog, 
     catalog.putPoint(point);
   }
   const oldest = history[0] === undefined ? applied : history[0].from;
+  // The point that the oldest file begins at is in no header: its file was given up, and left it there.
+  const given = oldest === null ? undefined : (await readPruned(disk, folder))?.point;
+  if (given !== undefined && isSamePoint(given, oldest) && await catalog.point(given) === null) catalog.putPoint(given);
   if (oldest !== null) await catalog.dropBefore(oldest);
   return history;
 }

@@ -41,7 +41,8 @@ const groupFacts = z.object({
 });
 export type GroupFacts = z.infer<typeof groupFacts>;
 
-const pointFacts = z.object({
+/** A point, as the small files keep it. */
+export const pointFacts = z.object({
   ...pointId.shape, kind: z.enum(pointKinds), cutAtMs: count, arrivedAtMs: count, changedBytes: count, label: z.string().optional(), ...freezeFacts.shape,
 });
 

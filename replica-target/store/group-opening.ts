@@ -88,7 +88,7 @@ async function findRedo({ disk, folder }: OpeningOptions, mark: AppliedMark, nam
 
 /** What a crash left of merging and dropping is removed; what is left is the line that leads back from `end`, oldest first. */
 async function historyLine({ disk, folder, log }: OpeningOptions, names: readonly string[], end: PointId | null): Promise<readonly string[]> {
-  const { chain, leftovers, strays } = planHistoryChain(names.map((name) => ({ name, ...parseUndoName(name)! })), end, await readPruned(disk, folder));
+  const { chain, leftovers, strays } = planHistoryChain(names.map((name) => ({ name, ...parseUndoName(name)! })), end, (await readPruned(disk, folder))?.prunedTo ?? null);
   for (const { name } of leftovers) await disk.remove(folder.undo(name));
   if (strays.length > 0) log?.error({ path: folder.history, first: strays[0]?.name, count: strays.length }, 'history files below a gap cannot be used; older points are lost unless the missing file comes back');
   return chain.map(({ name }) => name);

@@ -13,6 +13,7 @@ import type { PointId } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import { FileGroupPoints } from '../points/group-points.ts';
 import { HistorySet } from '../points/history-set.ts';
+import type { Retention } from '../points/retention.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
 import { announcedDisks, announcementFault } from './announcement-plan.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
@@ -134,6 +135,8 @@ export class FileGroupStore implements GroupStore {
   }
 
   get facts(): GroupFacts { return this.#kept.current; }
+  /** Of the target's own: null without a policy. */
+  get retention(): Retention | null { return this.#past.retention; }
   get #facts(): GroupFacts { return this.#kept.current; }
 
   holding(): GroupHolding {

@@ -7,6 +7,7 @@ import { folder } from '../store/store-rig.ts';
 
 /** False when the run may not be merged (any more). */
 export async function realMerge(disk: Disk, store: FileGroupStore, run: readonly HistoryFile[]): Promise<boolean> {
+  if (run.length < 2) return false;
   const stay = store.history.leave(run);
   if (stay === null) return false;
   try {

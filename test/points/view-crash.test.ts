@@ -6,6 +6,7 @@ import { makeDice } from '../crash/dice.ts';
 import { SimulatedDisk } from '../crash/simulated-disk.ts';
 import { openOn } from '../store/store-rig.ts';
 import { realStore, viewFault } from './history-oracle.ts';
+import { realMerge } from './real-merge.ts';
 
 const step = Number(process.env['AFTERIMAGE_CRASH_STEP'] ?? 5);
 const options = { segmentBytes: 16 * 1024, journalKeepBytes: 40 * 1024, batchBytes: 4 * 1024 };
@@ -20,6 +21,8 @@ async function playUntilCut(disk: SimulatedDisk, script: CrashScript, holds: str
     holds.push(formatPoint(hold.point));
     await store.drain();
     if (store.history.mayReplace(store.history.files.slice(0, 1), true)) await store.history.replace(store.history.files.slice(0, 1), null);
+    // Whatever the hold allows, so that the cut may fall into a merge.
+    for (let at = 0; at < store.history.count; at++) await realMerge(disk, store, store.history.files.slice(at, at + 3));
     await store.restorePoints.digests.idle();
     await registry.close();
     return true;

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import type { Disk } from '../../host/disk.ts';
+import { runBytesMax } from '../../journal/limits.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
 import type { HistoryFacts, HistoryRun } from '../store/history-format.ts';
 import { HistoryWriter } from '../store/history-writer.ts';
@@ -12,8 +13,20 @@ import { corrupt } from '../store/store-fault.ts';
 import type { HistoryFile } from './history-set.ts';
 import { RunStream } from './run-stream.ts';
 
-/** Files that are read at once: at worst a run of 1 MiB in memory for each. */
-export const mergedFilesMax = 64;
+/** Files that are read at once, and the memory for that: a run of 1 MiB for each, or less where the whole file is less. */
+const mergedFilesMax = 512;
+const mergedBytesMax = 64 * 1024 * 1024;
+
+/** How many of these neighbours, from `at` on, can be merged at once: two at least. */
+export function mergedAtOnce(files: readonly HistoryFile[], at: number): number {
+  let count = 0;
+  let bytes = 0;
+  for (; at + count < files.length && count < mergedFilesMax; count++) {
+    bytes += Math.min(files[at + count]!.sizeBytes, runBytesMax);
+    if (count >= 2 && bytes > mergedBytesMax) break;
+  }
+  return count;
+}
 
 export interface MergeOptions { readonly disk: Disk; readonly folder: GroupFolder; readonly groupId: string }
 

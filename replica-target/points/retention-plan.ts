@@ -45,6 +45,8 @@ export interface RetentionState<F extends RetainedFile> {
   readonly usedBytes: number;
   /** What they may take: the policy's budget or what the volume can spare, whichever is less; null: no bound. */
   readonly limitBytes: number | null;
+  /** What could be merged was, or could not be: points may be given up for space now. */
+  readonly isPressed: boolean;
 }
 
 export type KeptBy = 'all' | 'hourly' | 'daily' | 'weekly' | 'monthly' | 'held';
@@ -97,7 +99,7 @@ export function planRetention<F extends RetainedFile>(policy: RetentionPolicy, s
   const floor = oldestNeeded(points[window.first], boundaries);
   const mayGo = older.filter((point) => keptBy.has(pointKey(point)) && !point.isPinned);
   let steps = stepsFor(files, boundaries, keptBy, floor);
-  if (state.limitBytes !== null) {
+  if (state.limitBytes !== null && state.isPressed) {
     // Oldest first, as long as it is too much: what merging frees is not known before, so that only what is dropped counts.
     while (mayGo.length > 0 && state.usedBytes - droppedBytes(steps) > state.limitBytes) {
       keptBy.delete(pointKey(mayGo.shift()!));

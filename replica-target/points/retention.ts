@@ -12,7 +12,7 @@ import { comparePoints, formatPoint, type PointId } from '../../journal/point.ts
 import type { Catalog } from '../store/catalog.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
 import { storeFault } from '../store/store-fault.ts';
-import { mergedFilesMax, mergeHistory } from './history-merge.ts';
+import { mergedAtOnce, mergeHistory } from './history-merge.ts';
 import type { HistoryFile, HistorySet } from './history-set.ts';
 import type { PointHolds } from './holds.ts';
 import { planRetention, pointKey, type KeptBy, type RetentionPlan, type RetentionPolicy, type RetentionStep } from './retention-plan.ts';
@@ -109,14 +109,18 @@ export class Retention {
   }
 
   async #settle(): Promise<void> {
-    for (let hasActed = true; hasActed && !this.#stop.signal.aborted;) {
-      hasActed = false;
-      const plan = await this.#look();
+    // What merging frees is known afterwards: only when nothing is left to merge, points are given up for space.
+    for (let isPressed = false; !this.#stop.signal.aborted;) {
+      const plan = await this.#look(isPressed);
+      let hasActed = false;
       for (const step of plan.steps) {
         if (this.#stop.signal.aborted) return;
         if (await this.#do(step)) hasActed = true;
       }
       await this.#o.trimJournal();
+      if (hasActed) continue;
+      if (isPressed || !this.#isOver) break;
+      isPressed = true;
     }
     this.#tell();
   }
@@ -144,7 +148,7 @@ export class Retention {
     }
   }
 
-  async #look(): Promise<RetentionPlan<HistoryFile>> {
+  async #look(isPressed: boolean): Promise<RetentionPlan<HistoryFile>> {
     const { history, pins, catalog, sparedBytes } = this.#o;
     const policy = this.#o.policy();
     this.#lookedMs = this.#o.clock.monotonicMs();
@@ -159,7 +163,7 @@ export class Retention {
     const volumeBytes = Math.max(0, usedBytes + spared);
     this.#limitBytes = policy.budgetBytes === null ? volumeBytes : Math.min(policy.budgetBytes, volumeBytes);
     this.#isOver = usedBytes > this.#limitBytes;
-    this.#plan = planRetention(policy, { points, files, applied, usedBytes, limitBytes: this.#limitBytes });
+    this.#plan = planRetention(policy, { points, files, applied, usedBytes, limitBytes: this.#limitBytes, isPressed });
     return this.#plan;
   }
 
@@ -175,8 +179,9 @@ export class Retention {
     }
     let hasActed = false;
     // So many at once; what comes of it is merged in the next round.
-    for (let at = 0; at + 1 < files.length && !this.#stop.signal.aborted; at += mergedFilesMax) {
-      const some = files.slice(at, at + mergedFilesMax);
+    for (let at = 0, count = 0; at + 1 < files.length && !this.#stop.signal.aborted; at += count) {
+      count = mergedAtOnce(files, at);
+      const some = files.slice(at, at + count);
       if (some.length < 2) continue;
       const stay = history.leave(some);
       if (stay === null) continue;

@@ -8,14 +8,16 @@ import type { GroupFolder } from '../store/group-folder.ts';
 import { HistoryReader } from '../store/history-reader.ts';
 import { corrupt, newer } from '../store/store-fault.ts';
 
-const bufferBytes = 256 * 1024;
+/** Of a file that is not smaller. */
+const bufferBytesMax = 256 * 1024;
 
 export class RunStream {
   readonly facts: HistoryFacts;
   readonly #file: DiskFile;
   /** Where the runs end. */
   readonly #endAt: number;
-  #buffer = Buffer.allocUnsafe(bufferBytes);
+  readonly #bufferBytes: number;
+  #buffer: Buffer;
   /** Of the file: where the buffer begins, and how much of it is there. */
   #bufferAt: number;
   #filled = 0;
@@ -32,6 +34,8 @@ export class RunStream {
     this.facts = facts;
     this.#bufferAt = this.#nextAt = startAt;
     this.#endAt = endAt;
+    this.#bufferBytes = Math.min(bufferBytesMax, endAt - startAt);
+    this.#buffer = Buffer.allocUnsafe(this.#bufferBytes);
   }
 
   /** Faults: STORE_CORRUPT, STORE_NEWER. */
@@ -98,7 +102,7 @@ export class RunStream {
     } else {
       // A large run needed a large buffer; what follows does not.
       if (kept > 0) this.#buffer.copyWithin(0, ahead, this.#filled);
-      if (this.#buffer.length > bufferBytes && Math.max(kept, length) <= bufferBytes) this.#buffer = Buffer.from(this.#buffer.subarray(0, bufferBytes));
+      if (this.#buffer.length > this.#bufferBytes && Math.max(kept, length) <= this.#bufferBytes) this.#buffer = Buffer.from(this.#buffer.subarray(0, this.#bufferBytes));
     }
     const want = Math.min(this.#buffer.length, this.#endAt - at) - kept;
     const read = await this.#file.read(this.#buffer, kept, want, at + kept);

@@ -43,6 +43,7 @@ export class SourceClient extends ControlClient {
   pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
   async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
+  async resync(name: string): Promise<void> { await this.post('/resync', { name }); }
   async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
   async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
   mark(body: MarkRequest): Promise<MarkedPoint> { return this.post('/mark', body, longMsMax + answerMsMax); }

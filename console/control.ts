@@ -27,6 +27,7 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.post('/unprotect', requestBodies.unprotect, ({ name, isForgotten }) => operations.unprotect(name, isForgotten ?? false));
     routes.post('/pause', requestBodies.guest, ({ name }) => operations.pause(name));
     routes.post('/resume', requestBodies.guest, ({ name }) => operations.resume(name));
+    routes.post('/resync', requestBodies.guest, ({ name }) => operations.resync(name));
     routes.post('/mark', requestBodies.mark, (request) => operations.mark(request));
     routes.post('/rate', requestBodies.rate, ({ name, rateBytesPerSecond }) => operations.setRate(name, rateBytesPerSecond));
   });

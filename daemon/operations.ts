@@ -82,6 +82,8 @@ export interface SourceOperations {
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;
   resume(name: string): Promise<void>;
+  /** Compares the whole guest with its replica by hash, after the next point, and sends what differs: mends a replica that was found damaged. */
+  resync(name: string): Promise<void>;
   /** Takes a point now; resolves once the target has acknowledged it. Faults: MARK_NOT_TAKEN. */
   mark(request: MarkRequest): Promise<MarkedPoint>;
   /** 0: no limit. */

@@ -157,6 +157,10 @@ class Source implements SourceOperations {
     return this.#pause(name, false);
   }
 
+  resync(name: string): Promise<void> {
+    return Promise.resolve().then(() => this.#guest(name).supervisor.resync());
+  }
+
   async #pause(name: string, isPaused: boolean): Promise<void> {
     const supervised = this.#guest(name);
     supervised.guest = { ...supervised.guest, isPaused };

@@ -1,4 +1,4 @@
-/** Commands of a source: pair, protect, unprotect, mark, pause, resume, rate. */
+/** Commands of a source: pair, protect, unprotect, mark, pause, resume, resync, rate. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, type Command } from 'commander';
@@ -67,6 +67,12 @@ export function addGuestCommands(program: Command): void {
     .action(async (name: string, option: ConfigOption) => {
       await (await client(option, 'resume')).resume(name);
       print(`${name} goes on\n`);
+    });
+
+  withConfig(program.command('resync').description('compare the whole guest with its replica by hash, and send what differs').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: ConfigOption) => {
+      await (await client(option, 'resync')).resync(name);
+      print(`${name} is compared with its replica after the next point; status shows how far\n`);
     });
 
   withConfig(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))

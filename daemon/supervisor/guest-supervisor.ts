@@ -71,6 +71,8 @@ export class GuestSupervisor {
   #retryMs = retryMsMin;
   #resume: () => void = () => undefined;
   #isPassing = false;
+  /** Until a pass has ended well. */
+  #isResyncAsked = false;
   #giveBackTurn: () => void = () => undefined;
 
   constructor(options: SupervisorOptions) {
@@ -105,6 +107,11 @@ export class GuestSupervisor {
   /** A point now, beside those that are due. Resolves when the target holds it. Faults: MARK_NOT_TAKEN. */
   mark(wish: MarkWish, limitMs: number): Promise<MarkedPoint> {
     return this.#marks.request(wish, limitMs, () => `the guest is ${this.#status.standing}`);
+  }
+
+  /** Compares the whole guest with the replica by hash, after the next point, and sends what differs. */
+  resync(): void {
+    this.#isResyncAsked = true;
   }
 
   /** Takes effect with the next full pass. */
@@ -249,7 +256,7 @@ export class GuestSupervisor {
   async #advance(session: TargetSession, holding: GroupHolding, announced: readonly CapturedDisk[], signal: AbortSignal): Promise<void> {
     const standing = await this.#o.capture.reconcile(heldPoint(holding), holding.open?.parts ?? 0);
     if (!isSameDisks(announced, this.#o.capture.disks())) throw new Fault('GUEST_CHANGED', 'the disks are not those that were announced');
-    const step = planNextStep(holding, standing);
+    const step = planNextStep(holding, standing, this.#isResyncAsked);
     if (step.step !== 'cycle' && this.#status.isPaused) {
       this.#status.enter(step.step, `paused before it began: ${step.why}`);
       await this.#untilResumed(signal);
@@ -258,6 +265,7 @@ export class GuestSupervisor {
     if (step.step === 'cycle') return this.#cycles(session, holding, step.base, signal);
     if (this.#o.passes.isFull) this.#status.enter(step.step, `waits for its turn on the link: ${step.why}`);
     const passed = await this.#o.passes.take(() => this.#pass(session, holding, step, signal), signal);
+    this.#isResyncAsked = false;
     return this.#cycles(session, passed.holding, passed.base, signal);
   }
 
@@ -348,6 +356,8 @@ export class GuestSupervisor {
       this.#o.onAcknowledged({ ...next, cutAtMs: delta.cutAtMs, appAtMs: this.#marks.lastAppAtMs ?? undefined });
       this.#status.enter('protected', `newest point ${formatPoint(next)}`);
       base = next;
+      // Both sides are asked anew, and what follows is a pass.
+      if (this.#isResyncAsked) return;
       await this.#untilDue(Math.max(0, facts.rpoMs - (clock.monotonicMs() - begunMs)), signal);
     }
   }

@@ -20,7 +20,9 @@ export type NextStep =
   /** Deltas can be cut, from `base`. */
   | { readonly step: 'cycle'; readonly base: PointId };
 
-export function planNextStep(holding: GroupHolding, standing: CaptureStanding): NextStep {
+/** `isResyncAsked`: deltas could be cut, but an operator wants both sides compared. */
+export function planNextStep(holding: GroupHolding, found: CaptureStanding, isResyncAsked = false): NextStep {
+  const standing: CaptureStanding = isResyncAsked && found.standing === 'ready' ? { standing: 'resync', why: 'an operator asked for it' } : found;
   const held = heldPoint(holding);
   if (held === null) {
     return holding.seed === 'none'

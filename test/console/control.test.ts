@@ -29,6 +29,7 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
     protect: async (request) => { await told('protect', request); return { name: request.name, groupId: '00', target: 'bravo' }; },
     unprotect: (...all) => told('unprotect', ...all),
     pause: (...all) => told('pause', ...all),
+    resync: (...all) => told('resync', ...all),
     resume: (...all) => told('resume', ...all),
     setRate: (...all) => told('setRate', ...all),
     mark: async (request) => {
@@ -78,13 +79,14 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   await client.protect({ name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 });
   await client.unprotect('web', true);
   await client.pause('web');
+  await client.resync('web');
   await client.resume('web');
   await client.setRate('web', 0);
   t.strictSame(await client.mark({ name: 'web', isApp: true, label: 'before "upgrade"' }), { term: 1, point: 13, kind: 'app', cutAtMs: 5, isAppWanted: true, reason: null, frozenMs: 40, label: 'before "upgrade"' });
   for (const label of ['', 'x'.repeat(201), 'two\nlines']) await t.rejects(client.mark({ name: 'web', label }), { code: 'REQUEST_INVALID', message: /^label: / });
   t.strictSame(calls, [
     ['pair', 'TOKEN'], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
-    ['unprotect', 'web', true], ['pause', 'web'], ['resume', 'web'], ['setRate', 'web', 0], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
+    ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setRate', 'web', 0], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
   ]);
 });
 

@@ -3,7 +3,7 @@
  * bitmap inside, an external snapshot is taken and committed back under load. Each is noticed, healed by comparing hashes
  * where bitmaps cannot be trusted, and no wrong point is sealed meanwhile: the replica ends equal to the guest's disks.
  */
-import { copyFile } from 'node:fs/promises';
+import { copyFile, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
@@ -113,3 +113,30 @@ void t.test('an external snapshot is taken and committed back under load', { tim
 function retried(act: () => Promise<unknown>): Promise<true> {
   return waitFor(() => act().then(() => true as const, () => false as const), { limitMs: 20_000, what: 'QEMU to take the operator’s command' });
 }
+
+void t.test('a block of the replica rots: it is found, and mended by comparing with the guest', { timeout: 200_000 }, async (t) => {
+  const folder = t.testdir({});
+  const path = await createLabDisk(join(folder, 'a.qcow2'), 'qcow2', diskBytes);
+  const pair = await startPair(t);
+  const guest = await startLabGuest(t, { socketFolder: pair.folder, mode: 'raw' as const, churn: 2048, timeLimitMs: 180_000, disks: [{ path, format: 'qcow2' as const }] });
+  await guest.waitForLine(/^AF READY/, 60_000);
+  await pair.protect('web1', guest.qmpPath);
+  await pair.newPoint('web1');
+  t.same((await pair.target.client.verify('web1', undefined)).findings, [], 'sound, and remembered as it is');
+
+  const { replicaPath } = (await pair.group('web1')).disks[0]!;
+  // Beyond what the guest's workload touches.
+  const rottenAt = diskBytes - 1024 ** 2;
+  const image = await open(replicaPath, 'r+');
+  await image.write(Buffer.alloc(4096, 0x5a), 0, 4096, rottenAt);
+  await image.close();
+  const { findings } = await pair.target.client.verify('web1', undefined);
+  t.match(findings, [{ path: replicaPath }], 'one place, in the replica');
+  t.ok(findings[0]!.offset <= rottenAt && rottenAt < findings[0]!.offset + 65_536, 'the block is named');
+
+  await pair.source.client.resync('web1');
+  await waitFor(async () => { const { fullPasses, phase } = await pair.guest('web1'); return fullPasses === 2 && phase === 'protected'; }, { limitMs: 90_000, what: 'the comparison' });
+  await pair.newPoint('web1');
+  await settle(t, pair, guest);
+  t.equal(await imageDifference(path, 'qcow2', replicaPath), null, 'replica = guest disk');
+});

@@ -69,7 +69,7 @@ void t.test('while the target is down, status says since when and how far behind
 void t.test('a full target disk acknowledges nothing, harms nobody, and goes on when there is space', { timeout: 150_000, skip: process.getuid?.() === 0 ? false : 'needs root to mount a small file system' }, async (t) => {
   const guest = await standIn(t);
   const small = await mkdtemp(join(tmpdir(), 'af-small-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=320m', 'tmpfs', small]);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=560m', 'tmpfs', small]);
   t.teardown(async () => {
     execFileSync('umount', ['-l', small]);
     await rm(small, { recursive: true, force: true });

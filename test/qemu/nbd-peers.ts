@@ -1,12 +1,11 @@
 /** Real NBD servers, and peers that are none, for the tests of this folder: time limit, ended by their own pid. Not a suite. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { isFault, type Fault, type FaultCode } from '../../journal/fault.ts';
 import { connectNbd, type NbdClient, type NbdConnectOptions } from '../../qemu/nbd-client.ts';
-import { shortFolder, until } from './real-qemu.ts';
+import { listens, shortFolder, until } from './real-qemu.ts';
 
 const lifeMsMax = 60_000;
 
@@ -42,7 +41,7 @@ export async function startServer(t: Test, program: string, args: (socketPath: s
   const { child, over } = start(t, program, args(path));
   await until(`${program} makes its socket`, async () => {
     if (child.exitCode !== null) throw new Error(`${program} ended: ${(await over).said}`);
-    return existsSync(path) ? true : undefined;
+    return listens(path) ? true : undefined;
   });
   return path;
 }

@@ -1,6 +1,6 @@
 /** Real QEMU processes for the tests of this folder: started directly, with a time limit, ended by their own pid. Not a suite. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connectQmp } from '../../qemu/qmp-client.ts';
@@ -18,6 +18,11 @@ export function shortFolder(t: Teardown): string {
   const folder = mkdtempSync(join(tmpdir(), 'aiq-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
+}
+
+/** Whether somebody listens at a unix socket. Its file alone says less: it exists from `bind` on, `listen` comes after. Linux, net/unix/af_unix.c: flag __SO_ACCEPTCON. */
+export function listens(path: string): boolean {
+  return readFileSync('/proc/net/unix', 'utf8').split('\n').some((line) => line.endsWith(` ${path}`) && line.split(/\s+/)[3] === '00010000');
 }
 
 /** Waits until `condition` gives something else than undefined. */
@@ -46,7 +51,7 @@ export async function startRunning(t: Teardown, program: string, args: (qmpPath:
   });
   await until(`${program} makes its QMP socket`, () => {
     if (child.exitCode !== null) throw new Error(`${program} ended: ${said}`);
-    return existsSync(qmpPath) ? true : undefined;
+    return listens(qmpPath) ? true : undefined;
   });
   return { child, qmpPath, folder, said: () => said };
 }

@@ -35,6 +35,10 @@ t.test('samples load', async (t) => {
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays' }, keepFreeBytes: 8 * GiB,
       scrub: { rateBytesPerSecond: 20 * 1024 ** 2, everyMs: 7 * 86_400_000 },
       nbd: { socketPath: '/srv/afterimage/points.sock', listen: { host: '0.0.0.0', port: 10_809, keysPath: '/etc/afterimage/nbd.psk', clientFingerprints: [] } },
+      retention: {
+        all: { windowMs: 4 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB },
+        groups: { web: { windowMs: 12 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB } },
+      },
     },
   });
 });

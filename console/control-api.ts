@@ -3,6 +3,7 @@
  * HTTP on a unix socket. Bodies are checked here for shape; what they mean is the role's to judge.
  */
 import { z } from 'zod';
+import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import { labelCharactersMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
 
@@ -12,8 +13,9 @@ export const bodyBytesMax = 64 * 1024;
 const name = safeName;
 const path = z.string().min(1).max(4096).startsWith('/', 'not an absolute path').regex(/^[^\0]*$/, 'a zero byte in a path');
 const rate = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
-/** 1 s to 1 h. */
-export const rpoMsMin = 1000;
+/** With a write log, 100 ms to 1 h; the daemon refuses what the chosen capture cannot do. */
+export const rpoMsMin = 100;
+export const captureChoices = ['cbt', 'writelog', 'auto'] as const satisfies readonly CaptureChoice[];
 export const rpoMsMax = 3_600_000;
 /** For people, in one line. */
 export const pointLabel = z.string().min(1).max(labelCharactersMax).regex(/^\P{Cc}*$/u, 'a control character in a label');
@@ -34,13 +36,14 @@ export const requestBodies = {
   verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
-    name, qmpPath: path, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), target: name.optional(), rateBytesPerSecond: rate.optional(),
+    name, qmpPath: path, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
     isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
+  capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
   failover: z.strictObject({ group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional() }),
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,

@@ -8,6 +8,7 @@ import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
+import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
@@ -47,6 +48,7 @@ export class SourceClient extends ControlClient {
   async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
   async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
   mark(body: MarkRequest): Promise<MarkedPoint> { return this.post('/mark', body, longMsMax + answerMsMax); }
+  async setCapture(name: string, capture: CaptureChoice): Promise<void> { await this.post('/capture', { name, capture }); }
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> { await this.post('/rate', { name, rateBytesPerSecond }); }
 }
 

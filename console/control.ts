@@ -29,6 +29,7 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.post('/resume', requestBodies.guest, ({ name }) => operations.resume(name));
     routes.post('/resync', requestBodies.guest, ({ name }) => operations.resync(name));
     routes.post('/mark', requestBodies.mark, (request) => operations.mark(request));
+    routes.post('/capture', requestBodies.capture, ({ name, capture }) => operations.setCapture(name, capture));
     routes.post('/rate', requestBodies.rate, ({ name, rateBytesPerSecond }) => operations.setRate(name, rateBytesPerSecond));
   });
 }

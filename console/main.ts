@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
@@ -33,6 +34,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   const source = program.command('source').description('the role that protects the guests of this host');
   withConfig(source.command('run').description('run the source daemon in the foreground'))
     .action(async (option: ConfigOption) => run(await chooseSource(option, 'source run')));
+  addDetachLogsCommand(source);
   const target = program.command('target').description('the role that keeps replicas and boots them');
   withConfig(target.command('run').description('run the target daemon in the foreground'))
     .action(async (option: ConfigOption) => run(await chooseTarget(option, 'target run')));

@@ -2,6 +2,7 @@
  * What an operator can ask of a running source, and what it takes to start one: plain typed values, so that the role knows
  * neither config files nor HTTP, and whatever faces the operator knows no capture. Every operation throws `Fault`s.
  */
+import type { CaptureChoice } from './capture/capture.ts';
 import type { Logger } from 'pino';
 import type { MarkedPoint, SourceReport } from './report.ts';
 
@@ -42,8 +43,10 @@ export interface ProtectRequest {
   readonly name: string;
   /** Absolute path of the guest's QMP socket. */
   readonly qmpPath: string;
-  /** 1 s to 1 h. */
+  /** 1 s to 1 h; from 100 ms on with a write log. */
   readonly rpoMs: number;
+  /** Absent: `cbt`. */
+  readonly capture?: CaptureChoice | undefined;
   /** Name of a paired target; may be left out when there is exactly one. */
   readonly target?: string | undefined;
   /** Limit of full passes, bytes per second; 0 or absent: none. */
@@ -82,6 +85,8 @@ export interface SourceOperations {
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;
   resume(name: string): Promise<void>;
+  /** Takes effect with the next cut, which goes on from the same point. Fault REQUEST_INVALID: the guest's pace needs a write log. */
+  setCapture(name: string, capture: CaptureChoice): Promise<void>;
   /** Compares the whole guest with its replica by hash, after the next point, and sends what differs: mends a replica that was found damaged. */
   resync(name: string): Promise<void>;
   /** Takes a point now; resolves once the target has acknowledged it. Faults: MARK_NOT_TAKEN. */

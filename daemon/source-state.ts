@@ -24,7 +24,8 @@ const protectedGuest = z.object({
   groupId: z.string().regex(/^[0-9a-f]{32}$/),
   qmpPath: z.string().min(1),
   target: safeName,
-  rpoMs: z.number().int().min(1000).max(3_600_000),
+  rpoMs: z.number().int().min(100).max(3_600_000),
+  capture: z.enum(['cbt', 'writelog', 'auto']).default('cbt'),
   rateBytesPerSecond: z.number().int().nonnegative(),
   /** No full pass begins before the operator resumes it. */
   isPaused: z.boolean().default(false),

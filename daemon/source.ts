@@ -8,6 +8,7 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
+import type { CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
@@ -20,7 +21,7 @@ import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
 import { PassTurns } from './resync/pass-turns.ts';
 import { openTargetLink } from './stream/target-link.ts';
-import { GuestSupervisor } from './supervisor/guest-supervisor.ts';
+import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
 /** How long `pair` waits for the target's proof, ms. */
 const pairLimitMs = 15_000;
@@ -31,7 +32,7 @@ const markLimitMsDefault = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
-interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor }
+interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: CbtCapture }
 
 class Source implements SourceOperations {
   readonly #options: SourceOptions;
@@ -104,12 +105,14 @@ class Source implements SourceOperations {
         throw new Fault('GUEST_TAKEN', `${guest.name === request.name ? `a guest named ${guest.name}` : `the guest at ${guest.qmpPath}`} is protected already, as ${guest.name}`, { name: guest.name });
       }
     }
+    refusePace(request.rpoMs, request.capture ?? 'cbt');
     const guest: ProtectedGuest = {
       name: request.name,
       groupId: nodeRandom.bytes(16).toString('hex'),
       qmpPath: request.qmpPath,
       target: target.target.name,
       rpoMs: request.rpoMs,
+      capture: request.capture ?? 'cbt',
       rateBytesPerSecond: request.rateBytesPerSecond ?? 0,
       isPaused: request.isPaused ?? false,
       ...(request.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: request.storageDaemonDisks.map((node) => ({ name: node, node })) }),
@@ -155,6 +158,14 @@ class Source implements SourceOperations {
 
   resume(name: string): Promise<void> {
     return this.#pause(name, false);
+  }
+
+  async setCapture(name: string, choice: CaptureChoice): Promise<void> {
+    const supervised = this.#guest(name);
+    refusePace(supervised.guest.rpoMs, choice);
+    supervised.guest = { ...supervised.guest, capture: choice };
+    await this.#state.putGuest(supervised.guest);
+    supervised.capture.choose(choice);
   }
 
   resync(name: string): Promise<void> {
@@ -221,6 +232,8 @@ class Source implements SourceOperations {
     return new CbtCapture({
       groupId: guest.groupId,
       qmpPath: guest.qmpPath,
+      capture: guest.capture,
+      rpoMs: guest.rpoMs,
       spool: { folder: join(folder, guest.name), budgetBytes, freeBytesMin: keepFreeBytes, tally: this.#spoolTally },
       clock: nodeClock,
       log: this.#deps.log,
@@ -256,9 +269,14 @@ class Source implements SourceOperations {
         this.#state.putLastPoint(guest.name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
       },
     });
-    this.#guests.set(guest.name, { guest, supervisor });
+    this.#guests.set(guest.name, { guest, supervisor, capture });
     supervisor.start();
   }
+}
+
+/** Copies of dirty blocks more often than once a second weigh on the guest more than they are worth. Fault REQUEST_INVALID. */
+function refusePace(rpoMs: number, choice: CaptureChoice): void {
+  if (rpoMs < copyPaceMsMin && choice === 'cbt') throw new Fault('REQUEST_INVALID', `a point every ${rpoMs} ms needs a write log: --capture writelog`, { rpoMs });
 }
 
 export async function startSource(options: SourceOptions, deps: SourceDeps): Promise<RunningSource> {

@@ -1,12 +1,13 @@
-/** Commands of a source: pair, protect, unprotect, mark, pause, resume, resync, rate. */
+/** Commands of a source: pair, protect, unprotect, mark, pause, resume, resync, capture, rate. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { InvalidArgumentError, type Command } from 'commander';
+import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
+import type { CaptureChoice } from '../../daemon/capture/capture.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import { safeName } from '../../journal/wire.ts';
 import { chooseSource, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs, readRate } from '../config/quantity.ts';
-import { markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
+import { captureChoices, markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
 import { SourceClient } from '../control-client.ts';
 import { formatMarked } from '../render/marked.ts';
 import { formatBytes, formatRate, printable } from '../render/units.ts';
@@ -19,6 +20,7 @@ const disksMsMax = 10_000;
 interface ProtectOptions extends ConfigOption {
   readonly qmp: string;
   readonly rpo: number;
+  readonly capture: CaptureChoice;
   readonly rate?: number;
   readonly target?: string;
   readonly seedHint?: true;
@@ -36,7 +38,8 @@ export function addGuestCommands(program: Command): void {
 
   withConfig(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
     .requiredOption('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
-    .option('--rpo <duration>', 'how much may be lost, 1s to 1h', readRpo, 5000)
+    .option('--rpo <duration>', 'how much may be lost, 1s to 1h; from 100ms on with --capture writelog', readRpo, 5000)
+    .addOption(new Option('--capture <kind>', 'how changes are followed: by dirty bitmaps and copies, or by a log of the guest’s writes').choices(captureChoices).default('cbt'))
     .option('--rate <size>', 'limit of the first sync and of resyncs, such as 100MiB a second', readRateOption)
     .option('--target <name>', 'when several targets are paired', readName)
     .option('--seed-hint', 'begin no first sync yet: say how to put images that the target has under it')
@@ -75,6 +78,13 @@ export function addGuestCommands(program: Command): void {
       print(`${name} is compared with its replica after the next point; status shows how far\n`);
     });
 
+  withConfig(program.command('capture').description('choose how a guest’s changes are followed; goes on from the same point').argument('<guest>', 'its name', readName))
+    .addArgument(new Argument('<kind>', 'auto: by the pace').choices(captureChoices))
+    .action(async (name: string, capture: CaptureChoice, option: ConfigOption) => {
+      await (await client(option, 'capture')).setCapture(name, capture);
+      print(`${name}: ${capture} from the next cut on; status says what is in use, and why\n`);
+    });
+
   withConfig(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))
     .action(async (name: string, rateBytesPerSecond: number, option: ConfigOption) => {
       await (await client(option, 'rate')).setRate(name, rateBytesPerSecond);
@@ -85,7 +95,7 @@ export function addGuestCommands(program: Command): void {
 async function protect(name: string, option: ProtectOptions): Promise<void> {
   const source = await client(option, 'protect');
   const done = await source.protect({
-    name, qmpPath: option.qmp, rpoMs: option.rpo, target: option.target, rateBytesPerSecond: option.rate,
+    name, qmpPath: option.qmp, rpoMs: option.rpo, capture: option.capture, target: option.target, rateBytesPerSecond: option.rate,
     isPaused: option.seedHint, storageDaemonDisks: option.storageDaemonDisk,
   });
   if (option.seedHint !== true) {
@@ -128,7 +138,7 @@ export function readName(text: string): string {
 
 function readRpo(text: string): number {
   const rpoMs = readDurationMs(text);
-  if (rpoMs === undefined || rpoMs < rpoMsMin || rpoMs > rpoMsMax) throw new InvalidArgumentError('Expected a duration from 1s to 1h.');
+  if (rpoMs === undefined || rpoMs < rpoMsMin || rpoMs > rpoMsMax) throw new InvalidArgumentError('Expected a duration from 100ms to 1h.');
   return rpoMs;
 }
 

@@ -49,8 +49,16 @@ export interface CutHold {
   release(isCut: boolean): Promise<PointKind>;
 }
 
+/** How changes are captured: dirty bitmaps and copies, or a write log; `auto`: whichever suits. */
+export type CaptureChoice = 'cbt' | 'writelog' | 'auto';
+
 /** Figures for `status`. */
 export interface CaptureFigures {
+  /** How changes are captured just now, and why so. */
+  readonly capture: 'cbt' | 'writelog';
+  readonly captureWhy: string;
+  /** What the guest has written into its write logs and the target does not have yet, about. */
+  readonly logBytes: number;
   readonly dirtyBytes: number;
   readonly spoolBytes: number;
   readonly spoolBudgetBytes: number;
@@ -58,6 +66,8 @@ export interface CaptureFigures {
   readonly inPathMs: number;
   readonly cutMs: number;
   readonly cycles: number;
+  /** Of the cycles: those that were read from write logs. */
+  readonly logCuts: number;
   readonly droppedCycles: number;
   readonly rounds: number;
 }
@@ -129,6 +139,10 @@ export interface Capture {
   figures(): CaptureFigures;
   /** Where the guest's agent can be reached, as its QEMU says now. Needs `connect` only. */
   agentChannel(): Promise<AgentChannel>;
+  /** Which capture is wanted from the next cut on. Both go on from the same point. */
+  choose(capture: CaptureChoice): void;
+  /** Takes out what should not stay in the guest while nobody looks after it (write logs); the bitmaps stay. Needs `connect`. */
+  park(): Promise<void>;
   /** Removes everything of ours from the guest (bitmaps, nodes, jobs, exports) and closes. */
   release(): Promise<void>;
   /** Closes the connection, leaves the bitmaps. */

@@ -19,19 +19,22 @@ import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
 import { recordHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
-import type { QmpConnection } from '../../qemu/qmp.ts';
-import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
+import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
 import { planCycle, type CyclePlan } from './cycle-plan.ts';
-import { copyDirty, type CopyContext, type CopyResult } from './dirty-copy.ts';
-import { describeProbe } from './delta-target.ts';
-import { listOwn, queryNodes, removeAllButBitmaps, removeBitmaps, unlessRefused, type FoundBitmap } from './guest-objects.ts';
+import { copyDirty, type CopyContext } from './dirty-copy.ts';
+import { dirtyBytesOf, dirtySince } from './dirty-count.ts';
+import { probeQuorum, refuseMigration } from './guest-checks.ts';
+import { listOwn, queryNodes, removeAllButBitmapsAndLogs, removeBitmaps } from './guest-objects.ts';
 import { JobWatch } from './job-watch.ts';
 import { mirrorDisks, passBufferBytesMax, passBufferBytesMin, PassPause } from './mirror-pass.ts';
-import { bitmapName, CycleStamps, nodeName, ownPrefix, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
+import { bitmapName, CycleStamps, ownPrefix, parseLogNode, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
 import { planReconcile } from './reconcile-plan.ts';
 import { Spool, type SpoolOptions } from './spool.ts';
-import { SpooledDelta, type DeltaOutcome } from './spooled-delta.ts';
+import { SpooledDelta, type DeltaOutcome, type DeltaPart } from './spooled-delta.ts';
+import { takeInstant, type Instant } from './writelog/instant.ts';
+import { isLogFault, LogKeeper } from './writelog/log-keeper.ts';
+import { WriteLogs, type LogGuest } from './writelog/write-logs.ts';
 
 export interface CbtCaptureOptions {
   /** 32 lower-case hex digits. */
@@ -42,6 +45,9 @@ export interface CbtCaptureOptions {
   readonly log: Logger;
   /** For a qemu-storage-daemon, which has no devices: the nodes that are the disks. */
   readonly storageDaemonDisks?: readonly { readonly name: string; readonly node: string }[];
+  readonly capture?: CaptureChoice;
+  /** The pace of the cuts, ms: what `auto` goes by. */
+  readonly rpoMs?: number;
   /** How long a full pass lets a request of QEMU's wait for the link, ms; the NBD server's own limit when absent. */
   readonly passStallLimitMs?: number;
 }
@@ -50,10 +56,10 @@ export interface CbtCaptureOptions {
 const marginMin = 1.25;
 const marginMax = 10;
 
-/** States of `query-migrate` in which QEMU takes no new jobs or is about to hand the disks over. */
-const migrating: ReadonlySet<string> = new Set(['setup', 'active', 'postcopy-active', 'postcopy-paused', 'postcopy-recover', 'pre-switchover', 'device', 'wait-unplug']);
+/** The pace when none is given, ms. */
+const cbtPaceMs = 5000;
 
-interface Link { readonly qmp: QmpConnection; readonly watch: JobWatch; readonly owner: { readonly uid: number; readonly gid: number } }
+type Link = LogGuest & { readonly ended: AbortController };
 
 interface SurveyedDisk { readonly disk: number; readonly trackNode: string; readonly sizeBytes: number; readonly bitmap: string; readonly dirtyBytes: number }
 interface Survey { readonly disks: readonly SurveyedDisk[]; readonly plan: CyclePlan }
@@ -76,32 +82,48 @@ export class CbtCapture implements Capture {
   #passBufferBytes = passBufferBytesMax;
   readonly #pause = new PassPause();
   #margin = marginMin;
-  #figures = { dirtyBytes: 0, inPathMs: 0, cutMs: 0, cycles: 0, droppedCycles: 0, rounds: 0 };
+  readonly #logs: WriteLogs;
+  readonly #keeper: LogKeeper;
+  /** What has to do with the logs happens one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #figures = { dirtyBytes: 0, inPathMs: 0, cutMs: 0, cycles: 0, logCuts: 0, droppedCycles: 0, rounds: 0 };
 
   constructor(options: CbtCaptureOptions) {
     this.#o = options;
     this.#spool = new Spool(options.spool, `${shortGroup(options.groupId)}-`);
+    const { groupId, clock, log } = options;
+    this.#logs = new WriteLogs({ groupId, clock, log, spool: this.#spool, stamps: this.#stamps, notePath: join(options.spool.folder, `${shortGroup(groupId)}-logs.json`) });
+    this.#keeper = new LogKeeper({ logs: this.#logs, clock, log, choice: options.capture ?? 'cbt', rpoMs: options.rpoMs ?? cbtPaceMs });
   }
 
   async connect(): Promise<CapturedGuest> {
-    this.#link?.qmp.close();
-    this.#link = null;
+    this.#unlink();
     this.#standing = null;
     const qmp = await connectQmp(this.#o.qmpPath);
     const { major, minor } = qmp.version;
     try {
       if (major < 7 || (major === 7 && minor < 2)) throw new Fault('GUEST_UNSUITED', `QEMU ${major}.${minor} is older than 7.2, the oldest that was verified`, { version: qmp.version });
       const { uid, gid } = await stat(this.#o.qmpPath);
-      this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner: { uid, gid } };
+      const link = this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner: { uid, gid }, ended: new AbortController(), listDisks: () => this.#listDisks() };
       this.#isVhdUsable = true;
       this.#disks = await this.#listDisks();
       const hardware = this.#o.storageDaemonDisks === undefined ? await recordHardware(qmp) : {};
+      void qmp.closed.then((fault) => link.ended.abort(fault));
+      void this.#keeper.tend(link, link.ended.signal, (act) => this.#inTurn(act));
       return { disks: this.disks(), hardware };
     } catch (error) {
       qmp.close();
-      this.#link = null;
+      this.#unlink();
       throw error;
     }
+  }
+
+  choose(capture: CaptureChoice): void {
+    this.#keeper.choose(capture);
+  }
+
+  park(): Promise<void> {
+    return this.#inTurn(async () => this.#giveUpLogs('the daemon ends'));
   }
 
   closed(): Promise<Fault> {
@@ -113,31 +135,27 @@ export class CbtCapture implements Capture {
   }
 
   figures(): CaptureFigures {
-    return { ...this.#figures, spoolBytes: this.#spool.usedBytes, spoolBudgetBytes: this.#spool.budgetBytes };
+    return {
+      ...this.#figures, spoolBytes: this.#spool.usedBytes, spoolBudgetBytes: this.#spool.budgetBytes,
+      capture: this.#logs.isIn ? 'writelog' : 'cbt', captureWhy: this.#keeper.why, logBytes: this.#logs.usedBytes,
+    };
   }
 
   async measureDirtyBytes(): Promise<number> {
-    const { bitmaps } = await queryNodes(this.#linked().qmp);
-    let sum = 0;
-    for (const [disk, { trackNode, sizeBytes }] of this.#disks.entries()) {
-      const own = bitmaps.filter(({ node, name }) => node === trackNode && name.startsWith(ownPrefix));
-      const counts = own.flatMap(({ name, count }) => {
-        const parsed = parseBitmapName(name);
-        return parsed?.role === 'point' && parsed.disk === disk && parsed.group === shortGroup(this.#o.groupId) ? [count] : [];
-      });
-      // The oldest point's holds most. Without any, nothing is known to be at the target.
-      sum += counts.length > 0 ? Math.max(...counts) : sizeBytes;
-    }
-    this.#figures.dirtyBytes = sum;
-    return sum;
+    this.#figures.dirtyBytes = dirtySince((await queryNodes(this.#linked().qmp)).bitmaps, this.#disks, this.#o.groupId);
+    return this.#figures.dirtyBytes;
   }
 
-  async reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> {
+  reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> {
+    return this.#inTurn(() => this.#reconcile(held, heldParts));
+  }
+
+  async #reconcile(held: PointId | null, heldParts: number): Promise<CaptureStanding> {
     assert(this.#delta === null, 'a delta is ended before the next reconcile');
     const { qmp, watch } = this.#linked();
     this.#standing = null;
     await this.#sweep();
-    await this.#probeQuorum();
+    await probeQuorum(qmp, this.#o.groupId, this.#stamps.next(this.#o.clock.nowMs()));
     this.#disks = await this.#listDisks();
     const { bitmaps } = await queryNodes(qmp);
     const disks = this.#disks.map(({ name, trackNode }, disk) => ({ disk, name, trackNode }));
@@ -149,61 +167,71 @@ export class CbtCapture implements Capture {
     if (plan.merges.length > 0) await this.#transact(plan.merges.map(({ node, target, source }) => mergeBitmap(node, target, source)));
     const refused = await removeBitmaps(qmp, plan.removals.filter((one) => !strays.includes(one)));
     if (refused.length > 0) this.#o.log.warn({ refused }, 'bitmaps of ours that would not go; they are not used');
-    watch.forgetBreaks(ownPrefix);
+    const goesOn = plan.standing.standing === 'ready' && plan.workParts === null && this.#keeper.wishes();
+    await this.#logs.reconcile(this.#linked(), this.#disks, goesOn ? held : null);
+    this.#disks = await this.#listDisks();
+    watch.forgetBreaks((node) => parseLogNode(node) === undefined);
     if (plan.standing.standing === 'ready') this.#standing = { base: held!, work: plan.workParts };
     return plan.standing;
   }
 
-  async agentChannel(): Promise<AgentChannel> {
-    return findAgentChannel(this.#linked().qmp);
+  async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
+
+  cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
+    return this.#inTurn(() => this.#cut(base, next, kind, hold));
   }
 
-  async cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
+  async #cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
     assert(this.#delta === null, 'a delta is ended before the next cut');
     const standing = this.#standing;
     if (standing === null) throw new Fault('GUEST_CHANGED', 'the capture has to reconcile with the target first');
     assert(isSamePoint(standing.base, base), `cut from ${formatPoint(base)}, the bitmaps are of ${formatPoint(standing.base)}`);
     this.#standing = null; // until the delta is ended well
     try {
-      const delta = await this.#take(standing, next, kind, hold);
-      this.#delta = delta;
-      return delta;
+      return this.#delta = await this.#take(standing, next, kind, hold);
     } catch (error) {
       this.#figures.droppedCycles += 1;
       if (isFault(error, 'DELTA_BROKEN')) this.#margin = Math.min(marginMax, this.#margin * 2);
+      if (isLogFault(error) && this.#link !== null) await this.#keeper.pause(this.#link, error.message);
       throw error;
     }
   }
 
-  async fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void> {
+  /** The logs are in from before the pass on: what they hold then makes the fuzzy copy right, without a copy before any write. */
+  fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void> {
+    return this.#inTurn(() => this.#fullPass(sink, options));
+  }
+
+  async #fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void> {
     assert(this.#delta === null, 'a delta is ended before a full pass');
-    const { qmp, watch, owner } = this.#linked();
+    const link = this.#linked();
+    const { qmp, watch, owner } = link;
     this.#standing = null;
     this.#isPassed = false;
     await this.#sweep();
-    await this.#refuseMigration();
+    if (this.#o.storageDaemonDisks === undefined) await refuseMigration(qmp);
     await this.#verifyDisks();
     // Whatever bitmaps there are belong to points that this pass makes worthless.
     await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
+    await this.#giveUpLogs('the disks are passed over whole');
+    await this.#attachLogs();
     const disks = this.#disks.map(({ topNode, trackNode, sizeBytes }, disk) => ({ disk, topNode, trackNode, sizeBytes }));
     await this.#transact(disks.map(({ disk, trackNode }) => addBitmap(trackNode, this.#name(disk, { role: 'pass' }), false)));
     let isStalled = false;
     try {
-      const { clock, groupId, log } = this.#o;
-      const stamp = this.#stamps.next(clock.nowMs());
+      const { clock, groupId, log, passStallLimitMs: stallLimitMs } = this.#o;
       const onFault = (fault: Fault): void => {
         log.debug({ code: fault.code }, fault.message);
         if (fault.facts['stallLimitMs'] !== undefined) isStalled = true;
       };
       const socketPath = join(this.#o.spool.folder, `${shortGroup(groupId)}-pass`);
-      const bufferBytes = this.#passBufferBytes;
-      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp, onFault, socketPath, bufferBytes, stallLimitMs: this.#o.passStallLimitMs }, disks, sink, options, this.#pause);
+      await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp: this.#stamps.next(clock.nowMs()), onFault, socketPath, bufferBytes: this.#passBufferBytes, stallLimitMs }, disks, sink, options, this.#pause);
       await this.#verifyDisks();
       this.#isPassed = true;
     } catch (error) {
       // The link is slower than what QEMU had under way could wait for: less of it in the next try.
       if (isStalled) this.#passBufferBytes = Math.max(passBufferBytesMin, this.#passBufferBytes / 4);
-      await this.#removePassBitmaps();
+      await this.#removePassBitmaps(link);
       throw error;
     }
   }
@@ -213,16 +241,20 @@ export class CbtCapture implements Capture {
     this.#isPassed = false;
     await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => (
       replaceBitmap(trackNode, this.#name(disk, { role: 'pass' }), this.#name(disk, { role: 'point', point: base }), isBitmapPersistable))));
+    await this.#logs.begin(base);
     this.#standing = { base, work: null };
   }
 
-  pausePass(isPaused: boolean): Promise<void> {
-    return this.#pause.set(isPaused);
+  pausePass(isPaused: boolean): Promise<void> { return this.#pause.set(isPaused); }
+
+  release(): Promise<void> {
+    return this.#inTurn(() => this.#release());
   }
 
-  async release(): Promise<void> {
+  async #release(): Promise<void> {
     const { qmp } = this.#linked();
     this.#standing = null;
+    await this.#giveUpLogs('the guest is no longer protected');
     await this.#sweep();
     const { bitmaps } = await queryNodes(qmp);
     const refused = await removeBitmaps(qmp, bitmaps.filter(({ name }) => name.startsWith(ownPrefix)));
@@ -233,10 +265,20 @@ export class CbtCapture implements Capture {
   }
 
   close(): Promise<void> {
+    return Promise.resolve(this.#unlink());
+  }
+
+  #unlink(): void {
+    this.#link?.ended.abort(new Error('the connection is closed'));
     this.#link?.qmp.close();
     this.#link = null;
     this.#standing = null;
-    return Promise.resolve();
+  }
+
+  #inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(act);
+    this.#turn = turn.catch(() => undefined);
+    return turn;
   }
 
   #linked(): Link {
@@ -261,36 +303,20 @@ export class CbtCapture implements Capture {
     this.#disks = now;
   }
 
-  async #refuseMigration(): Promise<void> {
-    if (this.#o.storageDaemonDisks !== undefined) return;
-    const { status } = await this.#linked().qmp.execute<{ readonly status?: string }>('query-migrate');
-    if (status !== undefined && migrating.has(status)) throw new Fault('GUEST_CHANGED', `the guest is being migrated (${status}): no cut until that is over`, { status });
-  }
-
   /** Takes out what jobs, exports, nodes and files of ours there are, of this life or an earlier one. */
   async #sweep(): Promise<void> {
     const { qmp, watch } = this.#linked();
-    await removeAllButBitmaps(qmp, watch);
-    await this.#spool.sweep();
+    await removeAllButBitmapsAndLogs(qmp, watch);
+    await this.#spool.sweepImages();
   }
 
   /** A pass that failed leaves no bitmap behind; when the connection is over, the next reconcile removes it. */
-  async #removePassBitmaps(): Promise<void> {
+  async #removePassBitmaps({ qmp }: Link): Promise<void> {
     try {
-      const { qmp } = this.#linked();
-      const { bitmaps } = await queryNodes(qmp);
-      await removeBitmaps(qmp, bitmaps.filter(({ name }) => parseBitmapName(name)?.role === 'pass'));
+      await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => parseBitmapName(name)?.role === 'pass'));
     } catch (error) {
       if (!isFault(error, 'QMP_CLOSED')) throw error;
     }
-  }
-
-  async #probeQuorum(): Promise<void> {
-    const { qmp } = this.#linked();
-    const stamp = this.#stamps.next(this.#o.clock.nowMs());
-    const refused = await unlessRefused(qmp.execute('blockdev-add', describeProbe(this.#o.groupId, stamp)));
-    if (refused !== null) throw new Fault('GUEST_UNSUITED', `this QEMU cannot keep a full spool from the guest: ${refused.message}`, {}, refused);
-    await qmp.execute('blockdev-del', { 'node-name': nodeName(this.#o.groupId, stamp, 0, 'probe') });
   }
 
   /** What a cut now would copy of each disk, and whether that fits the spool. */
@@ -298,15 +324,24 @@ export class CbtCapture implements Capture {
     const { bitmaps } = await queryNodes(this.#linked().qmp);
     const source = this.#sourceRole(standing);
     const disks = this.#disks.map(({ trackNode, sizeBytes }, disk) => ({
-      disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: this.#dirtyOf(bitmaps, trackNode, this.#name(disk, source)),
+      disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: dirtyBytesOf(bitmaps, trackNode, this.#name(disk, source)),
     }));
     this.#figures.dirtyBytes = disks.reduce((sum, { dirtyBytes }) => sum + dirtyBytes, 0);
     return { disks, plan: planCycle(disks, await this.#spool.roomBytes(), this.#margin) };
   }
 
   async #take(standing: Standing, next: PointId, kind: PointKind, hold: CutHold | undefined): Promise<SpooledDelta> {
-    await this.#refuseMigration();
+    if (this.#o.storageDaemonDisks === undefined) await refuseMigration(this.#linked().qmp);
     await this.#verifyDisks();
+    if (standing.work === null && this.#logs.holds(standing.base)) {
+      if (!this.#keeper.wishes()) await this.#giveUpLogs(this.#keeper.why);
+      // Whether a log can be cut is known only after the instant, for which the guest is held still once: so then it is copied at once.
+      else if (hold === undefined) {
+        const delta = await this.#cutLogs(standing, next, kind);
+        if (delta !== null) return delta;
+      }
+    }
+    if (standing.work === null && !this.#logs.isIn) await this.#attachLogs();
     const survey = await this.#survey(standing);
     // No guest is held for a round, which is no point.
     if (hold === undefined || survey.plan.kind !== 'whole') return this.#copy(standing, next, kind, survey);
@@ -327,11 +362,13 @@ export class CbtCapture implements Capture {
         const copied = await copyDirty(this.#context(), {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
           disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
+          actionsBehind: await this.#logs.cutActions(this.#linked()),
           ...(hold === undefined ? {} : { onInstant: () => void hold.release(true) }),
         });
         this.#figures.cycles += 1;
         this.#margin = Math.max(marginMin, this.#margin * 0.9);
         const held = await hold?.release(true);
+        await this.#keeper.mark(this.#linked(), next, this.#disks);
         return this.#deltaOf(copied, disks, false, held ?? kind, (outcome) => this.#settlePoint(standing, next, outcome));
       }
       case 'round': {
@@ -354,18 +391,48 @@ export class CbtCapture implements Capture {
     }
   }
 
+  /** Cuts all logs at one instant, and reads what lies before. Null, and nothing is left of it: the guest discarded something, so the cut has to be copied. */
+  async #cutLogs(standing: Standing, next: PointId, kind: PointKind): Promise<SpooledDelta | null> {
+    const cut = (disk: number): string => this.#name(disk, { role: 'cut', point: next });
+    const adds = this.#disks.map(({ trackNode }, disk) => addBitmap(trackNode, cut(disk), false));
+    const cuts = await this.#logs.cutActions(this.#linked());
+    const taken = await takeInstant(this.#context(), { disks: this.#disks, stamp: this.#stamps.next(this.#o.clock.nowMs()), adds, cuts, isStorageDaemon: this.#o.storageDaemonDisks !== undefined });
+    // After a round trip: whether what was cut is what the guest's devices write to.
+    await this.#verifyDisks();
+    const parts = await this.#logs.read(this.#linked(), standing.base, next, this.#disks);
+    if (parts === null) {
+      await this.#transact(this.#disks.map(({ trackNode }, disk) => removeBitmap(trackNode, cut(disk))));
+      return null;
+    }
+    this.#figures.cycles += 1;
+    this.#figures.logCuts += 1;
+    this.#figures.dirtyBytes = 0;
+    const sizes = this.#disks.map(({ sizeBytes }, disk) => ({ disk, sizeBytes }));
+    return this.#deltaOf({ ...taken, copied: parts }, sizes, false, kind, (outcome) => this.#settlePoint(standing, next, outcome));
+  }
+
+  async #attachLogs(): Promise<void> {
+    await this.#keeper.attach(this.#linked(), this.#disks);
+    this.#disks = await this.#listDisks();
+  }
+
+  async #giveUpLogs(why: string): Promise<void> {
+    await this.#keeper.giveUp(this.#linked(), why);
+    this.#disks = await this.#listDisks();
+  }
+
   #deltaOf(
-    copy: CopyResult, sizes: readonly DiskSize[], isRound: boolean, kind: PointKind, settle: (outcome: DeltaOutcome) => Promise<Standing | null>,
+    copy: Instant & { readonly copied: readonly DeltaPart[] }, sizes: readonly DiskSize[], isRound: boolean, kind: PointKind, settle: (outcome: DeltaOutcome) => Promise<Standing | null>,
   ): SpooledDelta {
     this.#figures.cutMs = copy.cutMs;
     this.#figures.inPathMs = copy.inPathMs;
     const disks = sizes.map(({ disk, sizeBytes }) => ({ disk, sizeBytes }));
     return new SpooledDelta({
-      isRound, kind, disks, cutAtMs: copy.cutAtMs, cutMonotonicMs: copy.cutMonotonicMs, copied: copy.copied,
+      isRound, kind, disks, cutAtMs: copy.cutAtMs, cutMonotonicMs: copy.cutMonotonicMs, parts: copy.copied,
       settle: async (outcome) => {
         this.#delta = null;
         if (outcome === 'dropped') this.#figures.droppedCycles += 1;
-        if (outcome !== 'unknown') this.#standing = await settle(outcome);
+        if (outcome !== 'unknown') this.#standing = await this.#inTurn(() => settle(outcome));
       },
     });
   }
@@ -379,8 +446,11 @@ export class CbtCapture implements Capture {
         ...replaceBitmap(trackNode, cut(disk), this.#name(disk, { role: 'point', point: next }), isBitmapPersistable),
         ...roles.map((role) => removeBitmap(trackNode, this.#name(disk, role))),
       ]));
+      if (this.#logs.isIn) await this.#logs.advance(this.#linked(), next);
+      if (this.#logs.holds(next)) this.#keeper.worked();
       return { base: next, work: null };
     }
+    this.#logs.forget(next);
     // The base's bitmap went on recording, so that it has all that the next one has; the merge costs nothing and says so.
     await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
       mergeBitmap(trackNode, this.#name(disk, baseRole), cut(disk)), removeBitmap(trackNode, cut(disk)),
@@ -406,12 +476,6 @@ export class CbtCapture implements Capture {
 
   #sourceRole({ base, work }: Standing): BitmapRole {
     return work === null ? { role: 'point', point: base } : { role: 'work', point: base, parts: work };
-  }
-
-  #dirtyOf(bitmaps: readonly FoundBitmap[], node: string, name: string): number {
-    const found = bitmaps.find((bitmap) => bitmap.node === node && bitmap.name === name);
-    if (found === undefined || found.isInconsistent || !found.isRecording) throw new Fault('BITMAP_LOST', `the dirty bitmap ${name} is gone from ${node}, or not recording`, { node, name });
-    return found.count;
   }
 
   #context(): CopyContext {

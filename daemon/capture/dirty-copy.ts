@@ -19,7 +19,7 @@ import { queryNodes, queryOwnJobs, removeJobs, removeNodes, unlessRefused } from
 import type { JobWatch } from './job-watch.ts';
 import { nodeName, ownPrefix } from './object-names.ts';
 import type { Spool, SpoolFile } from './spool.ts';
-import type { CopiedDisk } from './spooled-delta.ts';
+import { CopiedDisk } from './spooled-delta.ts';
 
 export interface CopyDisk {
   readonly disk: number;
@@ -35,10 +35,14 @@ export interface CopyOrder {
   readonly disks: readonly CopyDisk[];
   /** Of the same transaction, ahead of the jobs. */
   readonly actionsBefore: readonly BitmapAction[];
+  /** Of the same transaction, behind them, while they hold the disks still. */
+  readonly actionsBehind?: readonly BitmapAction[];
   /** `never`: the bitmaps keep their bits whatever happens. `always`: they keep those that were not copied. */
   readonly bitmapMode: 'never' | 'always';
   /** Called the moment that the transaction has returned: the copy holds what the disks held, whatever comes. */
   readonly onInstant?: () => void;
+  /** The jobs are there for what they do to the disks alone, to hold them still for the transaction: whatever they copy is of no interest. */
+  readonly isHoldOnly?: boolean;
   /** Of a round: the job is cancelled on purpose when it has copied enough. */
   readonly round?: { readonly stopAtBytes: number; readonly speedBytesPerSecond: number; readonly workers: number };
 }
@@ -81,7 +85,7 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     const isHeld = await hasForeignJobs(qmp);
     const cutAtMs = clock.nowMs();
     const cutMonotonicMs = clock.monotonicMs();
-    await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk, isHeld))] });
+    await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk, isHeld)), ...(order.actionsBehind ?? [])] });
     order.onInstant?.();
     const cutMs = clock.monotonicMs() - cutMonotonicMs;
     await verifySizes(qmp, order.disks);
@@ -91,20 +95,25 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     // A round trip after the last write of QEMU's: an event that it raised has arrived when this returns. It also tells whether
     // the jobs copied what the guest's devices write to: a node that came between device and disk is not in this delta.
     await context.verifyDisks();
-    refuseBroken(context, order);
+    if (order.isHoldOnly !== true) refuseBroken(context, order);
     const copied: CopiedDisk[] = [];
     for (const [index, { head, file }] of targets.entries()) {
       await file.unlink();
+      if (order.isHoldOnly === true) {
+        await file.remove();
+        continue;
+      }
       const extents = await mapDeltaImage(head, (into, at) => file.read(into, 0, into.length, at));
       if (order.round === undefined) refuseBlurred(order.disks[index]!, copiedBytes[index]!, extents.bytes);
-      copied.push({ disk: order.disks[index]!.disk, sizeBytes: order.disks[index]!.sizeBytes, extents, file });
+      copied.push(new CopiedDisk(order.disks[index]!.disk, extents, file));
     }
     return { copied, cutAtMs, cutMonotonicMs, cutMs, inPathMs };
   } catch (error) {
     await undo(context, order, files, error);
     throw error;
   } finally {
-    context.watch.forgetBreaks(cyclePrefix(context, order.stamp));
+    const prefix = cyclePrefix(context, order.stamp);
+    context.watch.forgetBreaks((node) => node.startsWith(prefix));
   }
 }
 
@@ -115,7 +124,7 @@ function cyclePrefix(context: CopyContext, stamp: string): string {
 async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, files: SpoolFile[]): Promise<{ head: ReturnType<typeof makeDeltaImage>; file: SpoolFile }> {
   const hasFooter = context.isVhdUsable && canHaveVhd(disk.sizeBytes);
   const head = makeDeltaImage({ diskSizeBytes: disk.sizeBytes, hasFooter, capBytes: disk.capBytes, randomBytes });
-  const file = await context.spool.create(`${stamp}-${disk.disk}`, head, context.owner);
+  const file = await context.spool.createImage(`${stamp}-${disk.disk}`, { capBytes: disk.capBytes, pieces: head.pieces }, context.owner);
   files.push(file);
   try {
     await context.qmp.execute('blockdev-add', describeTarget({ groupId: context.groupId, stamp, disk: disk.disk }, head.layout, file.path));

@@ -6,7 +6,7 @@
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { JobWatch } from './job-watch.ts';
-import { ownPrefix } from './object-names.ts';
+import { ownPrefix, parseLogNode } from './object-names.ts';
 
 export interface FoundBitmap {
   readonly node: string;
@@ -21,7 +21,12 @@ export interface FoundBitmap {
 
 export interface FoundNode { readonly node: string; readonly driver: string; readonly sizeBytes: number; readonly isReadOnly: boolean }
 
-export interface GuestNodes { readonly nodes: readonly FoundNode[]; readonly bitmaps: readonly FoundBitmap[] }
+export interface GuestNodes {
+  readonly nodes: readonly FoundNode[];
+  readonly bitmaps: readonly FoundBitmap[];
+  /** Those on nodes of write logs, which say nothing of a disk. */
+  readonly logBitmaps: readonly FoundBitmap[];
+}
 
 interface RawNode {
   readonly 'node-name'?: string;
@@ -37,16 +42,17 @@ export interface RawJob { readonly id: string; readonly type: string; readonly s
 export async function queryNodes(qmp: QmpConnection): Promise<GuestNodes> {
   const raw = await qmp.execute<readonly RawNode[]>('query-named-block-nodes', { flat: true });
   const nodes: FoundNode[] = [];
-  const bitmaps: FoundBitmap[] = [];
+  const [bitmaps, logBitmaps]: [FoundBitmap[], FoundBitmap[]] = [[], []];
   for (const { 'node-name': node, drv, ro, image, 'dirty-bitmaps': dirty } of raw) {
     if (node === undefined) continue;
     nodes.push({ node, driver: drv, sizeBytes: image['virtual-size'], isReadOnly: ro });
+    const list = parseLogNode(node) === undefined ? bitmaps : logBitmaps;
     for (const { name, count, granularity, recording, busy, inconsistent } of dirty ?? []) {
       // QEMU's own jobs use bitmaps without names.
-      if (name !== undefined && name !== '') bitmaps.push({ node, name, count, granularity, isRecording: recording, isBusy: busy, isInconsistent: inconsistent === true });
+      if (name !== undefined && name !== '') list.push({ node, name, count, granularity, isRecording: recording, isBusy: busy, isInconsistent: inconsistent === true });
     }
   }
-  return { nodes, bitmaps };
+  return { nodes, bitmaps, logBitmaps };
 }
 
 export async function queryOwnJobs(qmp: QmpConnection, prefix: string = ownPrefix): Promise<RawJob[]> {
@@ -67,10 +73,10 @@ export async function removeJobs(qmp: QmpConnection, watch: JobWatch, prefix: st
   }
 }
 
-/** Takes out all nodes of ours whose names begin so; returns those that would not go. */
+/** Takes out all nodes of ours whose names begin so, but for those of write logs, which hold what a disk wrote; returns those that would not go. */
 export async function removeNodes(qmp: QmpConnection, prefix: string = ownPrefix): Promise<string[]> {
   for (;;) {
-    const before = (await queryNodes(qmp)).nodes.filter(({ node }) => node.startsWith(prefix));
+    const before = (await queryNodes(qmp)).nodes.filter(({ node }) => node.startsWith(prefix) && parseLogNode(node) === undefined);
     if (before.length === 0) return [];
     // Only the uppermost node of each target is the monitor's; those beneath are refused, and go along with it.
     let removed = 0;
@@ -84,8 +90,8 @@ export async function removeExports(qmp: QmpConnection): Promise<void> {
   for (const { id } of exported) if (id.startsWith(ownPrefix)) await unlessRefused(qmp.execute('block-export-del', { id, mode: 'hard' }));
 }
 
-/** Jobs first, as they hold nodes; bitmaps are for the caller to judge. */
-export async function removeAllButBitmaps(qmp: QmpConnection, watch: JobWatch): Promise<void> {
+/** Jobs first, as they hold nodes; bitmaps and write logs are for the caller to judge. */
+export async function removeAllButBitmapsAndLogs(qmp: QmpConnection, watch: JobWatch): Promise<void> {
   await removeJobs(qmp, watch);
   await removeExports(qmp);
   const left = await removeNodes(qmp);
@@ -94,11 +100,11 @@ export async function removeAllButBitmaps(qmp: QmpConnection, watch: JobWatch): 
 
 /** Everything in QEMU that bears our name, for people to read. */
 export async function listOwn(qmp: QmpConnection): Promise<string[]> {
-  const { nodes, bitmaps } = await queryNodes(qmp);
+  const { nodes, bitmaps, logBitmaps } = await queryNodes(qmp);
   const exported = await qmp.execute<readonly { readonly id: string }[]>('query-block-exports');
   return [
     ...nodes.map(({ node }) => node), ...(await queryOwnJobs(qmp)).map(({ id }) => id), ...exported.map(({ id }) => id),
-    ...bitmaps.map(({ node, name }) => `${name} on ${node}`),
+    ...[...bitmaps, ...logBitmaps].map(({ node, name }) => `${name} on ${node}`),
   ].filter((name) => name.startsWith(ownPrefix));
 }
 

@@ -39,9 +39,9 @@ export class JobWatch {
     return this.#breaks.filter(({ node }) => node.startsWith(prefix));
   }
 
-  /** Forgets breaks whose nodes are gone for good. */
-  forgetBreaks(prefix: string): void {
-    this.#breaks.splice(0, this.#breaks.length, ...this.#breaks.filter(({ node }) => !node.startsWith(prefix)));
+  /** Forgets breaks of nodes that are gone for good. */
+  forgetBreaks(isGone: (node: string) => boolean): void {
+    this.#breaks.splice(0, this.#breaks.length, ...this.#breaks.filter(({ node }) => !isGone(node)));
   }
 
   /** Takes note of a job that began before this connection. What an event has said meanwhile is newer. */

@@ -66,10 +66,23 @@ export class CycleStamps {
 }
 
 /** What a node or job is within its cycle; one letter, as node names are short. */
-export type NodePart = 'top' | 'quorum' | 'image' | 'bound' | 'file' | 'null' | 'filter' | 'pass' | 'job' | 'probe';
+export type NodePart = 'top' | 'quorum' | 'image' | 'bound' | 'file' | 'null' | 'filter' | 'pass' | 'job' | 'probe' | LogPartName;
+/** Of a write log: the filter in the guest's path, and what it logs to, from above. */
+type LogPartName = 'log-filter' | 'log' | 'log-bound' | 'log-file' | 'log-null';
 const partLetters: Readonly<Record<NodePart, string>> = {
   top: 't', quorum: 'q', image: 'i', bound: 'b', file: 's', null: 'z', filter: 'f', pass: 'p', job: 'j', probe: 'x',
+  'log-filter': 'w', log: 'l', 'log-bound': 'm', 'log-file': 'n', 'log-null': 'o',
 };
+
+const logNodePattern = /^afterimage-([0-9a-f]{4})-([0-9a-z]+)-(\d{1,3})([wlmno])$/;
+
+/** Undefined: no node of a write log. */
+export function parseLogNode(name: string): { readonly stamp: string; readonly disk: number; readonly part: LogPartName } | undefined {
+  const found = logNodePattern.exec(name);
+  if (found === null) return undefined;
+  const part = (Object.keys(partLetters) as NodePart[]).find((one) => partLetters[one] === found[4]) as LogPartName;
+  return { stamp: found[2]!, disk: Number(found[3]), part };
+}
 
 /** `afterimage-<4 of the group>-<cycle>-<disk><part>`. */
 export function nodeName(groupId: string, stamp: string, disk: number, part: NodePart): string {

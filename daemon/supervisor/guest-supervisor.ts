@@ -28,6 +28,8 @@ type PointAbout = NonNullable<DeltaSending['about']>;
 /** Pause before starting over, growing from the first to the second while nothing succeeds, ms. */
 const retryMsMin = 250;
 const retryMsMax = 10_000;
+/** The fastest pace without a write log, ms. */
+export const copyPaceMsMin = 1000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
 const measureMs = 2_000;
 
@@ -122,6 +124,8 @@ export class GuestSupervisor {
   /** Ends supervision; the bitmaps stay in the guest, so that the next start goes on with a delta. */
   async close(): Promise<void> {
     await this.#halt();
+    // Whatever stands in the way: the next life, or the stop hook, tries again.
+    if (this.#isConnected) await this.#o.capture.park().catch((error: unknown) => this.#o.log.warn({ err: error }, 'not everything could be taken out of the guest'));
     await this.#o.capture.close();
   }
 
@@ -358,7 +362,9 @@ export class GuestSupervisor {
       base = next;
       // Both sides are asked anew, and what follows is a pass.
       if (this.#isResyncAsked) return;
-      await this.#untilDue(Math.max(0, facts.rpoMs - (clock.monotonicMs() - begunMs)), signal);
+      // Copies of dirty blocks come no faster than they are worth, also while they stand in for a write log.
+      const paceMs = capture.figures().capture === 'writelog' ? facts.rpoMs : Math.max(copyPaceMsMin, facts.rpoMs);
+      await this.#untilDue(Math.max(0, paceMs - (clock.monotonicMs() - begunMs)), signal);
     }
   }
 

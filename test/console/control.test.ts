@@ -31,6 +31,7 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
     pause: (...all) => told('pause', ...all),
     resync: (...all) => told('resync', ...all),
     resume: (...all) => told('resume', ...all),
+    setCapture: (...all) => told('setCapture', ...all),
     setRate: (...all) => told('setRate', ...all),
     mark: async (request) => {
       await told('mark', request);
@@ -81,12 +82,13 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   await client.pause('web');
   await client.resync('web');
   await client.resume('web');
+  await client.setCapture('web', 'writelog');
   await client.setRate('web', 0);
   t.strictSame(await client.mark({ name: 'web', isApp: true, label: 'before "upgrade"' }), { term: 1, point: 13, kind: 'app', cutAtMs: 5, isAppWanted: true, reason: null, frozenMs: 40, label: 'before "upgrade"' });
   for (const label of ['', 'x'.repeat(201), 'two\nlines']) await t.rejects(client.mark({ name: 'web', label }), { code: 'REQUEST_INVALID', message: /^label: / });
   t.strictSame(calls, [
     ['pair', 'TOKEN'], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
-    ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setRate', 'web', 0], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
+    ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setCapture', 'web', 'writelog'], ['setRate', 'web', 0], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
   ]);
 });
 

@@ -15,7 +15,7 @@ export const protectedGuest: GuestReport = {
   newestPoint: { term: 1, point: 12, cutAtMs: atMs - 3100 },
   clocks: { capturedMs: 900, receivedMs: 3100, appliedMs: 8100, newestPointMs: 3100 },
   behindBytes: 3 * MiB, pass: null,
-  capture: { dirtyBytes: 3 * MiB, spoolBytes: 8 * MiB, spoolBudgetBytes: 4 * GiB, inPathMs: 41, cutMs: 12, cycles: 900, droppedCycles: 2, rounds: 0 },
+  capture: { capture: 'cbt', captureWhy: 'chosen by the operator', logBytes: 0, dirtyBytes: 3 * MiB, spoolBytes: 8 * MiB, spoolBudgetBytes: 4 * GiB, inPathMs: 41, cutMs: 12, cycles: 900, logCuts: 0, droppedCycles: 2, rounds: 0 },
   rpo: { samples: 900, p50Ms: 5200, p99Ms: 7400, maxMs: 9000 }, lastFault: null, fullPasses: 1, marked: null,
 };
 

@@ -35,7 +35,7 @@ export async function startSource(options, deps) {
       if (request.name === 'bad') throw new Fault('GUEST_UNSUITED', 'it has no quorum', { guest: 'bad', disk: 1 });
       return { name: request.name, groupId: '00', target: 'bravo' };
     },
-    unprotect: told('unprotect'), pause: told('pause'), resync: told('resync'), resume: told('resume'), setRate: told('setRate'),
+    unprotect: told('unprotect'), pause: told('pause'), resync: told('resync'), resume: told('resume'), setCapture: told('setCapture'), setRate: told('setRate'),
     mark: async (request) => {
       calls.push(['mark', request]);
       const point = { term: 1, point: 13, cutAtMs: 0, isAppWanted: request.isApp };
@@ -76,7 +76,7 @@ t.test('usage: exit code 64 and what is expected', async (t) => {
     [[], /Usage: afterimage/],
     [['prtect'], /unknown command 'prtect'[^]*Did you mean protect/],
     [['protect', 'web'], /required option '--qmp <path>'/],
-    [['protect', 'web', '--qmp', '/q', '--rpo', '2h'], /Expected a duration from 1s to 1h/],
+    [['protect', 'web', '--qmp', '/q', '--rpo', '2h'], /Expected a duration from 100ms to 1h/],
     [['protect', '../x', '--qmp', '/q'], /Expected letters, digits/],
     [['protect', 'web', '--qmp', '/q', '--rate', 'fast'], /Expected a size such as 100MiB/],
     [['mark', 'web', '--label', 'x'.repeat(201)], /Expected one line of at most 200 characters/],
@@ -125,7 +125,7 @@ t.test('a source from start to end', async (t) => {
   const { child, end } = await startDaemon(t, ['source', 'run', '--config', sourceConfig]);
   const ask = (...args: string[]) => command.run([...args, '--config', sourceConfig]);
   t.match(await ask('protect', 'web', '--qmp', '/run/web.qmp'), { code: 0, stdout: /web is being protected to bravo/ });
-  t.match(await ask('protect', 'mail', '--qmp', '/run/m.qmp', '--rpo', '1s', '--rate', '1MiB', '--target', 'bravo', '--seed-hint', '--storage-daemon-disk', 'n0', 'n1'),
+  t.match(await ask('protect', 'mail', '--qmp', '/run/m.qmp', '--rpo', '1s', '--capture', 'writelog', '--rate', '1MiB', '--target', 'bravo', '--seed-hint', '--storage-daemon-disk', 'n0', 'n1'),
     { code: 0, stdout: /^ {2}afterimage seed-from mail 0 IMAGE {4}# .*8\.0 GiB\nThen here:\n {2}afterimage resume mail$/m });
   t.match(await ask('protect', 'bad', '--qmp', '/q'), { code: 1, stdout: '', stderr: /^GUEST_UNSUITED: guest bad, disk 1: it has no quorum\n {2}what it means / });
   await Promise.all([
@@ -141,9 +141,9 @@ t.test('a source from start to end', async (t) => {
   const { calls, ...report } = JSON.parse(stdout) as { calls: unknown[][] };
   t.strictSame(report, sourceUp);
   t.strictSame([...calls.slice(0, 3), ...calls.slice(3).filter(([what]) => what === 'mark'), ...calls.slice(3).filter(([what]) => what !== 'mark').sort()], [
-    ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 5000 }],
-    ['protect', { name: 'mail', qmpPath: '/run/m.qmp', rpoMs: 1000, target: 'bravo', rateBytesPerSecond: 1024 ** 2, isPaused: true, storageDaemonDisks: ['n0', 'n1'] }],
-    ['protect', { name: 'bad', qmpPath: '/q', rpoMs: 5000 }],
+    ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 5000, capture: 'cbt' }],
+    ['protect', { name: 'mail', qmpPath: '/run/m.qmp', rpoMs: 1000, capture: 'writelog', target: 'bravo', rateBytesPerSecond: 1024 ** 2, isPaused: true, storageDaemonDisks: ['n0', 'n1'] }],
+    ['protect', { name: 'bad', qmpPath: '/q', rpoMs: 5000, capture: 'cbt' }],
     ['mark', { name: 'web', isApp: false, label: 'before upgrade', limitMs: 60_000 }], ['mark', { name: 'web', isApp: true, limitMs: 5000 }], ['mark', { name: 'web', isApp: false, limitMs: 60_000 }],
     ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['setRate', 'web', 0], ['unprotect', 'web', true],
   ]);

@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import pino from 'pino';
 import { CbtCapture } from '../../../daemon/capture/cbt-capture.ts';
-import type { FullPassSink } from '../../../daemon/capture/capture.ts';
+import type { CaptureChoice, FullPassSink } from '../../../daemon/capture/capture.ts';
 import { nodeClock } from '../../../host/node/clock.ts';
 import type { QmpConnection } from '../../../qemu/qmp.ts';
 import { listGuestDisks } from '../../../qemu/guest-disks.ts';
@@ -13,9 +13,9 @@ import type { Replica } from './replica.ts';
 const mib = 1024 * 1024;
 const zeroes = Buffer.alloc(mib);
 
-export function captureGuest(folder: string, qmpPath: string, options: { readonly budgetBytes?: number; readonly spoolFolder?: string; readonly freeBytesMin?: number } = {}): CbtCapture {
+export function captureGuest(folder: string, qmpPath: string, options: { readonly budgetBytes?: number; readonly spoolFolder?: string; readonly freeBytesMin?: number; readonly capture?: CaptureChoice } = {}): CbtCapture {
   return new CbtCapture({
-    groupId, qmpPath, clock: nodeClock, log: pino({ level: 'silent' }),
+    groupId, qmpPath, ...(options.capture === undefined ? {} : { capture: options.capture }), clock: nodeClock, log: pino({ level: 'silent' }),
     spool: { folder: options.spoolFolder ?? join(folder, 'spool'), budgetBytes: options.budgetBytes ?? 256 * mib, freeBytesMin: options.freeBytesMin ?? 0 },
   });
 }

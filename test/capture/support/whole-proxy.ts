@@ -99,7 +99,7 @@ export class WholeProxy {
       if (fate === 'die') return client.destroy();
       if (fate === 'dieAfter') dieAfterId = command.id;
       const actions = command.arguments?.actions;
-      if (name === 'transaction' && actions?.some(({ type, data }) => type === 'blockdev-backup' && data['bitmap-mode'] === 'never')) {
+      if (name === 'transaction' && actions?.some(({ type, data }) => type === 'block-dirty-bitmap-add' && String(data['name']).endsWith('-cut'))) {
         for (const { disk, stamp } of this.#armed) {
           actions.push({ type: 'blockdev-backup', data: { 'job-id': `whole-${stamp}`, device: disk.node, target: `whole-${stamp}`, sync: 'full', 'filter-node-name': `wholef-${stamp}`, 'auto-finalize': false, 'auto-dismiss': true } });
         }

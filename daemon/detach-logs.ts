@@ -1,0 +1,40 @@
+/**
+ * What a service manager's stop hook does, also after a SIGKILL: takes the write logs out of every protected guest that can be
+ * reached, without a daemon. The dirty bitmaps stay, and the next life goes on from them.
+ */
+import { isFault } from '../journal/fault.ts';
+import { takeDiskInventory, takeStorageDaemonInventory } from '../qemu/guest-disks.ts';
+import { connectQmp } from '../qemu/qmp-client.ts';
+import { detachLogs } from './capture/writelog/log-nodes.ts';
+import { SourceState, type ProtectedGuest } from './source-state.ts';
+
+/** Of each step, ms: a hook has to be through within a second or so. */
+const stepMsMax = 800;
+
+export interface DetachedGuest {
+  readonly name: string;
+  /** `gone`: there is no such QEMU now; `failed`: `detail` says why. */
+  readonly outcome: 'out' | 'gone' | 'failed';
+  readonly detail: string;
+}
+
+export async function detachWriteLogs(dataFolder: string): Promise<DetachedGuest[]> {
+  const guests = await new SourceState(dataFolder).guests();
+  return Promise.all(guests.map(detachGuest));
+}
+
+async function detachGuest({ name, qmpPath, storageDaemonDisks }: ProtectedGuest): Promise<DetachedGuest> {
+  try {
+    const qmp = await connectQmp(qmpPath, { connectTimeoutMs: stepMsMax, commandTimeoutMs: stepMsMax });
+    try {
+      const { disks } = storageDaemonDisks === undefined ? await takeDiskInventory(qmp) : await takeStorageDaemonInventory(qmp, storageDaemonDisks);
+      const left = await detachLogs(qmp, disks);
+      return left.length === 0 ? { name, outcome: 'out', detail: '' } : { name, outcome: 'failed', detail: `something stands upon ${left.join(', ')}` };
+    } finally {
+      qmp.close();
+    }
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    return { name, outcome: error.code === 'QMP_UNREACHABLE' ? 'gone' : 'failed', detail: error.message };
+  }
+}

@@ -3,7 +3,7 @@
  * closed terminal) nothing is left running and nothing is left on the disk. Exit status 1 when the guest did not come back
  * as promised.
  */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 
 import { readDurationMs } from '../../console/config/quantity.ts';
 import { printJson } from '../../console/terminal.ts';
@@ -16,22 +16,24 @@ import { play } from './story.ts';
 interface Options {
   readonly json?: true;
   readonly points?: true;
-  readonly rpo: string;
+  readonly capture: 'cbt' | 'writelog';
+  readonly rpo?: string;
   readonly watch: string;
   readonly churn: string;
 }
 
-const { json, points, rpo, watch, churn } = new Command('demo')
+const { json, points, capture, watch, churn, ...given } = new Command('demo')
   .description('A real guest is protected, its host is lost, and it runs again from its replica')
   .option('--json', 'end with one JSON object of what was measured; the story goes to stderr')
   .option('--points', 'instead, boots three older points in turn as tests, while protection goes on')
-  .option('--rpo <duration>', 'how much may be lost', '1s')
+  .addOption(new Option('--capture <kind>', 'how its changes are followed').choices(['cbt', 'writelog']).default('cbt'))
+  .option('--rpo <duration>', 'how much may be lost (default: 1s, with a write log 500ms)')
   .option('--watch <duration>', 'how long the guest is watched before its host is lost, or its points are booted', '25s')
   .option('--churn <KiB/s>', 'what the guest writes beside its counter', '1024')
   .parse()
   .opts<Options>();
 
-const rpoMs = readDurationMs(rpo);
+const rpoMs = readDurationMs(given.rpo ?? (capture === 'writelog' ? '500ms' : '1s'));
 const watchMs = readDurationMs(watch);
 if (rpoMs === undefined || watchMs === undefined || !/^\d+$/.test(churn)) {
   process.stderr.write('demo: durations look like 1s or 500ms, churn like 1024\n');
@@ -57,7 +59,7 @@ class Interruption extends Error {
 
 let failure: unknown;
 try {
-  const options = { rpoMs, watchMs, churnKib: Number(churn) };
+  const options = { rpoMs, capture, watchMs, churnKib: Number(churn) };
   const story = points === true
     ? playPoints(stage, screen, options).then((figures) => ({ figures, broken: brokenPointPromises(figures) }))
     : play(stage, screen, options).then((figures) => ({ figures, broken: brokenPromises(figures, rpoMs) }));

@@ -18,6 +18,7 @@ import type { Stage } from './stage.ts';
 
 export interface StoryOptions {
   readonly rpoMs: number;
+  readonly capture: 'cbt' | 'writelog';
   readonly watchMs: number;
   readonly churnKib: number;
 }
@@ -83,11 +84,12 @@ export async function startDaemons(stage: Stage, screen: Screen): Promise<number
 }
 
 /** Resolves to the time from asking until the first point was acknowledged. */
-export async function protect(stage: Stage, screen: Screen, guest: LabGuest, { rpoMs }: StoryOptions): Promise<number> {
+export async function protect(stage: Stage, screen: Screen, guest: LabGuest, { rpoMs, capture }: StoryOptions): Promise<number> {
   const rpo = rpoMs % 1000 === 0 ? `${rpoMs / 1000}s` : `${rpoMs}ms`;
-  screen.typed(`afterimage protect ${name} --qmp ${guest.qmpPath} --rpo ${rpo}`);
+  const options = ['--rpo', rpo, ...(capture === 'cbt' ? [] : ['--capture', capture])];
+  screen.typed(`afterimage protect ${name} --qmp ${guest.qmpPath} ${options.join(' ')}`);
   const begin = performance.now();
-  await stage.afterimage(['protect', name, '--qmp', guest.qmpPath, '--rpo', rpo, '--config', stage.configPath('source')]);
+  await stage.afterimage(['protect', name, '--qmp', guest.qmpPath, ...options, '--config', stage.configPath('source')]);
   let sample: PassSample | null = null;
   let sentBytes = 0;
   const report = await until(stage, (report, atMs) => {
@@ -121,7 +123,8 @@ export async function watch(stage: Stage, screen: Screen, guest: LabGuest, watch
     // Three samples are no distribution, but without any there is no figure.
     return performance.now() > end && report.rpo.samples >= 3;
   });
-  screen.done('protected', `${report.rpo.samples} points: RPO p50 ${formatSpan(report.rpo.p50Ms)}, p99 ${formatSpan(report.rpo.p99Ms)}, worst ${formatSpan(report.rpo.maxMs)}`);
+  const how = report.capture?.capture === 'writelog' ? ', cut from write logs' : '';
+  screen.done('protected', `${report.rpo.samples} points${how}: RPO p50 ${formatSpan(report.rpo.p50Ms)}, p99 ${formatSpan(report.rpo.p99Ms)}, worst ${formatSpan(report.rpo.maxMs)}`);
   return report;
 }
 

@@ -123,7 +123,7 @@ export class CbtCapture implements Capture {
   }
 
   park(): Promise<void> {
-    return this.#inTurn(async () => this.#giveUpLogs('the daemon ends'));
+    return this.#inTurn(async () => { if (this.#logs.isIn) await this.#giveUpLogs('the daemon ends'); });
   }
 
   closed(): Promise<Fault> {
@@ -188,7 +188,9 @@ export class CbtCapture implements Capture {
     assert(isSamePoint(standing.base, base), `cut from ${formatPoint(base)}, the bitmaps are of ${formatPoint(standing.base)}`);
     this.#standing = null; // until the delta is ended well
     try {
-      return this.#delta = await this.#take(standing, next, kind, hold);
+      this.#delta = await this.#take(standing, next, kind, hold);
+      void this.#keeper.observe(this.#linked(), this.#delta.changedBytes);
+      return this.#delta;
     } catch (error) {
       this.#figures.droppedCycles += 1;
       if (isFault(error, 'DELTA_BROKEN')) this.#margin = Math.min(marginMax, this.#margin * 2);
@@ -264,9 +266,7 @@ export class CbtCapture implements Capture {
     await this.close();
   }
 
-  close(): Promise<void> {
-    return Promise.resolve(this.#unlink());
-  }
+  close(): Promise<void> { return Promise.resolve(this.#unlink()); }
 
   #unlink(): void {
     this.#link?.ended.abort(new Error('the connection is closed'));

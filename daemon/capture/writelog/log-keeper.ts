@@ -8,7 +8,7 @@ import { isFault, type Fault } from '../../../journal/fault.ts';
 import type { PointId } from '../../../journal/point.ts';
 import type { GuestDisk } from '../../../qemu/guest-disks.ts';
 import type { CaptureChoice } from '../capture.ts';
-import { planCapture } from './capture-plan.ts';
+import { planCapture, type WritePattern } from './capture-plan.ts';
 import type { LogGuest, WriteLogs } from './write-logs.ts';
 
 /** How often write logs are looked after, ms: a log of a sixteenth of the spool must not fill up between two looks. */
@@ -16,6 +16,8 @@ const tendMs = 200;
 /** After the logs had to be given up, they are not put in again for this long, ms: doubled each time, up to the second. */
 const pauseMsMin = 5_000;
 const pauseMsMax = 300_000;
+/** Cuts that changed something, from which `auto` judges how a guest writes; then it begins anew. */
+const patternCuts = 20;
 
 export interface LogKeeperOptions { readonly logs: WriteLogs; readonly clock: Clock; readonly log: Logger; readonly choice: CaptureChoice; readonly rpoMs: number }
 
@@ -26,6 +28,9 @@ export class LogKeeper {
   #why = '';
   #pauseMs = pauseMsMin;
   #notBeforeMs = 0;
+  #pattern: WritePattern | null = null;
+  #patternNow = { cuts: 0, writtenBytes: 0, changedBytes: 0 };
+  #writtenBytes: number | null = null;
 
   constructor(options: LogKeeperOptions) {
     this.#o = options;
@@ -42,9 +47,26 @@ export class LogKeeper {
   }
 
   wishes(): boolean {
-    const plan = planCapture({ choice: this.#choice, rpoMs: this.#o.rpoMs });
+    const plan = planCapture({ choice: this.#choice, rpoMs: this.#o.rpoMs, now: this.logs.isIn ? 'writelog' : 'cbt', pattern: this.#pattern });
     this.#why = plan.why;
     return plan.capture === 'writelog';
+  }
+
+  /** After a cut: what the guest had its devices write in all, and what the delta has of it. Never rejects: no cut depends on it. */
+  async observe({ qmp }: LogGuest, changedBytes: number): Promise<void> {
+    if (this.#choice !== 'auto') return;
+    const stats = await qmp.execute<readonly { readonly stats: { readonly wr_bytes: number } }[]>('query-blockstats').catch((error: unknown) => {
+      this.#o.log.debug({ err: error }, 'how the guest writes could not be asked');
+      return [];
+    });
+    const before = this.#writtenBytes;
+    this.#writtenBytes = stats.reduce((sum, one) => sum + one.stats.wr_bytes, 0);
+    if (before === null || this.#writtenBytes <= before || changedBytes === 0) return;
+    const { cuts, writtenBytes, changedBytes: changed } = this.#patternNow;
+    this.#patternNow = { cuts: cuts + 1, writtenBytes: writtenBytes + this.#writtenBytes - before, changedBytes: changed + changedBytes };
+    if (this.#patternNow.cuts < patternCuts) return;
+    this.#pattern = this.#patternNow;
+    this.#patternNow = { cuts: 0, writtenBytes: 0, changedBytes: 0 };
   }
 
   /** Puts the logs in where they are wished for; when that fails, the bitmaps do. The disks have other nodes on top then. */
@@ -56,6 +78,7 @@ export class LogKeeper {
     }
     try {
       await this.logs.attach(guest, disks);
+      this.#forgetPattern();
     } catch (error) {
       if (!isRefusal(error)) throw error;
       await this.pause(guest, `it could not be put in: ${error.message}`);
@@ -89,6 +112,13 @@ export class LogKeeper {
 
   async giveUp(guest: LogGuest, why: string): Promise<void> {
     await this.logs.giveUp(guest, await guest.listDisks(), why);
+    this.#forgetPattern();
+  }
+
+  /** What was seen of one capture says nothing of the other. */
+  #forgetPattern(): void {
+    this.#pattern = null;
+    this.#patternNow = { cuts: 0, writtenBytes: 0, changedBytes: 0 };
   }
 
   /** Until the signal: sees to it that no log fills up unseen, also while the target is away. `inTurn`: never in the middle of a cut or a pass. */

@@ -152,7 +152,7 @@ export class Retention {
     const { history, pins, catalog, sparedBytes } = this.#o;
     const policy = this.#o.policy();
     this.#lookedMs = this.#o.clock.monotonicMs();
-    const facts = await catalog.points();
+    const facts = await catalog.mapPoints(({ term, point, kind, label, arrivedAtMs }) => ({ term, point, kind, label, arrivedAtMs }));
     const spared = await sparedBytes();
     const usedBytes = this.#usedBytes();
     // From here on nothing is awaited: the plan is of one moment.

@@ -11,6 +11,7 @@ import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
+import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
@@ -47,6 +48,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addDoctorCommand(program);
+  addLogCommand(program);
   addExplainCommand(program);
   return program;
 }

@@ -6,6 +6,8 @@
  *   superblock  0 magic u64 | 8 version u64 | 16 entries u64 | 24 bytes of a sector u32 | zeroes
  *   entry       0 sector u64 | 8 sectors u64 | 16 flags u64 | 24 bytes of the mark u64 | the mark | zeroes
  *
+ * A mark writes nothing. Kernels from 4.15 to 5.17 log a DAX write with its length in bytes at 24, which fills its sectors.
+ *
  * Pure: decodes bytes, opens nothing. Whatever cannot be one of these is LOG_IMPLAUSIBLE, never a guess.
  */
 import { Fault } from '../../../journal/fault.ts';
@@ -42,6 +44,8 @@ export interface LogEntry {
   readonly flags: number;
   /** The words of a mark, as they were written; null for any other entry. */
   readonly mark: Buffer | null;
+  /** A DAX write of older kernels, whose data is told in bytes as well. QEMU makes none. */
+  readonly isDax: boolean;
 }
 
 /** Fault LOG_IMPLAUSIBLE. */
@@ -68,8 +72,11 @@ export function decodeLogEntry(bytes: Buffer, at: number, sectorBytes: number, d
   const markBytes = bytes.readBigUInt64LE(24);
   if (flags > knownFlags) throw implausible(`the entry at ${at} has flags ${flags.toString(16)}`, at);
   const isMark = (Number(flags) & logFlags.mark) !== 0;
-  if (markBytes > BigInt(sectorBytes - entryBytes) || (markBytes > 0n && !isMark)) throw implausible(`the entry at ${at} has ${markBytes} bytes of a mark`, at);
-  const bodyEnd = entryBytes + Number(markBytes);
+  if (isMark && (sector !== 0n || sectors !== 0n)) throw implausible(`the entry at ${at} is a mark of ${sectors} sectors`, at);
+  const isDax = !isMark && markBytes > 0n;
+  const isDaxFitting = markBytes <= sectors * BigInt(sectorBytes) && markBytes > (sectors - 1n) * BigInt(sectorBytes);
+  if (isDax ? !isDaxFitting : markBytes > BigInt(sectorBytes - entryBytes)) throw implausible(`the entry at ${at} has ${markBytes} bytes of a mark`, at);
+  const bodyEnd = entryBytes + (isMark ? Number(markBytes) : 0);
   if (!isZero(bytes, bodyEnd, sectorBytes)) throw implausible(`the entry at ${at} is not followed by zeroes`, at);
   if (flags === 0n && sectors === 0n) {
     if (sector === 0n) return null;
@@ -84,7 +91,7 @@ export function decodeLogEntry(bytes: Buffer, at: number, sectorBytes: number, d
   const dataAt = at + sectorBytes;
   return {
     at, dataAt, endAt: dataAt + dataBytes, offset, length, flags: Number(flags),
-    mark: isMark ? Buffer.from(bytes.subarray(entryBytes, bodyEnd)) : null,
+    mark: isMark ? Buffer.from(bytes.subarray(entryBytes, bodyEnd)) : null, isDax,
   };
 }
 

@@ -52,7 +52,7 @@ export async function readStretch(
     const entry = decodeLogEntry(window.bytes.subarray(at - window.at, at - window.at + logSectorBytes), at, logSectorBytes, diskBytes);
     if (entry === null) throw new Fault('LOG_IMPLAUSIBLE', `the log has no entry at ${at}, before the cut at ${endAt}`, { at, endAt });
     if (entry.endAt > log.sizeBytes) throw new Fault('LOG_BROKEN', `the log reaches beyond its bound of ${log.sizeBytes} bytes`, { at, sizeBytes: log.sizeBytes });
-    if (entry.mark !== null) throw new Fault('LOG_IMPLAUSIBLE', `the entry at ${at} is a mark, which QEMU makes none of`, { at });
+    if (entry.mark !== null || entry.isDax) throw new Fault('LOG_IMPLAUSIBLE', `the entry at ${at} is ${entry.isDax ? 'a DAX write' : 'a mark'}, which QEMU makes none of`, { at });
     if ((entry.flags & logFlags.flush) !== 0) hasFlush = true;
     onEntry(entry);
     at = entry.endAt;

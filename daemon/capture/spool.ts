@@ -157,6 +157,11 @@ export class SpoolFile {
 
   get sizeBytes(): number { return this.capBytes; }
 
+  /** False where the file system could promise nothing. */
+  async hasAllSpace(): Promise<boolean> {
+    return (await this.#handle.stat()).blocks * 512 >= this.capBytes;
+  }
+
   /** All of [at, at + length), or DELTA_BROKEN: the file is as long as its cap. */
   async read(into: Buffer, intoAt: number, length: number, at: number): Promise<void> {
     let done = 0;

@@ -60,12 +60,20 @@ async function soleThrottleGroup(qmp: QmpConnection, { topNode, chain }: GuestDi
   return groups[0]!.name;
 }
 
-/** The filters of ours in the disk's path, from above, and the node that the device had before. */
+/**
+ * The filters of ours that the device writes to directly, from above, and the node beneath them. A filter with somebody else's node above it
+ * (an external snapshot, a job's filter) is none of these: a device that is pointed past that node would lose what the node holds.
+ */
 export function loggedPath(disk: GuestDisk): { readonly filters: readonly string[]; readonly under: string } {
   const path = disk.qdev === null ? disk.chain : [disk.topNode, ...disk.chain];
-  const filters = path.filter((node) => parseLogNode(node)?.part === 'log-filter');
-  const last = filters.at(-1);
-  return { filters, under: path[last === undefined ? 0 : path.indexOf(last) + 1]! };
+  const count = path.findIndex((node) => parseLogNode(node)?.part !== 'log-filter');
+  return { filters: path.slice(0, count), under: path[count]! };
+}
+
+/** The filters of ours that a write of the device goes through before it reaches the disk, whatever else is above, between or beneath them. */
+export function logFiltersOver({ topNode, chain, trackNode }: GuestDisk): string[] {
+  const path = [topNode, ...chain];
+  return path.slice(0, path.indexOf(trackNode)).filter((node) => parseLogNode(node)?.part === 'log-filter');
 }
 
 /**
@@ -75,8 +83,7 @@ export function loggedPath(disk: GuestDisk): { readonly filters: readonly string
 export async function detachLogs(qmp: QmpConnection, disks: readonly GuestDisk[]): Promise<string[]> {
   for (const disk of disks) {
     const { filters, under } = loggedPath(disk);
-    const isOnTop = disk.qdev === null ? disk.chain[0] === filters[0] : disk.topNode === filters[0];
-    if (filters.length > 0 && isOnTop) await unlessRefused(pointDisk(qmp, disk, under));
+    if (filters.length > 0) await unlessRefused(pointDisk(qmp, disk, under));
   }
   return removeLogNodes(qmp);
 }

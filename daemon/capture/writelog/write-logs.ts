@@ -25,9 +25,9 @@ import { ownPrefix, parseLogNode, type CycleStamps } from '../object-names.ts';
 import type { Spool, SpoolFile } from '../spool.ts';
 import type { DeltaPart } from '../spooled-delta.ts';
 import { logFlags } from './dm-log.ts';
-import { addLog, allBitmap, cutBitmap, detachLogs, loggedPath, logNode, pointDisk, removeLogNodes } from './log-nodes.ts';
+import { addLog, allBitmap, cutBitmap, detachLogs, logFiltersOver, loggedPath, logNode, pointDisk, removeLogNodes } from './log-nodes.ts';
 import { KeptWindows, LogPart, type ReadLog } from './log-part.ts';
-import { logSectorBytes, logStart, readStretch, type LogPosition } from './log-stretch.ts';
+import { logSectorBytes, logStart, readStretch, type LogPosition, type LogSource } from './log-stretch.ts';
 import { WrittenRanges } from './written-ranges.ts';
 
 /** A log takes this much of the spool, at most a sixteenth of its budget: two for each disk are the least that can be changed. */
@@ -76,6 +76,11 @@ export class WriteLogs {
   #usedBytes = 0;
   /** A cut's bitmaps may be there still. */
   #isCutBegun = false;
+  /** Logs of ours, of this life or an earlier one, would not go out of QEMU. */
+  #isStuck = false;
+  /** What told of breaks since the logs were put in, or were looked at anew. */
+  #watch: JobWatch | null = null;
+  #unreadable: Fault | null = null;
 
   constructor(options: WriteLogsOptions) {
     this.#o = options;
@@ -98,8 +103,8 @@ export class WriteLogs {
    */
   async attach(guest: LogGuest, disks: readonly GuestDisk[]): Promise<void> {
     assert(!this.isIn, 'logs are attached once');
-    if (this.#stuck.length > 0) await this.giveUp(guest, disks, this.#outWhy);
-    if (this.#stuck.length > 0) throw new Fault('GUEST_CHANGED', 'an older write log is still in the guest: something stands upon it');
+    if (this.#isStuck) await this.giveUp(guest, disks, this.#outWhy);
+    if (this.#isStuck) throw new Fault('GUEST_CHANGED', 'an older write log is still in the guest: something stands upon it');
     const capBytes = await this.#capBytes(disks.length);
     const made: LogFile[] = [];
     try {
@@ -114,6 +119,8 @@ export class WriteLogs {
     this.#logs = made.map((one) => [one]);
     this.#points.clear();
     this.#isCutBegun = false;
+    this.#unreadable = null;
+    this.#watch = guest.watch;
   }
 
   /** The logs hold everything since `point`, as they were put in before it: of a full pass, say. */
@@ -176,8 +183,11 @@ export class WriteLogs {
     const done = this.#logs.flatMap((logs, disk) => logs.slice(0, logs.findIndex(({ stamp }) => stamp === positions[disk]!.stamp)));
     if (done.length > 0) {
       this.#logs = this.#logs.map((logs) => logs.filter((one) => !done.includes(one)));
-      for (const one of done) await unlessRefused(guest.qmp.execute('blockdev-del', { 'node-name': logNode(this.#place(one)) }));
-      for (const { file } of done) await file.remove();
+      try {
+        await removeLogNodes(guest.qmp, new Set(this.#logs.flat().map(({ stamp }) => stamp)));
+      } finally {
+        for (const { file } of done) await file.remove();
+      }
     }
     await this.#note();
   }
@@ -188,7 +198,7 @@ export class WriteLogs {
    */
   async tend(guest: LogGuest): Promise<boolean> {
     if (!this.isIn) return false;
-    const broken = this.#broken(guest);
+    const broken = this.#broken(guest.watch);
     if (broken !== null) return this.#doubt(broken.message);
     const { logBitmaps } = await queryNodes(guest.qmp);
     const counts = logBitmaps.filter(({ name }) => name === allBitmap);
@@ -212,10 +222,9 @@ export class WriteLogs {
    * `held`. If not, they are taken out.
    */
   async reconcile(guest: LogGuest, disks: readonly GuestDisk[], held: PointId | null): Promise<void> {
-    const paths = disks.map(loggedPath);
     const { nodes } = await queryNodes(guest.qmp);
     if (!this.isIn && !nodes.some(({ node }) => parseLogNode(node) !== undefined)) return this.#forgetFiles();
-    const why = held === null ? 'the target holds nothing to build on' : await this.#whyNot(guest, disks, paths, held);
+    const why = held === null ? 'the target holds nothing to build on' : await this.#whyNot(guest, disks, held);
     if (why === null) await this.advance(guest, held!);
     else await this.giveUp(guest, disks, why);
   }
@@ -229,6 +238,8 @@ export class WriteLogs {
     this.#logs = [];
     this.#points.clear();
     this.#usedBytes = 0;
+    this.#unreadable = null;
+    this.#isStuck = left.length > 0;
     const stamps = new Set(left.map((node) => parseLogNode(node)!.stamp));
     // A log that QEMU still has keeps its space, and its place in the budget.
     this.#stuck = logs.filter((one) => stamps.has(one.stamp));
@@ -269,15 +280,21 @@ export class WriteLogs {
 
   /** A fresh log takes over; the old one stays until the target has what is in it. */
   async #change(guest: LogGuest, disk: number): Promise<void> {
-    const one = (await guest.listDisks())[disk];
-    if (one === undefined) throw new Fault('GUEST_CHANGED', `disk ${disk} is gone`, { disk });
-    const { filters, under } = loggedPath(one);
     const newest = this.#logs[disk]!.at(-1)!;
     const filter = logNode(this.#place(newest), 'log-filter');
-    if (filters[0] !== filter) throw new Fault('GUEST_CHANGED', `the log over disk ${disk} is not where it was put`, { disk });
+    const find = async (): Promise<{ one: GuestDisk; under: string }> => {
+      const one = (await guest.listDisks())[disk];
+      const path = one === undefined ? undefined : loggedPath(one);
+      if (path?.filters[0] !== filter) throw new Fault('GUEST_CHANGED', `the log over disk ${disk} is not where it was put`, { disk });
+      return { one: one!, under: path.under };
+    };
+    const { under } = await find();
     const fresh = await this.#make(guest, disk, under, newest.file.capBytes);
     try {
-      await pointDisk(guest.qmp, one, logNode(this.#place(fresh), 'log-filter'));
+      // Asked again, as late as can be: an external snapshot that was put upon the log meanwhile must not be taken off.
+      const now = await find();
+      if (now.under !== under) throw new Fault('GUEST_CHANGED', `disk ${disk} is on ${now.under} now, not on ${under}`, { disk });
+      await pointDisk(guest.qmp, now.one, logNode(this.#place(fresh), 'log-filter'));
     } catch (error) {
       await this.#unmake(guest, fresh.file);
       throw error;
@@ -296,8 +313,12 @@ export class WriteLogs {
     await guest.qmp.execute('transaction', { actions: this.#logs.flat().map((one) => removeBitmap(logNode(this.#place(one)), cutBitmap)) });
     this.#isCutBegun = false;
     // What QEMU reported of a log before it answered has arrived.
-    const broken = this.#broken(guest);
+    const broken = this.#broken(guest.watch);
     if (broken !== null) throw broken;
+    for (const [disk, one] of disks.entries()) {
+      // Only we put a log over a disk: one that is there now was there all the time.
+      if (!this.#isOver(one, disk)) throw new Fault('LOG_BROKEN', `somebody took the log off disk ${disk}: what it wrote since is not in there`, { disk });
+    }
     const positions: DiskPosition[] = [];
     let hasDiscards = false;
     const onDiscard = (): void => { hasDiscards = true; };
@@ -326,10 +347,11 @@ export class WriteLogs {
     let position = start;
     for (const [index, one] of files.slice(first).entries()) {
       const kept = new KeptWindows();
-      logs.push({ source: one.file, kept, release: one.file.retain() });
+      const source = this.#source(one.file);
+      logs.push({ source, kept, release: one.file.retain() });
       const writtenBytes = counts.get(logNode(this.#place(one)));
       if (writtenBytes === undefined) throw new Fault('LOG_BROKEN', `the log ${one.stamp} of disk ${one.disk} is gone from QEMU`, { disk: one.disk });
-      const end = await readStretch(one.file, index === 0 ? start : logStart, writtenBytes, diskBytes, ({ offset, length, flags, dataAt }) => {
+      const end = await readStretch(source, index === 0 ? start : logStart, writtenBytes, diskBytes, ({ offset, length, flags, dataAt }) => {
         if ((flags & logFlags.discard) === 0) ranges.add(offset, length, index, dataAt);
         else onDiscard();
       }, (window) => kept.add(window));
@@ -338,9 +360,40 @@ export class WriteLogs {
     return position;
   }
 
-  #broken(guest: LogGuest): Fault | null {
-    const found = guest.watch.breaks(ownPrefix).find(({ node }) => parseLogNode(node) !== undefined);
+  /** Whether all that the device writes to the disk goes into its newest log, and into no other. */
+  #isOver(one: GuestDisk, disk: number): boolean {
+    const filters = logFiltersOver(one);
+    return filters.length === 1 && filters[0] === logNode(this.#place(this.#logs[disk]!.at(-1)!), 'log-filter');
+  }
+
+  #broken(watch: JobWatch): Fault | null {
+    if (this.#unreadable !== null) return this.#unreadable;
+    const found = watch.breaks(ownPrefix).find(({ node }) => parseLogNode(node) !== undefined);
     return found === undefined ? null : new Fault('LOG_BROKEN', `the write log ${found.node} did not take a ${found.type}: ${found.error}`, { ...found });
+  }
+
+  /** A log that cannot be read any more is given up like a broken one: the bitmaps have it all. */
+  #source(file: SpoolFile): LogSource {
+    const read: LogSource['read'] = async (into, intoAt, length, at) => {
+      try {
+        await file.read(into, intoAt, length, at);
+      } catch (error) {
+        throw this.#unreadable ??= new Fault('LOG_BROKEN', `the write log ${file.path} cannot be read: ${(error as Error).message}`, { path: file.path }, error);
+      }
+    };
+    return { sizeBytes: file.sizeBytes, read };
+  }
+
+  /** Whether a break may have gone unheard between two connections. Within space of its own, a log does not break. */
+  async #whyUnheard(watch: JobWatch): Promise<string | null> {
+    if (watch === this.#watch) return null;
+    const told = this.#watch === null ? null : this.#broken(this.#watch);
+    if (told !== null) return told.message;
+    for (const { disk, file } of this.#logs.flat()) {
+      if (!await file.hasAllSpace()) return `the log of disk ${disk} has no space of its own, and nobody listened for a while`;
+    }
+    this.#watch = watch;
+    return null;
   }
 
   #doubt(why: string): true {
@@ -349,18 +402,20 @@ export class WriteLogs {
   }
 
   /** Null: the logs in the path are ours, whole, and hold everything since `held`. */
-  async #whyNot(guest: LogGuest, disks: readonly GuestDisk[], paths: readonly ReturnType<typeof loggedPath>[], held: PointId): Promise<string | null> {
+  async #whyNot(guest: LogGuest, disks: readonly GuestDisk[], held: PointId): Promise<string | null> {
     if (!this.isIn) {
       const why = await this.#adopt(disks.length);
       if (why !== null) return why;
     }
     if (!this.#points.has(formatPoint(held))) return `the logs know nothing of point ${formatPoint(held)}, which the target holds`;
     if (this.#logs.length !== disks.length) return 'the guest has other disks than when the logs were put in';
-    const broken = this.#broken(guest);
+    const broken = this.#broken(guest.watch);
     if (broken !== null) return broken.message;
+    const unheard = await this.#whyUnheard(guest.watch);
+    if (unheard !== null) return unheard;
     const { logBitmaps } = await queryNodes(guest.qmp);
     for (const [disk, logs] of this.#logs.entries()) {
-      if (paths[disk]!.filters.length !== 1 || paths[disk]!.filters[0] !== logNode(this.#place(logs.at(-1)!), 'log-filter')) return `the log over disk ${disk} is not where it was put`;
+      if (!this.#isOver(disks[disk]!, disk)) return `the log over disk ${disk} is not where it was put`;
       for (const one of logs) {
         const all = logBitmaps.find(({ node, name }) => name === allBitmap && node === logNode(this.#place(one)));
         if (all?.isRecording !== true) return `the log ${one.stamp} of disk ${disk} is gone from QEMU`;
@@ -390,6 +445,7 @@ export class WriteLogs {
       return 'a disk has no log';
     }
     this.#logs = logs;
+    this.#isCutBegun = true;
     this.#points = new Map(noted.points.filter(({ positions }) => positions.every(({ stamp }, disk) => logs[disk]?.some((one) => one.stamp === stamp) ?? false))
       .map(({ point, positions }) => [point, positions]));
     this.#o.log.info({ points: [...this.#points.keys()] }, 'the write logs of an earlier life are gone on with');

@@ -118,17 +118,11 @@ export class CbtCapture implements Capture {
     }
   }
 
-  choose(capture: CaptureChoice): void {
-    this.#keeper.choose(capture);
-  }
+  choose(capture: CaptureChoice): void { this.#keeper.choose(capture); }
 
-  park(): Promise<void> {
-    return this.#inTurn(async () => { if (this.#logs.isIn) await this.#giveUpLogs('the daemon ends'); });
-  }
+  park(): Promise<void> { return this.#inTurn(async () => { if (this.#logs.isIn) await this.#giveUpLogs('the daemon ends'); }); }
 
-  closed(): Promise<Fault> {
-    return this.#linked().qmp.closed;
-  }
+  closed(): Promise<Fault> { return this.#linked().qmp.closed; }
 
   disks(): readonly CapturedDisk[] {
     return this.#disks.map(({ name, sizeBytes }, disk) => ({ disk, name, sizeBytes }));
@@ -146,9 +140,7 @@ export class CbtCapture implements Capture {
     return this.#figures.dirtyBytes;
   }
 
-  reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> {
-    return this.#inTurn(() => this.#reconcile(held, heldParts));
-  }
+  reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> { return this.#inTurn(() => this.#reconcile(held, heldParts)); }
 
   async #reconcile(held: PointId | null, heldParts: number): Promise<CaptureStanding> {
     assert(this.#delta === null, 'a delta is ended before the next reconcile');
@@ -194,7 +186,8 @@ export class CbtCapture implements Capture {
     } catch (error) {
       this.#figures.droppedCycles += 1;
       if (isFault(error, 'DELTA_BROKEN')) this.#margin = Math.min(marginMax, this.#margin * 2);
-      if (isLogFault(error) && this.#link !== null) await this.#keeper.pause(this.#link, error.message);
+      // Logs of long ago may be what fills the spool.
+      if (this.#link !== null && (isLogFault(error) || (isFault(error, 'SPOOL_FULL') && this.#logs.isIn))) await this.#keeper.pause(this.#link, error.message);
       throw error;
     }
   }
@@ -238,7 +231,9 @@ export class CbtCapture implements Capture {
     }
   }
 
-  async settlePass(base: PointId): Promise<void> {
+  settlePass(base: PointId): Promise<void> { return this.#inTurn(() => this.#settlePass(base)); }
+
+  async #settlePass(base: PointId): Promise<void> {
     assert(this.#isPassed, 'a pass is settled after it has ended well, once');
     this.#isPassed = false;
     await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => (
@@ -249,9 +244,7 @@ export class CbtCapture implements Capture {
 
   pausePass(isPaused: boolean): Promise<void> { return this.#pause.set(isPaused); }
 
-  release(): Promise<void> {
-    return this.#inTurn(() => this.#release());
-  }
+  release(): Promise<void> { return this.#inTurn(() => this.#release()); }
 
   async #release(): Promise<void> {
     const { qmp } = this.#linked();
@@ -310,10 +303,11 @@ export class CbtCapture implements Capture {
     await this.#spool.sweepImages();
   }
 
-  /** A pass that failed leaves no bitmap behind; when the connection is over, the next reconcile removes it. */
+  /** A pass that failed leaves neither bitmaps nor logs behind; when the connection is over, the next reconcile removes them. */
   async #removePassBitmaps({ qmp }: Link): Promise<void> {
     try {
       await removeBitmaps(qmp, (await queryNodes(qmp)).bitmaps.filter(({ name }) => parseBitmapName(name)?.role === 'pass'));
+      if (this.#logs.isIn) await this.#giveUpLogs('the pass that they were put in for failed');
     } catch (error) {
       if (!isFault(error, 'QMP_CLOSED')) throw error;
     }
@@ -368,7 +362,12 @@ export class CbtCapture implements Capture {
         this.#figures.cycles += 1;
         this.#margin = Math.max(marginMin, this.#margin * 0.9);
         const held = await hold?.release(true);
-        await this.#keeper.mark(this.#linked(), next, this.#disks);
+        try {
+          await this.#keeper.mark(this.#linked(), next, this.#disks);
+        } catch (error) {
+          for (const one of copied.copied) await one.remove();
+          throw error;
+        }
         return this.#deltaOf(copied, disks, false, held ?? kind, (outcome) => this.#settlePoint(standing, next, outcome));
       }
       case 'round': {

@@ -26,9 +26,11 @@ export async function takeInstant(context: CopyContext, order: InstantOrder): Pr
   return await hasIoThreads(context, order) ? holdAll(context, order) : drainAll(context, order);
 }
 
-/** A storage daemon's disks are in its main loop, unless it was told otherwise, which nobody can ask it. */
+/** Whether there are any: which disk has one cannot be asked of every QEMU. */
 async function hasIoThreads({ qmp }: CopyContext, { isStorageDaemon }: InstantOrder): Promise<boolean> {
-  return !isStorageDaemon && (await qmp.execute<readonly unknown[]>('query-iothreads')).length > 0;
+  if (!isStorageDaemon) return (await qmp.execute<readonly unknown[]>('query-iothreads')).length > 0;
+  const objects = await qmp.execute<readonly { readonly type: string }[]>('qom-list', { path: '/objects' });
+  return objects.some(({ type }) => type === 'child<iothread>');
 }
 
 /** Disks that QEMU's main loop serves stand still while it is at a transaction, which drains them first. */

@@ -132,8 +132,10 @@ export class LogKeeper {
         await inTurn(look);
       } catch (error) {
         if (signal.aborted) return;
-        if (!isFault(error)) throw error;
-        this.#o.log.debug({ code: error.code }, error.message);
+        if (isFault(error)) this.#o.log.debug({ code: error.code }, error.message);
+        // What the system refuses (a file that cannot be made) is no bug; nor is it one the next time.
+        else if (typeof (error as NodeJS.ErrnoException).syscall === 'string') this.#o.log.warn({ err: error }, 'the write logs could not be looked after');
+        else throw error;
       }
     }
   }

@@ -36,7 +36,7 @@ export const requestBodies = {
   verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
-    name, qmpPath: path, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
+    name, qmpPath: path, dmLogPath: path.optional(), rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
     isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),

@@ -19,7 +19,8 @@ export interface DetachedGuest {
 }
 
 export async function detachWriteLogs(dataFolder: string): Promise<DetachedGuest[]> {
-  const guests = await new SourceState(dataFolder).guests();
+  // The kernel's own logs are nobody's to take out.
+  const guests = (await new SourceState(dataFolder).guests()).filter(({ dmLogPath }) => dmLogPath === undefined);
   return Promise.all(guests.map(detachGuest));
 }
 

@@ -41,8 +41,10 @@ export interface SourceDeps {
 export interface ProtectRequest {
   /** The guest's name; also the name of its group (journal/wire.ts `safeName`). */
   readonly name: string;
-  /** Absolute path of the guest's QMP socket. */
+  /** Absolute path of the guest's QMP socket; with `dmLogPath`, of the device. */
   readonly qmpPath: string;
+  /** Absolute path of what the kernel's dm-log-writes target logs the device's writes to: a disk that no QEMU serves. */
+  readonly dmLogPath?: string | undefined;
   /** 1 s to 1 h; from 100 ms on with a write log. */
   readonly rpoMs: number;
   /** Absent: `cbt`. */

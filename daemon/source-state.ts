@@ -30,6 +30,8 @@ const protectedGuest = z.object({
   /** No full pass begins before the operator resumes it. */
   isPaused: z.boolean().default(false),
   storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
+  /** The log of a device of dm-log-writes, whose path is then `qmpPath`: there is no QEMU. */
+  dmLogPath: z.string().min(1).optional(),
 });
 
 /** The last acknowledged point, so that a restarted source can tell how far behind it is while its target is away. */

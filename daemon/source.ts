@@ -8,8 +8,9 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
-import type { CaptureChoice } from './capture/capture.ts';
+import type { Capture, CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
+import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
 import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
 import { FrozenNotes } from './freeze/frozen-notes.ts';
@@ -32,7 +33,7 @@ const markLimitMsDefault = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
-interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: CbtCapture }
+interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: Capture }
 
 class Source implements SourceOperations {
   readonly #options: SourceOptions;
@@ -105,17 +106,19 @@ class Source implements SourceOperations {
         throw new Fault('GUEST_TAKEN', `${guest.name === request.name ? `a guest named ${guest.name}` : `the guest at ${guest.qmpPath}`} is protected already, as ${guest.name}`, { name: guest.name });
       }
     }
-    refusePace(request.rpoMs, request.capture ?? 'cbt');
+    const choice = request.dmLogPath === undefined ? request.capture ?? 'cbt' : 'writelog';
+    refusePace(request.rpoMs, choice);
     const guest: ProtectedGuest = {
       name: request.name,
       groupId: nodeRandom.bytes(16).toString('hex'),
       qmpPath: request.qmpPath,
       target: target.target.name,
       rpoMs: request.rpoMs,
-      capture: request.capture ?? 'cbt',
+      capture: choice,
       rateBytesPerSecond: request.rateBytesPerSecond ?? 0,
       isPaused: request.isPaused ?? false,
       ...(request.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: request.storageDaemonDisks.map((node) => ({ name: node, node })) }),
+      ...(request.dmLogPath === undefined ? {} : { dmLogPath: request.dmLogPath }),
     };
     const places = [guest.name, guest.qmpPath];
     const taken = places.find((place) => this.#beingProtected.has(place));
@@ -162,6 +165,7 @@ class Source implements SourceOperations {
 
   async setCapture(name: string, choice: CaptureChoice): Promise<void> {
     const supervised = this.#guest(name);
+    if (supervised.guest.dmLogPath !== undefined) throw new Fault('REQUEST_INVALID', `${name} is followed by the kernel’s log of its writes, and by nothing else`, { name });
     refusePace(supervised.guest.rpoMs, choice);
     supervised.guest = { ...supervised.guest, capture: choice };
     await this.#state.putGuest(supervised.guest);
@@ -227,7 +231,11 @@ class Source implements SourceOperations {
     }
   }
 
-  #capture(guest: ProtectedGuest): CbtCapture {
+  #capture(guest: ProtectedGuest): Capture {
+    if (guest.dmLogPath !== undefined) {
+      const notePath = join(this.#options.dataFolder, 'dm-logs', `${guest.groupId}.json`);
+      return new DmLogCapture({ devicePath: guest.qmpPath, logPath: guest.dmLogPath, notePath, clock: nodeClock, random: nodeRandom });
+    }
     const { folder, budgetBytes, keepFreeBytes } = this.#options.spool;
     return new CbtCapture({
       groupId: guest.groupId,

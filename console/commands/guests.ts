@@ -9,6 +9,7 @@ import { chooseSource, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs, readRate } from '../config/quantity.ts';
 import { captureChoices, markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
 import { SourceClient } from '../control-client.ts';
+import { UsageError } from '../exit-code.ts';
 import { formatMarked } from '../render/marked.ts';
 import { formatBytes, formatRate, printable } from '../render/units.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
@@ -18,7 +19,9 @@ import { withConfig } from './with-config.ts';
 const disksMsMax = 10_000;
 
 interface ProtectOptions extends ConfigOption {
-  readonly qmp: string;
+  readonly qmp?: string;
+  readonly device?: string;
+  readonly log?: string;
   readonly rpo: number;
   readonly capture: CaptureChoice;
   readonly rate?: number;
@@ -37,7 +40,9 @@ export function addGuestCommands(program: Command): void {
     });
 
   withConfig(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
-    .requiredOption('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
+    .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
+    .option('--device <path>', 'in place of a guest, a device of the kernel’s dm-log-writes target', (path) => resolve(path))
+    .option('--log <path>', 'the device that it logs to', (path) => resolve(path))
     .option('--rpo <duration>', 'how much may be lost, 1s to 1h; from 100ms on with --capture writelog', readRpo, 5000)
     .addOption(new Option('--capture <kind>', 'how changes are followed: by dirty bitmaps and copies, or by a log of the guest’s writes').choices(captureChoices).default('cbt'))
     .option('--rate <size>', 'limit of the first sync and of resyncs, such as 100MiB a second', readRateOption)
@@ -93,9 +98,10 @@ export function addGuestCommands(program: Command): void {
 }
 
 async function protect(name: string, option: ProtectOptions): Promise<void> {
+  const place = placeOf(option);
   const source = await client(option, 'protect');
   const done = await source.protect({
-    name, qmpPath: option.qmp, rpoMs: option.rpo, capture: option.capture, target: option.target, rateBytesPerSecond: option.rate,
+    name, ...place, rpoMs: option.rpo, capture: option.capture, target: option.target, rateBytesPerSecond: option.rate,
     isPaused: option.seedHint, storageDaemonDisks: option.storageDaemonDisk,
   });
   if (option.seedHint !== true) {
@@ -109,6 +115,13 @@ async function protect(name: string, option: ProtectOptions): Promise<void> {
     'Then here:',
     `  afterimage resume ${name}`,
   ].join('\n') + '\n');
+}
+
+/** Where what is to be protected is found. */
+function placeOf({ qmp, device, log, storageDaemonDisk }: ProtectOptions): { readonly qmpPath: string; readonly dmLogPath?: string } {
+  if (qmp !== undefined && device === undefined && log === undefined) return { qmpPath: qmp };
+  if (qmp === undefined && device !== undefined && log !== undefined && storageDaemonDisk === undefined) return { qmpPath: device, dmLogPath: log };
+  throw new UsageError(qmp === undefined ? 'required option \'--qmp <path>\' not specified (or \'--device <path>\' and \'--log <path>\', both)' : '--qmp is of a guest, --device and --log are of a device: one or the other');
 }
 
 async function mark(name: string, option: MarkOptions): Promise<void> {

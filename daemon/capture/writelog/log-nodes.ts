@@ -77,10 +77,25 @@ export function logFiltersOver({ topNode, chain, trackNode }: GuestDisk): string
 }
 
 /**
+ * An operator resizes the node that they know, beneath the log: QEMU tells neither the log's filter nor the device. Said again at
+ * the device's node, it reaches both. What is refused (a job holds the disk) is for a later look.
+ */
+export async function followSizes(qmp: QmpConnection, disks: readonly GuestDisk[]): Promise<void> {
+  const { nodes } = await queryNodes(qmp);
+  for (const disk of disks) {
+    const seenBytes = nodes.find(({ node }) => node === disk.topNode)?.sizeBytes;
+    if (logFiltersOver(disk).length === 0 || seenBytes === undefined || seenBytes === disk.sizeBytes) continue;
+    await unlessRefused(qmp.execute('block_resize', { 'node-name': disk.topNode, size: disk.sizeBytes }));
+  }
+}
+
+/**
  * Takes all write logs of ours out of these disks, whoever put them in, and removes their nodes. Returns the nodes that would not go: something
  * of somebody else's stands upon them (an external snapshot that was taken meanwhile).
  */
 export async function detachLogs(qmp: QmpConnection, disks: readonly GuestDisk[]): Promise<string[]> {
+  // A device that is given another node is not told of another size.
+  await followSizes(qmp, disks);
   for (const disk of disks) {
     const { filters, under } = loggedPath(disk);
     if (filters.length > 0) await unlessRefused(pointDisk(qmp, disk, under));

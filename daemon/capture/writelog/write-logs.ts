@@ -25,7 +25,7 @@ import { ownPrefix, parseLogNode, type CycleStamps } from '../object-names.ts';
 import type { Spool, SpoolFile } from '../spool.ts';
 import type { DeltaPart } from '../spooled-delta.ts';
 import { logFlags } from './dm-log.ts';
-import { addLog, allBitmap, cutBitmap, detachLogs, logFiltersOver, loggedPath, logNode, pointDisk, removeLogNodes } from './log-nodes.ts';
+import { addLog, allBitmap, cutBitmap, detachLogs, followSizes, logFiltersOver, loggedPath, logNode, pointDisk, removeLogNodes } from './log-nodes.ts';
 import { KeptWindows, LogPart, type ReadLog } from './log-part.ts';
 import { logSectorBytes, logStart, readStretch, type LogPosition, type LogSource } from './log-stretch.ts';
 import { WrittenRanges } from './written-ranges.ts';
@@ -36,6 +36,8 @@ const logBytesLeast = 4 * 1024 * 1024;
 /** A log that is full to this share is changed for a fresh one; to the second, and no fresh one is to be had, it is given up. */
 const changeShare = 0.5;
 const giveUpShare = 0.9;
+/** At each so-manieth look after the logs, it is seen to that devices know of their disks' sizes. */
+const looksPerSizes = 5;
 
 interface LogFile { readonly disk: number; readonly stamp: string; readonly file: SpoolFile }
 /** Of one disk: in the log of this stamp. Logs with later stamps follow it. */
@@ -81,6 +83,7 @@ export class WriteLogs {
   /** What told of breaks since the logs were put in, or were looked at anew. */
   #watch: JobWatch | null = null;
   #unreadable: Fault | null = null;
+  #looks = 0;
 
   constructor(options: WriteLogsOptions) {
     this.#o = options;
@@ -200,6 +203,7 @@ export class WriteLogs {
     if (!this.isIn) return false;
     const broken = this.#broken(guest.watch);
     if (broken !== null) return this.#doubt(broken.message);
+    if (this.#looks++ % looksPerSizes === 0) await followSizes(guest.qmp, await guest.listDisks());
     const { logBitmaps } = await queryNodes(guest.qmp);
     const counts = logBitmaps.filter(({ name }) => name === allBitmap);
     this.#usedBytes = counts.reduce((sum, { count }) => sum + count, 0);
@@ -289,6 +293,7 @@ export class WriteLogs {
       return { one: one!, under: path.under };
     };
     const { under } = await find();
+    await followSizes(guest.qmp, await guest.listDisks());
     const fresh = await this.#make(guest, disk, under, newest.file.capBytes);
     try {
       // Asked again, as late as can be: an external snapshot that was put upon the log meanwhile must not be taken off.

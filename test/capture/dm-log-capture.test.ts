@@ -186,3 +186,15 @@ t.test('the device changes its size', async (t) => {
   t.ok(isFault(refused) && refused.code === 'GUEST_CHANGED');
   await capture.close();
 });
+
+t.test('a log on a device that held another one', async (t) => {
+  const folder = shortFolder(t);
+  const before = await LogWritesKernel.onFiles(folder, deviceBytes);
+  for (let index = 0; index < 200; index += 1) await before.write(index * 8, Buffer.alloc(512 * (1 + index % 5), 'old '), index % 3 === 0 ? 2 : 0);
+  await before.mark('old');
+  await before.close();
+  const old = await readFile(before.logPath);
+  const kernel = await LogWritesKernel.start(before.devicePath, before.logPath, old);
+  t.teardown(() => kernel.close());
+  await follow(t, kernel, folder);
+});

@@ -15,22 +15,24 @@ export class LogWritesKernel {
   readonly #device: FileHandle;
   readonly #log: FileHandle;
   readonly #state: Buffer;
+  readonly #old: Buffer;
   #unflushed: MadeEntry[] = [];
   #logged = 0;
   #at = 512;
   #thread: Promise<void> = Promise.resolve();
 
-  private constructor(devicePath: string, logPath: string, device: FileHandle, log: FileHandle, state: Buffer) {
+  private constructor(devicePath: string, logPath: string, device: FileHandle, log: FileHandle, state: Buffer, old: Buffer) {
     this.devicePath = devicePath;
     this.logPath = logPath;
     this.#device = device;
     this.#log = log;
     this.#state = state;
+    this.#old = old;
   }
 
-  /** On paths that are there already: a device of so many bytes, and a log of zeroes. */
-  static async start(devicePath: string, logPath: string): Promise<LogWritesKernel> {
-    return new LogWritesKernel(devicePath, logPath, await open(devicePath, 'r+'), await open(logPath, 'r+'), await readFile(devicePath));
+  /** On paths that are there already; `old`: what the log's device held before, which shows wherever nothing was written yet. */
+  static async start(devicePath: string, logPath: string, old = Buffer.alloc(0)): Promise<LogWritesKernel> {
+    return new LogWritesKernel(devicePath, logPath, await open(devicePath, 'r+'), await open(logPath, 'r+'), await readFile(devicePath), old);
   }
 
   static async onFiles(folder: string, deviceBytes: number): Promise<LogWritesKernel> {
@@ -84,8 +86,10 @@ export class LogWritesKernel {
         const at = this.#at;
         this.#at += bytes.length;
         this.#logged += 1;
-        // Zeroes lie behind, as on a device that was zeroed for it. Headers are there last, so that the reader meets holes as well.
-        await this.#log.write(Buffer.alloc(4096), 0, 4096, this.#at);
+        // Headers are there last, so that the reader meets holes as well.
+        const behind = Buffer.alloc(4096);
+        this.#old.copy(behind, 0, Math.min(this.#at, this.#old.length));
+        await this.#log.write(behind, 0, behind.length, this.#at);
         if (bytes.length > 512) await this.#log.write(bytes, 512, bytes.length - 512, at + 512);
         await this.#log.write(bytes, 0, 512, at);
         if (entry.mark !== undefined || ((entry.flags ?? 0) & flag.FUA) !== 0) await this.#log.write(madeSuperblock(this.#logged, 512), 0, 512, 0);

@@ -110,8 +110,8 @@ export class NodeLookup {
     const seen: string[] = [];
     for (let at: string | undefined = name; at !== undefined && !seen.includes(at);) {
       seen.push(at);
-      // Mirror and commit filters have their child under "backing", all others under "file".
-      at = this.isFilter(at) ? this.child(at, 'file') ?? this.child(at, 'backing') : this.child(at, 'backing');
+      // Mirror and commit filters have their child under "backing", blkdebug under "image", all others under "file".
+      at = this.isFilter(at) ? this.child(at, 'file') ?? this.child(at, 'backing') ?? this.child(at, 'image') : this.child(at, 'backing');
     }
     return seen;
   }

@@ -68,13 +68,13 @@ export class CycleStamps {
 /** What a node or job is within its cycle; one letter, as node names are short. */
 export type NodePart = 'top' | 'quorum' | 'image' | 'bound' | 'file' | 'null' | 'filter' | 'pass' | 'job' | 'probe' | LogPartName;
 /** Of a write log: the filter in the guest's path, and what it logs to, from above. */
-type LogPartName = 'log-filter' | 'log' | 'log-bound' | 'log-file' | 'log-null';
+type LogPartName = 'log-filter' | 'log-under' | 'log' | 'log-bound' | 'log-file' | 'log-null';
 const partLetters: Readonly<Record<NodePart, string>> = {
   top: 't', quorum: 'q', image: 'i', bound: 'b', file: 's', null: 'z', filter: 'f', pass: 'p', job: 'j', probe: 'x',
-  'log-filter': 'w', log: 'l', 'log-bound': 'm', 'log-file': 'n', 'log-null': 'o',
+  'log-filter': 'w', 'log-under': 'u', log: 'l', 'log-bound': 'm', 'log-file': 'n', 'log-null': 'o',
 };
 
-const logNodePattern = /^afterimage-([0-9a-f]{4})-([0-9a-z]+)-(\d{1,3})([wlmno])$/;
+const logNodePattern = /^afterimage-([0-9a-f]{4})-([0-9a-z]+)-(\d{1,3})([wulmno])$/;
 
 /** Undefined: no node of a write log. */
 export function parseLogNode(name: string): { readonly stamp: string; readonly disk: number; readonly part: LogPartName } | undefined {

@@ -19,6 +19,9 @@ export const cutBitmap = `${ownPrefix}log-cut`;
 /** QEMU writes the superblock each time that so many entries were logged, and with each flush; the first is dear (measured: 23,000 writes a second became 800 to 2,700 at an interval of 1). */
 const superblockIntervalMax = 2 ** 32 - 1;
 
+/** Parts of a log that a write of the guest goes through. */
+const inPath: ReadonlySet<string> = new Set(['log-filter', 'log-under']);
+
 export interface LogPlace { readonly groupId: string; readonly stamp: string; readonly disk: number }
 
 
@@ -39,7 +42,12 @@ export async function addLog(qmp: QmpConnection, place: LogPlace, under: string,
   });
   await qmp.execute('block-dirty-bitmap-add', { node: name('log'), name: allBitmap, granularity: logSectorBytes });
   await qmp.execute('blockdev-add', {
-    driver: 'blklogwrites', 'node-name': name('log-filter'), file: under, log: name('log'),
+    driver: 'blklogwrites', 'node-name': name('log-filter'), log: name('log'),
+    // Not `file: under`: as it opens a driver that is none of a protocol, QEMU 7.2 puts a block backend on the node named there, to
+    // probe it, and drains that, without the lock of the node's I/O thread (bdrv_open_inherit). With a request under way there, QEMU
+    // aborts (seen: qemu_mutex_unlock_impl, at one in some thirty filters under load). `blkdebug` counts as a protocol, and its
+    // child is named otherwise; without rules it passes everything on. The backend is then on it, where nothing is under way yet.
+    file: { driver: 'blkdebug', 'node-name': name('log-under'), image: under, discard: 'unmap' },
     'log-sector-size': logSectorBytes, 'log-super-update-interval': superblockIntervalMax,
     // Whether a discard does anything is for the node beneath to say.
     discard: 'unmap',
@@ -66,8 +74,8 @@ async function soleThrottleGroup(qmp: QmpConnection, { topNode, chain }: GuestDi
  */
 export function loggedPath(disk: GuestDisk): { readonly filters: readonly string[]; readonly under: string } {
   const path = disk.qdev === null ? disk.chain : [disk.topNode, ...disk.chain];
-  const count = path.findIndex((node) => parseLogNode(node)?.part !== 'log-filter');
-  return { filters: path.slice(0, count), under: path[count]! };
+  const count = path.findIndex((node) => !inPath.has(parseLogNode(node)?.part ?? ''));
+  return { filters: path.slice(0, count).filter((node) => parseLogNode(node)?.part === 'log-filter'), under: path[count]! };
 }
 
 /** The filters of ours that a write of the device goes through before it reaches the disk, whatever else is above, between or beneath them. */

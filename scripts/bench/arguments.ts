@@ -1,7 +1,7 @@
 /** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
 import { parseArgs } from 'node:util';
 
-export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention'] as const;
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention', 'rpo', 'wire'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchArguments {
@@ -15,6 +15,8 @@ export interface BenchArguments {
   readonly pointCount: number;
   /** Length of one run of load, seconds. */
   readonly loadSeconds: number;
+  /** Of overhead, rpo and wire; null: none was named. */
+  readonly capture: BenchCapture | null;
   /** Where the daemons leave their CPU profiles; null: they are not profiled, which costs. */
   readonly profileFolder: string | null;
 }
@@ -22,12 +24,17 @@ export interface BenchArguments {
 const mib = 1024 * 1024;
 /** The smallest image in which every kind of content comes several times. */
 const sizeMibMin = 64;
-const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1 };
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3 };
 
-const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240 };
-const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400 };
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048 };
+const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1 };
+const secondsDefault = 15;
+/** Long enough for some hundred cuts, log changes and applied batches. */
+const rpoSecondsDefault = 300;
+const captures = ['cbt', 'writelog'] as const;
+export type BenchCapture = (typeof captures)[number];
 
-export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--points N] [--profile FOLDER]
+export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size MIB] [--seconds S] [--points N] [--capture cbt|writelog] [--profile FOLDER]
   seed      first sync through TLS against nbdcopy and blockdev-mirror
   delta     10 % scattered dirty blocks against blockdev-backup
   overhead  what protection costs the guest's writes (fio)
@@ -36,11 +43,14 @@ export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size M
   view-read an old point read whole through NBD against the plain replica
   apply     bytes written on the target per byte changed; the rate that applying keeps up with
   retention thinning a day of points, one a second
+  rpo       age of the newest durable point under 20 MB/s of random writes
+  wire      bytes sent per byte that the guest changed, scattered writes of 4 KiB
   --json       end with one JSON object; all else goes to stderr
-  --runs       measured rounds (seed, delta: 5; overhead, memory, apply: 3; retention: 1)
+  --runs       measured rounds (seed, delta: 5; overhead, memory, apply, wire: 3; retention, rpo: 1)
   --size       image in MiB, a smaller one while developing (2048); retention: what all points changed (10240)
-  --seconds    length of one run of load (15)
+  --seconds    length of one run of load (15; rpo: 300)
   --points     points of the history that is made (points: 10000, view-read: 100, retention: 86400)
+  --capture    overhead: writelog beside the mirror (cbt); rpo, wire: the one measured (writelog)
   --profile    the daemons leave CPU profiles there
 `;
 
@@ -51,7 +61,7 @@ export function readArguments(words: readonly string[]): BenchArguments | { read
     parsed = parseArgs({
       args: [...words],
       allowPositionals: true,
-      options: { json: { type: 'boolean' }, runs: { type: 'string' }, size: { type: 'string' }, seconds: { type: 'string' }, points: { type: 'string' }, profile: { type: 'string' } },
+      options: { json: { type: 'boolean' }, runs: { type: 'string' }, size: { type: 'string' }, seconds: { type: 'string' }, points: { type: 'string' }, capture: { type: 'string' }, profile: { type: 'string' } },
     });
   } catch (error) {
     if (error instanceof TypeError) return { problem: error.message };
@@ -63,12 +73,14 @@ export function readArguments(words: readonly string[]): BenchArguments | { read
   const runs = readCount(values.runs, runsDefault[name], 1);
   const sizeMib = readCount(values.size, sizeMibDefault[name], sizeMibMin);
   const pointCount = readCount(values.points, pointsDefault[name], 1);
-  const loadSeconds = readCount(values.seconds, 15, 1);
+  const loadSeconds = readCount(values.seconds, name === 'rpo' ? rpoSecondsDefault : secondsDefault, 1);
   if (runs === null) return { problem: '--runs: expected a number from 1' };
   if (sizeMib === null || sizeMib % sizeMibMin !== 0) return { problem: `--size: expected a multiple of ${sizeMibMin} (MiB)` };
   if (pointCount === null) return { problem: '--points: expected a number from 1' };
   if (loadSeconds === null) return { problem: '--seconds: expected a number from 1' };
-  return { name, isJson: values.json === true, runs, sizeBytes: sizeMib * mib, pointCount, loadSeconds, profileFolder: values.profile ?? null };
+  const capture = captures.find((known) => known === values.capture) ?? null;
+  if (values.capture !== undefined && (capture === null || !['overhead', 'rpo', 'wire'].includes(name))) return { problem: '--capture: expected cbt or writelog, for overhead, rpo and wire' };
+  return { name, isJson: values.json === true, runs, sizeBytes: sizeMib * mib, pointCount, loadSeconds, capture, profileFolder: values.profile ?? null };
 }
 
 function readCount(text: string | undefined, fallback: number, min: number): number | null {

@@ -1,4 +1,4 @@
-/** The load: fio's own NBD engine, random writes of 4 KiB, 16 under way. */
+/** The load: fio's own NBD engine, random writes (of 4 KiB unless told otherwise), 16 under way. */
 import { readFile, rm } from 'node:fs/promises';
 import type { Site } from './site.ts';
 
@@ -9,6 +9,8 @@ export interface LoadOptions {
   readonly seconds: number;
   /** Absent: as many as go. */
   readonly iopsMax?: number;
+  /** Of one write; 4 KiB when absent. */
+  readonly writeBytes?: number;
 }
 
 export interface LoadFigures { readonly iops: number; readonly p50Us: number; readonly p99Us: number; readonly maxUs: number }
@@ -20,10 +22,10 @@ interface FioOutput {
   }[];
 }
 
-export async function runLoad(site: Site, { uri, spanBytes, seconds, iopsMax }: LoadOptions): Promise<LoadFigures> {
+export async function runLoad(site: Site, { uri, spanBytes, seconds, iopsMax, writeBytes = 4096 }: LoadOptions): Promise<LoadFigures> {
   const output = site.freshPath('fio');
   await site.run('fio', [
-    '--name=load', '--ioengine=nbd', `--uri=${uri}`, '--rw=randwrite', '--bs=4k', '--iodepth=16', `--size=${spanBytes}`, '--norandommap', '--randrepeat=0',
+    '--name=load', '--ioengine=nbd', `--uri=${uri}`, '--rw=randwrite', `--bs=${writeBytes}`, '--iodepth=16', `--size=${spanBytes}`, '--norandommap', '--randrepeat=0',
     '--time_based', `--runtime=${seconds}`, ...(iopsMax === undefined ? [] : [`--rate_iops=${iopsMax}`]), '--output-format=json', `--output=${output}`,
   ], 'fio');
   const text = await readFile(output, 'utf8');

@@ -20,11 +20,13 @@ if ('problem' in chosen) {
 const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   seed: async () => (await import('./seed.ts')).seed,
   delta: async () => (await import('./delta.ts')).delta,
-  overhead: async () => (await import('./overhead.ts')).overhead,
+  overhead: async () => (chosen.capture === 'writelog' ? (await import('./log-overhead.ts')).logOverhead : (await import('./overhead.ts')).overhead),
   memory: async () => (await import('./memory.ts')).memory,
   points: async () => (await import('./points.ts')).points,
   'view-read': async () => (await import('./view-read.ts')).viewRead,
   apply: async () => (await import('./apply.ts')).apply,
+  rpo: async () => (await import('./rpo.ts')).rpo,
+  wire: async () => (await import('./wire.ts')).wire,
   retention: async () => (await import('./retention.ts')).retention,
 };
 

@@ -23,6 +23,19 @@ export async function copyByMirror(standIn: StandIn, server: FileServer): Promis
   return tookMs;
 }
 
+/** `load`, under QEMU's own mirror that has each write at the far end before it says that it is done; from when the mirror is ready. */
+export async function underWritingMirror<T>(standIn: StandIn, server: FileServer, load: () => Promise<T>): Promise<T> {
+  const { qmp } = standIn;
+  await addServerNode(standIn, server);
+  await standIn.job('bench-mirror', ['ready'], () => qmp.execute('blockdev-mirror', {
+    'job-id': 'bench-mirror', device: standIn.topNode, target: serverNode, sync: 'full', 'copy-mode': 'write-blocking',
+  }));
+  const done = await load();
+  await standIn.job('bench-mirror', ['null'], () => qmp.execute('block-job-cancel', { device: 'bench-mirror' }));
+  await removeServerNode(standIn);
+  return done;
+}
+
 /** The peer's bitmap: begins to record what is written from now on. */
 export async function beginBitmap({ qmp }: StandIn): Promise<void> {
   await qmp.execute('block-dirty-bitmap-add', { node: diskNode, name: bitmap, granularity: 65_536 });

@@ -9,11 +9,15 @@ import { until, type Running, type Site } from './site.ts';
 
 /** Name of the disk's node, as the daemon is told it. */
 export const diskNode = 'disk0';
+/** Of the filter above it, in a stand-in that can be given a write log: it limits nothing, and takes another child while it is written to. */
+export const filterNode = 'top0';
 export const exportName = 'disk';
 
 export interface StandIn {
   readonly running: Running;
   readonly qmpPath: string;
+  /** What the daemon is told, and what the load writes to. */
+  readonly topNode: string;
   readonly qmp: QmpConnection;
   readonly nbdPath: string;
   /** Of the disk, writable. */
@@ -22,19 +26,22 @@ export interface StandIn {
   job(id: string, states: readonly string[], begin: () => Promise<unknown>): Promise<void>;
 }
 
-export async function startStandIn(site: Site, imagePath: string): Promise<StandIn> {
+/** `isLoggable`: with {@link filterNode} above the disk. */
+export async function startStandIn(site: Site, imagePath: string, { isLoggable = false }: { readonly isLoggable?: boolean } = {}): Promise<StandIn> {
+  const topNode = isLoggable ? filterNode : diskNode;
   const [qmpPath, ownPath, nbdPath] = [site.path('qmp'), site.path('own'), site.path('nbd')];
   const running = site.spawn('qemu-storage-daemon', [
     '--chardev', `socket,id=c0,path=${qmpPath},server=on,wait=off`, '--monitor', 'chardev=c0',
     '--chardev', `socket,id=c1,path=${ownPath},server=on,wait=off`, '--monitor', 'chardev=c1',
     '--blockdev', JSON.stringify({ driver: 'raw', 'node-name': diskNode, discard: 'unmap', file: { driver: 'file', filename: imagePath, discard: 'unmap' } }),
+    ...(isLoggable ? ['--object', 'throttle-group,id=unlimited', '--blockdev', JSON.stringify({ driver: 'throttle', 'node-name': filterNode, 'throttle-group': 'unlimited', file: diskNode })] : []),
     '--nbd-server', `addr.type=unix,addr.path=${nbdPath},max-connections=0`,
-    '--export', `type=nbd,id=load,node-name=${diskNode},name=${exportName},writable=on`,
+    '--export', `type=nbd,id=load,node-name=${topNode},name=${exportName},writable=on`,
   ]);
   await until('the storage daemon makes its sockets', () => [qmpPath, ownPath, nbdPath].every((path) => existsSync(path)), { running });
   const qmp = await connectQmp(ownPath);
   return {
-    running, qmpPath, qmp, nbdPath, uri: uriOf(nbdPath),
+    running, qmpPath, topNode, qmp, nbdPath, uri: uriOf(nbdPath),
     async job(id, states, begin) {
       let stop: () => void = () => undefined;
       const reached = new Promise<void>((resolve, reject) => {

@@ -43,7 +43,7 @@ export interface GuestReport {
   readonly behindBytes: number;
   readonly pass: (FullPassProgress & { readonly rateBytesPerSecond: number; readonly isPaused: boolean; readonly startedAtMs: number; readonly sentBytes: number }) | null;
   readonly capture: CaptureFigures | null;
-  /** From cut to acknowledgement, of the last 1,000 points, ms. */
+  /** The age that the newest durable point had reached when the next one became durable, of the last 1,000 points, ms. */
   readonly rpo: { readonly samples: number; readonly p50Ms: number | null; readonly p99Ms: number | null; readonly maxMs: number | null };
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
   readonly fullPasses: number;

@@ -44,7 +44,7 @@ export const rpo: Benchmark = async ({ site, say, arguments: { sizeBytes, runs, 
       taken[size].push({
         ...agesOf(seen.agesMs), by_cut: agesOf(seen.cutAgesMs), mb_per_s: rounded(seen.loaded.iops * writeBytes / 1e6, 1),
         points: after.capture!.cycles - before.capture!.cycles, log_cuts: after.capture!.logCuts - before.capture!.logCuts, dropped: after.capture!.droppedCycles - before.capture!.droppedCycles,
-        cut_to_ack_ms: { p50: whole(after.rpo.p50Ms), p99: whole(after.rpo.p99Ms), max: whole(after.rpo.maxMs) }, last_fault: after.lastFault?.code ?? null,
+        age_at_ack_ms: { p50: whole(after.rpo.p50Ms), p99: whole(after.rpo.p99Ms), max: whole(after.rpo.maxMs) }, last_fault: after.lastFault?.code ?? null,
       });
       say(`round ${round}: ${size}: ${JSON.stringify(taken[size].at(-1))}`);
     }
@@ -75,7 +75,8 @@ interface Ages extends AgeFigures {
   readonly points: number;
   readonly log_cuts: number;
   readonly dropped: number;
-  readonly cut_to_ack_ms: { readonly p50: number | null; readonly p99: number | null; readonly max: number | null };
+  /** The source's own figure, since it first protected the guest: the age that a point had reached when the next became durable. */
+  readonly age_at_ack_ms: { readonly p50: number | null; readonly p99: number | null; readonly max: number | null };
   readonly last_fault: string | null;
 }
 

@@ -203,8 +203,8 @@ async function stopRoundInTime(context: CopyContext, order: CopyOrder, stopAtByt
     const [job] = await queryOwnJobs(context.qmp, prefix);
     if (job === undefined || job.status === 'concluded' || job.status === 'pending') return false;
     if (job['current-progress'] >= stopAtBytes) {
-      await context.qmp.execute('job-cancel', { id: job.id });
-      return true;
+      // Refused when the job has just ended by itself: then nothing was left to copy.
+      return await unlessRefused(context.qmp.execute('job-cancel', { id: job.id })) === null;
     }
     if (context.clock.monotonicMs() > endMs) throw new Fault('QMP_TIMEOUT', `job ${job.id} copies too slowly`, { job: job.id });
     await context.clock.delay(roundLookMs);

@@ -10,7 +10,7 @@ import { captureGuest, sinkInto } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
-const attachments = Number(process.env['AFTERIMAGE_ATTACHMENTS'] ?? 60);
+const attachments = Number(process.env['AFTERIMAGE_ATTACHMENTS'] ?? 25);
 const point = (number: number): PointId => ({ term: 1, point: number });
 
 for (const device of ['virtio-blk', 'virtio-scsi'] as const) {

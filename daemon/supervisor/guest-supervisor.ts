@@ -4,6 +4,7 @@
  * running delta is dropped (its bitmap merged back by the capture), and the loop asks both sides anew what they hold.
  * It decides nothing itself about bases (next-step-plan.ts) and touches neither QMP nor sockets.
  */
+import { setMaxListeners } from 'node:events';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
@@ -230,6 +231,8 @@ export class GuestSupervisor {
   /** All that happens over one session: it ends by a fault, or returns when both sides are to be asked anew. */
   async #protect(session: TargetSession, signal: AbortSignal): Promise<void> {
     const over = new AbortController();
+    // Every record that waits for the link listens.
+    setMaxListeners(0, over.signal);
     const end = (reason: unknown): void => over.abort(reason);
     const onStop = (): void => end(signal.reason);
     signal.addEventListener('abort', onStop, { once: true });

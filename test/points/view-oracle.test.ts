@@ -6,7 +6,7 @@ import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, send
 import { naiveMerge } from './naive-merge.ts';
 import { realMerge } from './real-merge.ts';
 
-const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 300);
+const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 200);
 
 /** A life: points, applied at once or late, in batches of any size; journals kept long or short; restarts; every point read. */
 async function live(number: number): Promise<number> {

@@ -294,6 +294,9 @@ export class WriteLogs {
     };
     const { under } = await find();
     await followSizes(guest.qmp, await guest.listDisks());
+    // The rest is for the copies, of this guest and of others, while a target is away.
+    const takenBytes = this.#logs.flat().reduce((sum, { file }) => sum + file.capBytes, newest.file.capBytes);
+    if (takenBytes > this.#o.spool.budgetBytes / 2) throw new Fault('SPOOL_FULL', `the write logs of this guest have half of the spool's budget`, { takenBytes });
     const fresh = await this.#make(guest, disk, under, newest.file.capBytes);
     try {
       // Asked again, as late as can be: an external snapshot that was put upon the log meanwhile must not be taken off.

@@ -150,14 +150,40 @@ t.test('peers that are no QMP', async (t) => {
     'an empty line': { serve: (s) => { s.write('\r\n'); }, code: 'QMP_GARBAGE' },
     'JSON that is no greeting': { serve: (s) => { s.write('{"QMP": {"version": {"qemu": {"major": "nine"}}}}\r\n'); }, code: 'QMP_GARBAGE' },
     'JSON that is no object': { serve: (s) => { s.write('[1]\r\n'); }, code: 'QMP_GARBAGE' },
-    'an answer to nothing': { serve: (s) => { s.write(`${greeting}{"return": {}, "id": 77}\r\n`); }, code: 'QMP_GARBAGE' },
-    'an error without an id': { serve: (s) => { s.write(`${greeting}{"error": {"class": "GenericError", "desc": "JSON parse error"}}\r\n`); }, code: 'QMP_GARBAGE' },
+    'answers to nothing without end': { serve: (s) => { s.write(greeting + '{"return": {}, "id": 77}\r\n'.repeat(17)); }, code: 'QMP_GARBAGE' },
+    'answers instead of a greeting': { serve: (s) => { s.write('{"error": {"class": "GenericError", "desc": "JSON parse error"}}\r\n'.repeat(17)); }, code: 'QMP_GARBAGE' },
     'a nameless event': { serve: (s) => { s.write(`${greeting}{"event": 7}\r\n`); }, code: 'QMP_GARBAGE' },
     'something else': { serve: (s) => { s.write(`${greeting}{"hello": 7}\r\n`); }, code: 'QMP_GARBAGE' },
   };
   for (const [name, { serve, code }] of Object.entries(peers)) {
     const path = await startPeer(t, serve);
     await t.test(name, async (t) => { await refused(t, connectQmp(path, { connectTimeoutMs: 1_000 }), code); });
+  }
+});
+
+t.test('what QEMU still answers to the client before is no answer to this one', async (t) => {
+  const leftOver = '{"return": {"of": "another"}, "id": 1}\r\n';
+  const qmp = await connectQmp(await startPeer(t, (socket) => {
+    socket.write(leftOver + greeting + leftOver);
+    let held = '';
+    socket.on('data', (bytes) => {
+      held += bytes.toString();
+      for (let end = held.indexOf('\n'); end >= 0; end = held.indexOf('\n')) {
+        const { execute, id } = JSON.parse(held.slice(0, end)) as { execute: string; id: number };
+        held = held.slice(end + 1);
+        socket.write(`{"error": {"class": "GenericError", "desc": "of another"}, "id": ${id - 1}}\r\n`.repeat(execute === 'qmp_capabilities' ? 1 : 0));
+        socket.write(`{"return": {"own": true}, "id": ${id}}\r\n`);
+      }
+    });
+  }));
+  t.same(await qmp.execute('query-block'), { own: true });
+  qmp.close();
+});
+
+t.test('an answer to nothing that was asked, once commands are taken', async (t) => {
+  for (const answer of ['{"return": {}, "id": 77}', '{"error": {"class": "GenericError", "desc": "JSON parse error"}}']) {
+    const qmp = await connectQmp(await startGreeter(t, (socket) => { socket.write(`${answer}\r\n`); }));
+    t.equal((await refused(t, qmp.execute('query-block'), 'QMP_CLOSED')).facts['reason'], 'QMP_GARBAGE', answer);
   }
 });
 

@@ -76,7 +76,10 @@ async function freeze(order: GuardOrder, io: GuardIo, agent: GuestAgent): Promis
   const leftMs = (): number => Math.max(0, Math.ceil(order.limitMs - (performance.now() - begunMs)));
   const next = io.next();
   let cause: Cause = 'limit';
+  let isFreezing = true;
   void next.then((word) => {
+    // The answer to a thaw at the limit is worth waiting for.
+    if (!isFreezing) return;
     cause = word === 'orphaned' ? 'orphaned' : 'word';
     // Whoever was to hear of the freeze waits no longer, and neither does the thaw.
     agent.giveUp();
@@ -88,6 +91,8 @@ async function freeze(order: GuardOrder, io: GuardIo, agent: GuestAgent): Promis
     if (!isFault(error)) throw error;
     io.say({ news: 'failed', code: error.code === 'AGENT_SILENT' ? 'FREEZE_LATE' : error.code, message: error.code === 'AGENT_SILENT' ? `the guest did not freeze within ${order.limitMs} ms` : error.message });
     return thaw(order, io, agent, cause, begunMs);
+  } finally {
+    isFreezing = false;
   }
   if (fileSystems === 0) {
     io.say({ news: 'failed', code: 'FREEZE_NOTHING', message: 'the guest agent found no file system that it could freeze' });

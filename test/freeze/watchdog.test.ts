@@ -11,7 +11,8 @@ import { AppHold } from '../../daemon/freeze/app-hold.ts';
 import { armWatchdog, startThaw, type Watchdog } from '../../daemon/freeze/arm-watchdog.ts';
 import { judgeDetachment, planDetachment } from '../../daemon/freeze/detachment-plan.ts';
 import { FrozenNotes } from '../../daemon/freeze/frozen-notes.ts';
-import type { GuardOrder } from '../../daemon/freeze/guard-messages.ts';
+import { guardFreeze } from '../../daemon/freeze/guard.ts';
+import type { GuardNews, GuardOrder } from '../../daemon/freeze/guard-messages.ts';
 import { thawLeftovers } from '../../daemon/freeze/thaw-leftovers.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { waitFor } from '../support/wait.ts';
@@ -51,6 +52,22 @@ t.test('freeze, thaw, end; a session of its own', async (t) => {
   t.notOk(agent.isFrozen);
   t.notOk(existsSync(order.notePath));
   await gone(watchdog);
+});
+
+t.test('a word that comes while the thaw at the limit is under way changes nothing', async (t) => {
+  const agent = await FakeAgent.start(t);
+  const news: GuardNews[] = [];
+  let sayThaw: (word: 'thaw') => void = () => undefined;
+  const words = [Promise.resolve('freeze' as const), new Promise<'thaw'>((resolve) => { sayThaw = resolve; })];
+  agent.before = async ({ execute }) => {
+    if (execute !== 'guest-fsfreeze-thaw') return;
+    sayThaw('thaw');
+    // All that hears of the word hears of it before the agent goes on.
+    await new Promise((resolve) => { setImmediate(resolve); });
+  };
+  const io = { controlGroup: '', say: (one: GuardNews) => { news.push(one); }, next: () => words.shift()! };
+  t.equal(await guardFreeze(orderFor(agent, { limitMs: 500 }), io), 0);
+  t.match(news, [{ news: 'ready' }, { news: 'frozen' }, { news: 'thawed', cause: 'limit', fileSystems: 2 }]);
 });
 
 t.test('the daemon’s end of the pipe closes: thawed at once, and before a freeze nothing happens', async (t) => {
@@ -201,6 +218,7 @@ t.test('a hold: app only when all that was frozen was still frozen after the cut
   await waitFor(() => !agent.isFrozen, { limitMs: 10_000, what: 'the watchdog to thaw' });
   t.equal(await late.release(true), 'crash');
   t.match(late.outcome, { notApp: 'FREEZE_LATE' });
+  await waitFor(async () => !await notes.has('web'), { limitMs: 10_000, what: 'the note to go' });
 
   agent.fileSystems = 0;
   const nothing = holdFor();

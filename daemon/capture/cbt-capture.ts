@@ -395,7 +395,7 @@ export class CbtCapture implements Capture {
     const cut = (disk: number): string => this.#name(disk, { role: 'cut', point: next });
     const adds = this.#disks.map(({ trackNode }, disk) => addBitmap(trackNode, cut(disk), false));
     const cuts = await this.#logs.cutActions(this.#linked());
-    const taken = await takeInstant(this.#context(), { disks: this.#disks, stamp: this.#stamps.next(this.#o.clock.nowMs()), adds, cuts, isStorageDaemon: this.#o.storageDaemonDisks !== undefined });
+    const taken = await takeInstant(this.#context(), { disks: this.#disks, stamp: this.#stamps.next(this.#o.clock.nowMs()), adds, cuts });
     // After a round trip: whether what was cut is what the guest's devices write to.
     await this.#verifyDisks();
     const parts = await this.#logs.read(this.#linked(), standing.base, next, this.#disks);
@@ -482,7 +482,7 @@ export class CbtCapture implements Capture {
     const { clock, groupId } = this.#o;
     const capture = this;
     return {
-      qmp, watch, owner, clock, groupId, spool: this.#spool, verifyDisks: () => this.#verifyDisks(),
+      qmp, watch, owner, clock, groupId, spool: this.#spool, verifyDisks: () => this.#verifyDisks(), isStorageDaemon: this.#o.storageDaemonDisks !== undefined,
       get isVhdUsable() { return capture.#isVhdUsable; },
       set isVhdUsable(isUsable) { capture.#isVhdUsable = isUsable; },
     };

@@ -15,6 +15,8 @@ import type { BitmapAction } from './bitmap-actions.ts';
 import { imageClusterBytes, makeDeltaImage } from './delta-image.ts';
 import { mapDeltaImage } from './delta-image-map.ts';
 import { canHaveVhd, describeTarget } from './delta-target.ts';
+import { addHandshakes, removeHandshakes } from './drain-handshake.ts';
+import { hasIoThreads } from './guest-checks.ts';
 import { queryNodes, queryOwnJobs, removeJobs, removeNodes, unlessRefused } from './guest-objects.ts';
 import type { JobWatch } from './job-watch.ts';
 import { nodeName, ownPrefix } from './object-names.ts';
@@ -54,6 +56,7 @@ export interface CopyContext {
   readonly spool: Spool;
   readonly groupId: string;
   readonly owner: { readonly uid: number; readonly gid: number };
+  readonly isStorageDaemon: boolean;
   /** False once this QEMU has refused the VHD layer, as one started with --only-migratable does. */
   isVhdUsable: boolean;
   /** Throws GUEST_CHANGED unless every device has the node beneath it that it had. */
@@ -83,11 +86,15 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     const targets = [];
     for (const disk of order.disks) targets.push(await addTarget(context, order.stamp, disk, files));
     const isHeld = await hasForeignJobs(qmp);
+    // A job with nothing to copy marks nothing.
+    const shake = order.isHoldOnly === true || !await hasIoThreads(qmp, context.isStorageDaemon) ? null : await addHandshakes(context, order.stamp, order.disks);
+    if (shake !== null) files.push(shake);
     const cutAtMs = clock.nowMs();
     const cutMonotonicMs = clock.monotonicMs();
     await qmp.execute('transaction', { actions: [...order.actionsBefore, ...order.disks.map((disk) => backupAction(context, order, disk, isHeld)), ...(order.actionsBehind ?? [])] });
     order.onInstant?.();
     const cutMs = clock.monotonicMs() - cutMonotonicMs;
+    if (shake !== null) await removeHandshakes(context, order.stamp, order.disks, shake);
     await verifySizes(qmp, order.disks);
     const copiedBytes = await awaitJobs(context, order, isHeld);
     const inPathMs = clock.monotonicMs() - cutMonotonicMs;

@@ -1,5 +1,5 @@
 /** What is asked of a QEMU before anything is done to it. */
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { describeProbe } from './delta-target.ts';
 import { unlessRefused } from './guest-objects.ts';
@@ -19,4 +19,17 @@ export async function probeQuorum(qmp: QmpConnection, groupId: string, stamp: st
   const refused = await unlessRefused(qmp.execute('blockdev-add', describeProbe(groupId, stamp)));
   if (refused !== null) throw new Fault('GUEST_UNSUITED', `this QEMU cannot keep a full spool from the guest: ${refused.message}`, {}, refused);
   await qmp.execute('blockdev-del', { 'node-name': nodeName(groupId, stamp, 0, 'probe') });
+}
+
+/** Whether any thread but QEMU's main loop serves disks: which disk it serves cannot be asked of every QEMU. */
+export async function hasIoThreads(qmp: QmpConnection, isStorageDaemon: boolean): Promise<boolean> {
+  if (!isStorageDaemon) return (await qmp.execute<readonly unknown[]>('query-iothreads')).length > 0;
+  try {
+    const objects = await qmp.execute<readonly { readonly type: string }[]>('qom-list', { path: '/objects' });
+    return objects.some(({ type }) => type === 'child<iothread>');
+  } catch (error) {
+    // A storage daemon that was given no object has no list of them.
+    if (isFault(error, 'QMP_COMMAND')) return false;
+    throw error;
+  }
 }

@@ -66,11 +66,11 @@ export class CycleStamps {
 }
 
 /** What a node or job is within its cycle; one letter, as node names are short. */
-export type NodePart = 'top' | 'quorum' | 'image' | 'bound' | 'file' | 'null' | 'filter' | 'pass' | 'job' | 'probe' | LogPartName;
+export type NodePart = 'top' | 'quorum' | 'image' | 'bound' | 'file' | 'null' | 'filter' | 'pass' | 'job' | 'probe' | 'shake' | 'shake-file' | LogPartName;
 /** Of a write log: the filter in the guest's path, and what it logs to, from above. */
 type LogPartName = 'log-filter' | 'log-under' | 'log' | 'log-bound' | 'log-file' | 'log-null';
 const partLetters: Readonly<Record<NodePart, string>> = {
-  top: 't', quorum: 'q', image: 'i', bound: 'b', file: 's', null: 'z', filter: 'f', pass: 'p', job: 'j', probe: 'x',
+  top: 't', quorum: 'q', image: 'i', bound: 'b', file: 's', null: 'z', filter: 'f', pass: 'p', job: 'j', probe: 'x', shake: 'h', 'shake-file': 'k',
   'log-filter': 'w', 'log-under': 'u', log: 'l', 'log-bound': 'm', 'log-file': 'n', 'log-null': 'o',
 };
 

@@ -129,7 +129,7 @@ t.test('a spool that is full, broken or abandoned is not the guest’s concern',
   // Space that was promised and is not there: the image's file has holes, and the file system no room.
   proxy.onCommand = (command) => {
     if (command.execute !== 'transaction' || !command.arguments?.actions?.some(({ type }) => type === 'blockdev-backup')) return 'pass';
-    for (const name of readdirSync(spoolFolder)) execFileSync('fallocate', ['-p', '-o', String(6 * 65536), '-l', String(statSync(join(spoolFolder, name)).size - 6 * 65536), join(spoolFolder, name)]);
+    for (const name of readdirSync(spoolFolder)) if (/-\d\.delta$/.test(name)) execFileSync('fallocate', ['-p', '-o', String(6 * 65536), '-l', String(statSync(join(spoolFolder, name)).size - 6 * 65536), join(spoolFolder, name)]);
     const { bavail: free } = statfsSync(small);
     execFileSync('fallocate', ['-l', String(Math.max(1, free * bsize - 65536)), filler]);
     return 'pass';

@@ -12,6 +12,7 @@ import { listGuestDisks } from '../../qemu/guest-disks.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
+import { isLong } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
 import { captureGuest, nodesOf, sinkInto } from './support/guests.ts';
@@ -141,7 +142,7 @@ async function retried(act: () => Promise<unknown>): Promise<void> {
     .catch((error: unknown) => { throw new Error(`${why}: ${String(error)}`); });
 }
 
-for (const device of ['virtio-blk', 'virtio-scsi'] as const) {
+for (const device of isLong ? ['virtio-blk', 'virtio-scsi'] as const : ['virtio-blk'] as const) {
   t.test(`acts while logged: ${device}`, { timeout: 110_000 }, async (t) => {
     const one = await Logged.start(t, device);
     const { own, guest, capture } = one;

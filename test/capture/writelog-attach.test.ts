@@ -5,19 +5,20 @@
 import t from 'tap';
 import type { PointId } from '../../journal/point.ts';
 import { isFault } from '../../journal/fault.ts';
+import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { captureGuest, sinkInto } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
-const attachments = Number(process.env['AFTERIMAGE_ATTACHMENTS'] ?? 25);
+const attachments = turns('AFTERIMAGE_ATTACHMENTS', 25, 60);
 const point = (number: number): PointId => ({ term: 1, point: number });
 
 for (const device of ['virtio-blk', 'virtio-scsi'] as const) {
-  void t.test(`${device}: ${attachments} times in and out under load`, { timeout: 240_000 }, async (t) => {
+  void t.test(`${device}: ${attachments} times in and out under load`, { timeout: limitMs(240_000) }, async (t) => {
     const folder = shortFolder(t);
     const path = await createLabDisk(`${folder}/disk`, 'qcow2', 64 * 1024 ** 2);
-    const guest = await startLabGuest(t, { disks: [{ path, format: 'qcow2', iothread: true, device }], mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: 230_000, append: 'af.discards=0' });
+    const guest = await startLabGuest(t, { disks: [{ path, format: 'qcow2', iothread: true, device }], mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: limitMs(230_000), append: 'af.discards=0' });
     await guest.waitForLine(/^AF STAMP \d+/, 60_000);
     const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog' });
     await capture.connect();

@@ -4,20 +4,21 @@
  * AFTERIMAGE_ORDER_CUTS for more of them.
  */
 import t from 'tap';
+import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { captureGuest, sinkInto, stampFlaw, stampOf } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
 const mib = 1024 * 1024;
-const cuts = Number(process.env['AFTERIMAGE_ORDER_CUTS'] ?? 120);
+const cuts = turns('AFTERIMAGE_ORDER_CUTS', 120, 1500);
 const point = (number: number): { term: number; point: number } => ({ term: 1, point: number });
 
 for (const iothread of [true, false]) {
-  void t.test(`ordering of writes across disks, ${iothread ? 'an I/O thread each' : 'in the main loop'}, at ${cuts} points`, { timeout: 280_000 }, async (t) => {
+  void t.test(`ordering of writes across disks, ${iothread ? 'an I/O thread each' : 'in the main loop'}, at ${cuts} points`, { timeout: limitMs(280_000) }, async (t) => {
     const folder = shortFolder(t);
     const disks = await Promise.all(['raw' as const, 'qcow2' as const].map(async (format, index) => ({ path: await createLabDisk(`${folder}/disk${index}`, format, 24 * mib), format, iothread })));
-    const guest = await startLabGuest(t, { disks, mode: 'raw', churn: 512, memoryMiB: 128, timeLimitMs: 270_000, append: 'af.discards=0' });
+    const guest = await startLabGuest(t, { disks, mode: 'raw', churn: 512, memoryMiB: 128, timeLimitMs: limitMs(270_000), append: 'af.discards=0' });
     await guest.waitForLine(/^AF STAMP \d+/, 60_000);
     const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog' });
     t.teardown(() => capture.close());

@@ -5,13 +5,14 @@
 import { closeSync, copyFileSync, linkSync, openSync, readFileSync, readSync, readdirSync, writeSync, existsSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { captureGuest, sinkInto } from './support/guests.ts';
 import { difference, Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
 const mib = 1024 * 1024;
-const cuts = Number(process.env['AFTERIMAGE_REPLAY_CUTS'] ?? 40);
+const cuts = turns('AFTERIMAGE_REPLAY_CUTS', 40, 200);
 const point = (number: number): { term: number; point: number } => ({ term: 1, point: number });
 
 interface Note { readonly points: { readonly point: string; readonly positions: { readonly stamp: string; readonly at: number }[] }[] }
@@ -64,12 +65,12 @@ class NaiveReplay {
   }
 }
 
-void t.test(`an independent replay of the raw logs up to each of ${cuts} cuts equals the point`, { timeout: 200_000 }, async (t) => {
+void t.test(`an independent replay of the raw logs up to each of ${cuts} cuts equals the point`, { timeout: limitMs(200_000) }, async (t) => {
   const folder = shortFolder(t);
   const kept = shortFolder(t);
   const spool = join(folder, 'spool');
   const disks = await Promise.all(['raw' as const, 'qcow2' as const].map(async (format, index) => ({ path: await createLabDisk(`${folder}/disk${index}`, format, 24 * mib), format, iothread: true })));
-  const guest = await startLabGuest(t, { disks, mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: 190_000, append: 'af.discards=0' });
+  const guest = await startLabGuest(t, { disks, mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: limitMs(190_000), append: 'af.discards=0' });
   await guest.waitForLine(/^AF STAMP \d+/, 60_000);
   const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog', budgetBytes: 64 * mib });
   t.teardown(() => capture.close());

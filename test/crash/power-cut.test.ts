@@ -4,10 +4,11 @@
  * the newest point, and so is every boundary of the history. AFTERIMAGE_CRASH_ROUNDS asks for more than one life per operation.
  */
 import t from 'tap';
+import { turns } from '../support/extent.ts';
 import { makeCrashScript } from './crash-script.ts';
 import { live } from './lives.ts';
 
-const rounds = Number(process.env['AFTERIMAGE_CRASH_ROUNDS'] ?? 1);
+const rounds = turns('AFTERIMAGE_CRASH_ROUNDS', 1, 5);
 
 t.test('the power is cut at every operation', async (t) => {
   let lives = 0;

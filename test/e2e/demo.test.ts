@@ -5,6 +5,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 
+import { isLong } from '../support/extent.ts';
 import { waitFor } from '../support/wait.ts';
 
 const program = join(import.meta.dirname, '..', '..', 'dist', 'scripts', 'demonstration', 'main.js');
@@ -63,7 +64,7 @@ t.test('the guest comes back from its replica, at most about one RPO behind', as
   t.strictSame(leftProcesses, [], 'no process is left');
 });
 
-t.test('three older points boot while protection goes on', async (t) => {
+if (isLong) t.test('three older points boot while protection goes on', async (t) => {
   const { status, output, story, leftFiles, leftProcesses } = await playDemo(t, ['--points', '--json', '--watch', '6s']);
   if (!t.equal(status, 0, 'it ends well')) t.comment(story);
   const figures = JSON.parse(output.trim().split('\n').at(-1) ?? '') as { readonly tests: readonly Record<string, unknown>[] } & Record<string, unknown>;

@@ -2,11 +2,12 @@ import t from 'tap';
 import type { FileGroupStore } from '../../replica-target/store/group-store.ts';
 import type { Dice } from '../crash/dice.ts';
 import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { turns } from '../support/extent.ts';
 import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions, viewFault } from './history-oracle.ts';
 import { naiveMerge } from './naive-merge.ts';
 import { realMerge } from './real-merge.ts';
 
-const lives = Number(process.env['AFTERIMAGE_VIEW_LIVES'] ?? 200);
+const lives = turns('AFTERIMAGE_VIEW_LIVES', 200, 2000);
 
 /** A life: points, applied at once or late, in batches of any size; journals kept long or short; restarts; every point read. */
 async function live(number: number): Promise<number> {

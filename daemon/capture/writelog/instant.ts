@@ -3,6 +3,7 @@ import type { GuestDisk } from '../../../qemu/guest-disks.ts';
 import { removeBitmap, type BitmapAction } from '../bitmap-actions.ts';
 import { capForData } from '../delta-image.ts';
 import { copyDirty, type CopyContext, type CopyResult } from '../dirty-copy.ts';
+import { hasIoThreads } from '../guest-checks.ts';
 import { ownPrefix } from '../object-names.ts';
 import { bitmapGranularity } from '../reconcile-plan.ts';
 
@@ -19,18 +20,10 @@ export interface InstantOrder {
   readonly adds: readonly BitmapAction[];
   /** What tells the instant: all disks stand still meanwhile. */
   readonly cuts: readonly BitmapAction[];
-  readonly isStorageDaemon: boolean;
 }
 
 export async function takeInstant(context: CopyContext, order: InstantOrder): Promise<Instant> {
-  return await hasIoThreads(context, order) ? holdAll(context, order) : drainAll(context, order);
-}
-
-/** Whether there are any: which disk has one cannot be asked of every QEMU. */
-async function hasIoThreads({ qmp }: CopyContext, { isStorageDaemon }: InstantOrder): Promise<boolean> {
-  if (!isStorageDaemon) return (await qmp.execute<readonly unknown[]>('query-iothreads')).length > 0;
-  const objects = await qmp.execute<readonly { readonly type: string }[]>('qom-list', { path: '/objects' });
-  return objects.some(({ type }) => type === 'child<iothread>');
+  return await hasIoThreads(context.qmp, context.isStorageDaemon) ? holdAll(context, order) : drainAll(context, order);
 }
 
 /** Disks that QEMU's main loop serves stand still while it is at a transaction, which drains them first. */

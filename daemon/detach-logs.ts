@@ -36,6 +36,8 @@ async function detachGuest({ name, qmpPath, storageDaemonDisks }: ProtectedGuest
     }
   } catch (error) {
     if (!isFault(error)) throw error;
-    return { name, outcome: error.code === 'QMP_UNREACHABLE' ? 'gone' : 'failed', detail: error.message };
+    // Nobody listens, or there is no socket at all; one that another client holds is QEMU's, and alive.
+    const isGone = error.code === 'QMP_UNREACHABLE' && ['ECONNREFUSED', 'ENOENT'].includes(String(error.facts['error']));
+    return { name, outcome: isGone ? 'gone' : 'failed', detail: error.message };
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Follows the states of our jobs and the breaks of our quorum nodes, from the events of one QMP connection. It listens from
+ * Follows the states of our jobs, the breaks of our quorum nodes and the guest's writes that failed, from the events of one QMP connection. It listens from
  * the connection's first moment, so that no event can fall between two waits; every wait has a limit and ends with the
  * connection. It starts and cancels nothing.
  */
@@ -20,6 +20,8 @@ export class JobWatch {
   readonly #states = new Map<string, string>();
   readonly #waiting = new Set<() => void>();
   readonly #breaks: QuorumBreak[] = [];
+  /** Writes of the guest that QEMU could not do, on any disk. */
+  failedWrites = 0;
   #end: Fault | null = null;
 
   constructor(qmp: QmpConnection, clock: Clock) {
@@ -30,6 +32,7 @@ export class JobWatch {
       if (event === 'QUORUM_REPORT_BAD' && String(data['node-name']).startsWith(ownPrefix)) {
         this.#breaks.push({ node: String(data['node-name']), type: String(data['type']), error: String(data['error'] ?? '') });
       }
+      if (event === 'BLOCK_IO_ERROR' && data['operation'] === 'write') this.failedWrites += 1;
     });
     void qmp.closed.then((fault) => { this.#end = fault; this.#wake(); });
   }

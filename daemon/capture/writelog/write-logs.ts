@@ -82,6 +82,8 @@ export class WriteLogs {
   #isStuck = false;
   /** What told of breaks since the logs were put in, or were looked at anew. */
   #watch: JobWatch | null = null;
+  /** Of the guest, before that: of no interest. */
+  #failedBefore = 0;
   #unreadable: Fault | null = null;
   #looks = 0;
 
@@ -123,7 +125,7 @@ export class WriteLogs {
     this.#points.clear();
     this.#isCutBegun = false;
     this.#unreadable = null;
-    this.#watch = guest.watch;
+    this.#listenTo(guest.watch);
   }
 
   /** The logs hold everything since `point`, as they were put in before it: of a full pass, say. */
@@ -376,6 +378,8 @@ export class WriteLogs {
 
   #broken(watch: JobWatch): Fault | null {
     if (this.#unreadable !== null) return this.#unreadable;
+    // It is in the log like any other, and on the disk perhaps in part.
+    if (watch === this.#watch && watch.failedWrites > this.#failedBefore) return new Fault('LOG_BROKEN', 'a write of the guest failed: no log says what the disk holds there');
     const found = watch.breaks(ownPrefix).find(({ node }) => parseLogNode(node) !== undefined);
     return found === undefined ? null : new Fault('LOG_BROKEN', `the write log ${found.node} did not take a ${found.type}: ${found.error}`, { ...found });
   }
@@ -400,8 +404,13 @@ export class WriteLogs {
     for (const { disk, file } of this.#logs.flat()) {
       if (!await file.hasAllSpace()) return `the log of disk ${disk} has no space of its own, and nobody listened for a while`;
     }
-    this.#watch = watch;
+    this.#listenTo(watch);
     return null;
+  }
+
+  #listenTo(watch: JobWatch): void {
+    this.#watch = watch;
+    this.#failedBefore = watch.failedWrites;
   }
 
   #doubt(why: string): true {

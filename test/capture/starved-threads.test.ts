@@ -20,7 +20,6 @@ import { shortFolder } from './support/storage-daemon.ts';
 
 const run = promisify(execFile);
 const mib = 1024 * 1024;
-const cuts = turns('AFTERIMAGE_STARVED_CUTS', 12, 300);
 const point = (number: number): PointId => ({ term: 1, point: number });
 
 /** The guest's I/O threads run only when nothing else would, and something else would at all times. */
@@ -36,7 +35,8 @@ async function starve(t: Test, guest: LabGuest): Promise<void> {
   }
 }
 
-for (const choice of ['cbt', 'writelog'] as const) {
+for (const [choice, usual] of [['cbt', 10], ['writelog', 5]] as const) {
+  const cuts = turns('AFTERIMAGE_STARVED_CUTS', usual, 300);
   t.test(`${choice}: ${cuts} cuts while the I/O threads starve`, { timeout: limitMs(140_000) }, async (t) => {
     const folder = shortFolder(t);
     const disks = await Promise.all((['raw', 'qcow2'] as const).map(async (format, index) => ({ path: await createLabDisk(`${folder}/disk${index}`, format, 32 * mib), format, iothread: true })));
@@ -65,7 +65,7 @@ for (const choice of ['cbt', 'writelog'] as const) {
       await delta.end('acknowledged');
       base += 1;
       // A copy, and other logs.
-      if (choice === 'writelog' && turn % 5 === 4) await capture.park();
+      if (choice === 'writelog' && turn % 5 === 2) await capture.park();
     }
     await capture.release();
     const own = await connectQmp(guest.ownQmpPath);

@@ -30,6 +30,7 @@ import { JobWatch } from './job-watch.ts';
 import { mirrorDisks, passBufferBytesMax, passBufferBytesMin, PassPause } from './mirror-pass.ts';
 import { bitmapName, CycleStamps, ownPrefix, parseLogNode, parseBitmapName, shortGroup, type BitmapRole } from './object-names.ts';
 import { planReconcile } from './reconcile-plan.ts';
+import { planAcknowledged, planDropped, planRound, planRoundAcknowledged, planRoundDropped, roundNames, sourceRole, type SettleGuest, type Standing } from './settle-plan.ts';
 import { Spool, type SpoolOptions } from './spool.ts';
 import { SpooledDelta, type DeltaOutcome, type DeltaPart } from './spooled-delta.ts';
 import { takeInstant, type Instant } from './writelog/instant.ts';
@@ -63,9 +64,6 @@ type Link = LogGuest & { readonly ended: AbortController };
 
 interface SurveyedDisk { readonly disk: number; readonly trackNode: string; readonly sizeBytes: number; readonly bitmap: string; readonly dirtyBytes: number }
 interface Survey { readonly disks: readonly SurveyedDisk[]; readonly plan: CyclePlan }
-
-/** What the bitmaps in the guest are good for. `work`: parts that the work bitmaps leave out; null when there are none. */
-interface Standing { readonly base: PointId; readonly work: number | null }
 
 export class CbtCapture implements Capture {
   readonly #o: CbtCaptureOptions;
@@ -118,11 +116,17 @@ export class CbtCapture implements Capture {
     }
   }
 
-  choose(capture: CaptureChoice): void { this.#keeper.choose(capture); }
+  choose(capture: CaptureChoice): void {
+    this.#keeper.choose(capture);
+  }
 
-  park(): Promise<void> { return this.#inTurn(async () => { if (this.#logs.isIn) await this.#giveUpLogs('the daemon ends'); }); }
+  park(): Promise<void> {
+    return this.#inTurn(async () => { if (this.#logs.isIn) await this.#giveUpLogs('the daemon ends'); });
+  }
 
-  closed(): Promise<Fault> { return this.#linked().qmp.closed; }
+  closed(): Promise<Fault> {
+    return this.#linked().qmp.closed;
+  }
 
   disks(): readonly CapturedDisk[] {
     return this.#disks.map(({ name, sizeBytes }, disk) => ({ disk, name, sizeBytes }));
@@ -140,7 +144,9 @@ export class CbtCapture implements Capture {
     return this.#figures.dirtyBytes;
   }
 
-  reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> { return this.#inTurn(() => this.#reconcile(held, heldParts)); }
+  reconcile(held: PointId | null, heldParts = 0): Promise<CaptureStanding> {
+    return this.#inTurn(() => this.#reconcile(held, heldParts));
+  }
 
   async #reconcile(held: PointId | null, heldParts: number): Promise<CaptureStanding> {
     assert(this.#delta === null, 'a delta is ended before the next reconcile');
@@ -231,7 +237,9 @@ export class CbtCapture implements Capture {
     }
   }
 
-  settlePass(base: PointId): Promise<void> { return this.#inTurn(() => this.#settlePass(base)); }
+  settlePass(base: PointId): Promise<void> {
+    return this.#inTurn(() => this.#settlePass(base));
+  }
 
   async #settlePass(base: PointId): Promise<void> {
     assert(this.#isPassed, 'a pass is settled after it has ended well, once');
@@ -242,9 +250,13 @@ export class CbtCapture implements Capture {
     this.#standing = { base, work: null };
   }
 
-  pausePass(isPaused: boolean): Promise<void> { return this.#pause.set(isPaused); }
+  pausePass(isPaused: boolean): Promise<void> {
+    return this.#pause.set(isPaused);
+  }
 
-  release(): Promise<void> { return this.#inTurn(() => this.#release()); }
+  release(): Promise<void> {
+    return this.#inTurn(() => this.#release());
+  }
 
   async #release(): Promise<void> {
     const { qmp } = this.#linked();
@@ -259,7 +271,9 @@ export class CbtCapture implements Capture {
     await this.close();
   }
 
-  close(): Promise<void> { return Promise.resolve(this.#unlink()); }
+  close(): Promise<void> {
+    return Promise.resolve(this.#unlink());
+  }
 
   #unlink(): void {
     this.#link?.ended.abort(new Error('the connection is closed'));
@@ -316,7 +330,7 @@ export class CbtCapture implements Capture {
   /** What a cut now would copy of each disk, and whether that fits the spool. */
   async #survey(standing: Standing): Promise<Survey> {
     const { bitmaps } = await queryNodes(this.#linked().qmp);
-    const source = this.#sourceRole(standing);
+    const source = sourceRole(standing);
     const disks = this.#disks.map(({ trackNode, sizeBytes }, disk) => ({
       disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: dirtyBytesOf(bitmaps, trackNode, this.#name(disk, source)),
     }));
@@ -372,19 +386,13 @@ export class CbtCapture implements Capture {
       }
       case 'round': {
         await hold?.release(false);
-        const disk = disks[plan.disk]!;
-        const parts = standing.work ?? 0;
-        const work = (index: number): string => this.#name(index, { role: 'work', point: standing.base, parts });
-        const copyName = this.#name(plan.disk, { role: 'copy', point: standing.base, parts });
-        const begin = standing.work !== null ? [] : disks.flatMap(({ disk: index, trackNode, bitmap }) => [addBitmap(trackNode, work(index), false), mergeBitmap(trackNode, work(index), bitmap)]);
-        // The copy goes on recording, so that it holds whatever the job may take, whenever within the transaction it begins.
-        const keep = [addBitmap(disk.trackNode, copyName, false), mergeBitmap(disk.trackNode, copyName, disk.bitmap)];
+        const disk = { ...disks[plan.disk]!, bitmap: roundNames(this.#o.groupId, standing).work(plan.disk), capBytes: plan.capBytes };
         const copied = await copyDirty(this.#context(), {
-          stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'always', actionsBefore: [...begin, ...keep],
-          disks: [{ ...disk, bitmap: work(plan.disk), capBytes: plan.capBytes }], round: plan,
+          stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'always', actionsBefore: planRound(this.#settleGuest(), standing, plan.disk),
+          disks: [disk], round: plan,
         });
         this.#figures.rounds += 1;
-        return this.#deltaOf(copied, disks, true, kind, (outcome) => this.#settleRound(standing.base, parts, plan.disk, outcome));
+        return this.#deltaOf(copied, disks, true, kind, (outcome) => this.#settleRound(standing, plan.disk, outcome));
       }
       default: return plan satisfies never;
     }
@@ -437,44 +445,29 @@ export class CbtCapture implements Capture {
   }
 
   async #settlePoint(standing: Standing, next: PointId, outcome: DeltaOutcome): Promise<Standing> {
-    const cut = (disk: number): string => this.#name(disk, { role: 'cut', point: next });
-    const baseRole: BitmapRole = { role: 'point', point: standing.base };
     if (outcome === 'acknowledged') {
-      const roles = standing.work === null ? [baseRole] : [baseRole, this.#sourceRole(standing)];
-      await this.#transact(this.#disks.flatMap(({ trackNode, isBitmapPersistable }, disk) => [
-        ...replaceBitmap(trackNode, cut(disk), this.#name(disk, { role: 'point', point: next }), isBitmapPersistable),
-        ...roles.map((role) => removeBitmap(trackNode, this.#name(disk, role))),
-      ]));
+      await this.#transact(planAcknowledged(this.#settleGuest(), standing, next));
       if (this.#logs.isIn) await this.#logs.advance(this.#linked(), next);
       if (this.#logs.holds(next)) this.#keeper.worked();
       return { base: next, work: null };
     }
     this.#logs.forget(next);
-    // The base's bitmap went on recording, so that it has all that the next one has; the merge costs nothing and says so.
-    await this.#transact(this.#disks.flatMap(({ trackNode }, disk) => [
-      mergeBitmap(trackNode, this.#name(disk, baseRole), cut(disk)), removeBitmap(trackNode, cut(disk)),
-    ]));
+    await this.#transact(planDropped(this.#settleGuest(), standing, next));
     return standing;
   }
 
-  async #settleRound(base: PointId, parts: number, roundDisk: number, outcome: DeltaOutcome): Promise<Standing> {
-    const work = (disk: number, count: number): string => this.#name(disk, { role: 'work', point: base, parts: count });
-    const { trackNode } = this.#disks[roundDisk]!;
-    const copyName = this.#name(roundDisk, { role: 'copy', point: base, parts });
+  async #settleRound(standing: Standing, roundDisk: number, outcome: DeltaOutcome): Promise<Standing> {
+    const parts = standing.work ?? 0;
     if (outcome === 'dropped') {
-      await this.#transact([mergeBitmap(trackNode, work(roundDisk, parts), copyName), removeBitmap(trackNode, copyName)]);
-      return { base, work: parts };
+      await this.#transact(planRoundDropped(this.#settleGuest(), standing, roundDisk));
+      return { base: standing.base, work: parts };
     }
-    // The name says how many parts it leaves out, and only an acknowledged one counts: so it becomes another bitmap.
-    await this.#transact([
-      ...this.#disks.flatMap(({ trackNode: node }, disk) => replaceBitmap(node, work(disk, parts), work(disk, parts + 1), false)),
-      removeBitmap(trackNode, copyName),
-    ]);
-    return { base, work: parts + 1 };
+    await this.#transact(planRoundAcknowledged(this.#settleGuest(), standing, roundDisk));
+    return { base: standing.base, work: parts + 1 };
   }
 
-  #sourceRole({ base, work }: Standing): BitmapRole {
-    return work === null ? { role: 'point', point: base } : { role: 'work', point: base, parts: work };
+  #settleGuest(): SettleGuest {
+    return { groupId: this.#o.groupId, disks: this.#disks };
   }
 
   #context(): CopyContext {

@@ -1,8 +1,8 @@
 /** What is asked of a QEMU before anything is done to it. */
-import { Fault, isFault } from '../../journal/fault.ts';
+import { Fault } from '../../journal/fault.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { describeProbe } from './delta-target.ts';
-import { unlessRefused } from './guest-objects.ts';
+import { queryObjects, unlessRefused } from './guest-objects.ts';
 import { nodeName } from './object-names.ts';
 
 /** States of `query-migrate` in which QEMU takes no new jobs or is about to hand the disks over. */
@@ -24,12 +24,5 @@ export async function probeQuorum(qmp: QmpConnection, groupId: string, stamp: st
 /** Whether any thread but QEMU's main loop serves disks: which disk it serves cannot be asked of every QEMU. */
 export async function hasIoThreads(qmp: QmpConnection, isStorageDaemon: boolean): Promise<boolean> {
   if (!isStorageDaemon) return (await qmp.execute<readonly unknown[]>('query-iothreads')).length > 0;
-  try {
-    const objects = await qmp.execute<readonly { readonly type: string }[]>('qom-list', { path: '/objects' });
-    return objects.some(({ type }) => type === 'child<iothread>');
-  } catch (error) {
-    // A storage daemon that was given no object has no list of them.
-    if (isFault(error, 'QMP_COMMAND')) return false;
-    throw error;
-  }
+  return (await queryObjects(qmp)).some(({ type }) => type === 'child<iothread>');
 }

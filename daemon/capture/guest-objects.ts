@@ -38,6 +38,17 @@ interface RawNode {
 
 export interface RawJob { readonly id: string; readonly type: string; readonly status: string; readonly 'current-progress': number; readonly 'total-progress': number; readonly error?: string }
 
+/** What was made by name in this QEMU besides devices and nodes, ours or not. */
+export async function queryObjects(qmp: QmpConnection): Promise<readonly { readonly name: string; readonly type: string }[]> {
+  try {
+    return await qmp.execute('qom-list', { path: '/objects' });
+  } catch (error) {
+    // A storage daemon that was given none has no list of them.
+    if (isFault(error, 'QMP_COMMAND')) return [];
+    throw error;
+  }
+}
+
 /** All nodes and all named bitmaps, ours or not. */
 export async function queryNodes(qmp: QmpConnection): Promise<GuestNodes> {
   const raw = await qmp.execute<readonly RawNode[]>('query-named-block-nodes', { flat: true });

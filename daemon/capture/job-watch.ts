@@ -20,8 +20,7 @@ export class JobWatch {
   readonly #states = new Map<string, string>();
   readonly #waiting = new Set<() => void>();
   readonly #breaks: QuorumBreak[] = [];
-  /** Writes of the guest that QEMU could not do, on any disk. */
-  failedWrites = 0;
+  #failedWrites = 0;
   #end: Fault | null = null;
 
   constructor(qmp: QmpConnection, clock: Clock) {
@@ -32,10 +31,13 @@ export class JobWatch {
       if (event === 'QUORUM_REPORT_BAD' && String(data['node-name']).startsWith(ownPrefix)) {
         this.#breaks.push({ node: String(data['node-name']), type: String(data['type']), error: String(data['error'] ?? '') });
       }
-      if (event === 'BLOCK_IO_ERROR' && data['operation'] === 'write') this.failedWrites += 1;
+      if (event === 'BLOCK_IO_ERROR' && data['operation'] === 'write') this.#failedWrites += 1;
     });
     void qmp.closed.then((fault) => { this.#end = fault; this.#wake(); });
   }
+
+  /** Writes of the guest that QEMU could not do so far, on any disk. */
+  get failedWrites(): number { return this.#failedWrites; }
 
   /** Breaks of quorum children whose names begin so, as far as QEMU has reported them. */
   breaks(prefix: string): QuorumBreak[] {

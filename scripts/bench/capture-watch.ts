@@ -11,6 +11,8 @@ import type { Daemon } from './daemons.ts';
 import { until } from './site.ts';
 
 const lookMs = 50;
+/** The pace at which each is measured: the shortest that its bar is about, ms. */
+export const rpoMsOf: Readonly<Record<BenchCapture, number>> = { writelog: 500, cbt: 1000 };
 
 export interface CaptureSeen {
   /** Age of the newest point that the target holds durably, at each look, ms: by the source's own monotonic clock. */

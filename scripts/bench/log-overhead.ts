@@ -3,7 +3,7 @@
  * unprotected, protected by write logs at an RPO of 500 ms, and under QEMU's own write-blocking mirror to a raw file behind qemu-nbd.
  */
 import type { Benchmark } from './benchmark.ts';
-import { untilCaptured, watchCapture } from './capture-watch.ts';
+import { rpoMsOf, untilCaptured, watchCapture } from './capture-watch.ts';
 import { startSource, startTarget } from './daemons.ts';
 import { makeDiskImage, readIntoCache } from './disk-image.ts';
 import { ratioOf, spreadOf } from './figures.ts';
@@ -12,7 +12,7 @@ import { runLoad, type LoadFigures } from './fio.ts';
 import { underWritingMirror } from './peers.ts';
 import { startStandIn } from './stand-in.ts';
 
-const rpoMs = 500;
+const rpoMs = rpoMsOf.writelog;
 
 export const logOverhead: Benchmark = async ({ site, say, arguments: { sizeBytes, runs, loadSeconds, profileFolder } }) => {
   const imagePath = site.path('disk.raw');

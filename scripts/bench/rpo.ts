@@ -4,7 +4,7 @@
  */
 import type { BenchCapture } from './arguments.ts';
 import type { Benchmark } from './benchmark.ts';
-import { untilCaptured, watchCapture } from './capture-watch.ts';
+import { rpoMsOf, untilCaptured, watchCapture } from './capture-watch.ts';
 import { startSource, startTarget } from './daemons.ts';
 import { makeDiskImage, readIntoCache } from './disk-image.ts';
 import { rounded, spreadOf } from './figures.ts';
@@ -14,7 +14,6 @@ import { startStandIn } from './stand-in.ts';
 const bytesPerSecond = 20_000_000;
 const writeSizes = { '64k': 64 * 1024, '4k': 4096 } as const;
 type WriteSize = keyof typeof writeSizes;
-const rpoMsOf: Readonly<Record<BenchCapture, number>> = { writelog: 500, cbt: 1000 };
 const p99BarMs: Readonly<Record<BenchCapture, number>> = { writelog: 1500, cbt: 3000 };
 /** Of the distribution that is printed, ms. */
 const edgesMs = [100, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000, 5000] as const;

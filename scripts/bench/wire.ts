@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { connectNbd } from '../../qemu/nbd-client.ts';
 import type { BenchCapture } from './arguments.ts';
 import type { Benchmark } from './benchmark.ts';
-import { guestOf, untilCaptured, watchCapture } from './capture-watch.ts';
+import { guestOf, rpoMsOf, untilCaptured, watchCapture } from './capture-watch.ts';
 import { startSource, startTarget } from './daemons.ts';
 import { chooseBlocks } from './dirty-blocks.ts';
 import { Content, makeDiskImage } from './disk-image.ts';
@@ -19,7 +19,6 @@ const writesPerSecond = 1000;
 /** Written at once, then it is waited for the pace. */
 const burst = 16;
 const bar = 1.1;
-const rpoMsOf: Readonly<Record<BenchCapture, number>> = { writelog: 500, cbt: 1000 };
 
 export const wire: Benchmark = async ({ site, say, arguments: { sizeBytes, runs, loadSeconds, capture: named } }) => {
   const main = named ?? 'writelog';

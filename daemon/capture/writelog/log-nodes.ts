@@ -8,7 +8,7 @@
 import { Fault } from '../../../journal/fault.ts';
 import type { GuestDisk } from '../../../qemu/guest-disks.ts';
 import type { QmpConnection } from '../../../qemu/qmp.ts';
-import { queryNodes, unlessRefused } from '../guest-objects.ts';
+import { queryNodes, queryObjects, unlessRefused } from '../guest-objects.ts';
 import { nodeName, ownPrefix, parseLogNode, type NodePart } from '../object-names.ts';
 import { logSectorBytes } from './log-stretch.ts';
 
@@ -62,8 +62,7 @@ export async function pointDisk(qmp: QmpConnection, disk: GuestDisk, node: strin
 
 /** A storage daemon has no devices to point elsewhere, but a throttle filter as the disk's uppermost node can be given another child. All its options have to be said again, and this one cannot be asked for. */
 async function soleThrottleGroup(qmp: QmpConnection, { topNode, chain }: GuestDisk): Promise<string> {
-  const objects = await qmp.execute<readonly { readonly name: string; readonly type: string }[]>('qom-list', { path: '/objects' });
-  const groups = objects.filter(({ type }) => type === 'child<throttle-group>');
+  const groups = (await queryObjects(qmp)).filter(({ type }) => type === 'child<throttle-group>');
   if (chain.length === 0 || groups.length !== 1) throw new Fault('GUEST_UNSUITED', `a storage daemon’s disk gets a write log beneath a throttle filter, with the one throttle group that there is; ${topNode} has none`, { node: topNode, groups: groups.length });
   return groups[0]!.name;
 }

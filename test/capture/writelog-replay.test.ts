@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { captureGuest, sinkInto } from './support/guests.ts';
+import { captureGuest, passWhole } from './support/guests.ts';
 import { difference, Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
@@ -72,13 +72,12 @@ void t.test(`an independent replay of the raw logs up to each of ${cuts} cuts eq
   const disks = await Promise.all(['raw' as const, 'qcow2' as const].map(async (format, index) => ({ path: await createLabDisk(`${folder}/disk${index}`, format, 24 * mib), format, iothread: true })));
   const guest = await startLabGuest(t, { disks, mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: limitMs(190_000), append: 'af.discards=0' });
   await guest.waitForLine(/^AF STAMP \d+/, 60_000);
-  const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog', budgetBytes: 64 * mib });
+  const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog', budgetBytes: 128 * mib });
   t.teardown(() => capture.close());
   await capture.connect();
   await capture.reconcile(null);
   const replica = new Replica(folder, 2);
-  await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await capture.settlePass(point(0));
+  await passWhole(capture, replica);
   const naive = [0, 1].map((disk) => new NaiveReplay(join(folder, `naive${disk}.raw`), kept, disk));
   for (const [disk, { path }] of naive.entries()) copyFileSync(replica.path(disk), path);
   const note = readdirSync(spool).find((name) => name.endsWith('-logs.json'))!;

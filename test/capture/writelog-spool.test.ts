@@ -7,11 +7,12 @@ import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { CbtCapture } from '../../daemon/capture/cbt-capture.ts';
+import { isFault } from '../../journal/fault.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import { imageDifference } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
-import { captureGuest, sinkInto } from './support/guests.ts';
+import { captureGuest, passWhole } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder, until } from './support/storage-daemon.ts';
 
@@ -25,7 +26,7 @@ void t.test('a full spool', { timeout: 200_000, skip: process.getuid?.() === 0 ?
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', small]);
   t.teardown(() => execFileSync('umount', ['-l', small]));
   const path = await createLabDisk(`${folder}/disk`, 'qcow2', 24 * mib);
-  const guest = await startLabGuest(t, { disks: [{ path, format: 'qcow2', iothread: true }], mode: 'raw', churn: 8192, memoryMiB: 128, timeLimitMs: 190_000, append: 'af.discards=0 af.span=8' });
+  const guest = await startLabGuest(t, { disks: [{ path, format: 'qcow2', iothread: true }], mode: 'raw', churn: 4096, memoryMiB: 128, timeLimitMs: 190_000, append: 'af.discards=0 af.span=8' });
   await guest.waitForLine(/^AF STAMP \d+/, 60_000);
   const own = await connectQmp(guest.ownQmpPath);
   t.teardown(() => own.close());
@@ -44,8 +45,7 @@ void t.test('a full spool', { timeout: 200_000, skip: process.getuid?.() === 0 ?
   };
   const first = await open();
   await first.reconcile(null);
-  await first.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await first.settlePass(point(0));
+  await passWhole(first, replica);
   await cut(first);
   t.match(first.figures(), { capture: 'writelog', logCuts: 1 });
 
@@ -54,13 +54,19 @@ void t.test('a full spool', { timeout: 200_000, skip: process.getuid?.() === 0 ?
   execFileSync('sh', ['-c', 'dd if=/dev/zero of="$1" bs=64k 2>/dev/null; true', 'sh', ballast]);
   await until('the log to be given up', () => (first.figures().capture === 'cbt' ? true : undefined), 60_000);
   t.match(first.figures().captureWhy, /^the write log was given up: the (log of disk 0 is nearly full|write log .* did not take a write)/);
-  t.same(readdirSync(small).filter((name) => name.endsWith('.log')), [], 'its space is free again');
+  // The files go after the nodes.
+  await until('its space to be free again', () => (readdirSync(small).some((name) => name.endsWith('.log')) ? undefined : true), 60_000);
   rmSync(ballast);
   await cut(first);
   t.equal(first.figures().logCuts, 1, 'copied, from the same point');
-  first.choose('writelog');
-  await cut(first);
-  await cut(first);
+  // A guest that was held up writes faster for a while than a log of this size is looked after: then it is given up once more.
+  for (let turn = 0; turn < 10 && first.figures().logCuts < 2; turn += 1) {
+    first.choose('writelog');
+    await cut(first).catch(async (error: unknown) => {
+      if (!isFault(error, 'LOG_BROKEN')) throw error;
+      t.same(await first.reconcile(point(held)), { standing: 'ready' });
+    });
+  }
   t.match(first.figures(), { capture: 'writelog', logCuts: 2 }, 'and the log is back');
 
   // The daemon dies; its log goes on to its bound.

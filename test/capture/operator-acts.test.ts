@@ -12,64 +12,12 @@ import type { QmpConnection } from '../../qemu/qmp.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
 import { captureGuest, nodesOf, sinkInto } from './support/guests.ts';
-import { difference, Replica } from './support/replica.ts';
+import { ProtectedGuest } from './support/protected-guest.ts';
 import { shortFolder, until } from './support/storage-daemon.ts';
 import { WholeProxy } from './support/whole-proxy.ts';
 
 const mib = 1024 * 1024;
 const point = (number: number): PointId => ({ term: 1, point: number });
-
-/** A protected guest and the point that its target holds. */
-class Protected {
-  held = 0;
-  passes = 0;
-  readonly #t: Test;
-  readonly capture: CbtCapture;
-  readonly replica: Replica;
-  readonly proxy: WholeProxy;
-  readonly own: QmpConnection;
-
-  constructor(t: Test, capture: CbtCapture, replica: Replica, proxy: WholeProxy, own: QmpConnection) {
-    this.#t = t;
-    this.capture = capture;
-    this.replica = replica;
-    this.proxy = proxy;
-    this.own = own;
-  }
-
-  async pass(): Promise<void> {
-    await this.capture.fullPass(sinkInto(this.replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-    await this.capture.settlePass(point(this.held));
-    this.passes += 1;
-  }
-
-  /** What a supervisor does until there is a new point; the point must be the disks. Returns the faults on the way. */
-  async advance(what: string): Promise<string[]> {
-    const faults: string[] = [];
-    for (let turn = 0; turn < 6; turn += 1) {
-      await this.proxy.arm(await nodesOf(this.own));
-      try {
-        const delta = await this.capture.cut(point(this.held), point(this.held + 1), 'crash');
-        const whole = await this.proxy.collect();
-        await this.replica.apply(delta);
-        for (const [index, path] of whole.entries()) {
-          this.#t.equal(difference(path, this.replica.path(index)), null, `${what}: disk ${index}`);
-          rmSync(path);
-        }
-        await delta.end('acknowledged');
-        this.held += 1;
-        return faults;
-      } catch (error) {
-        if (!isFault(error)) throw error;
-        faults.push(error.code);
-        for (const path of await this.proxy.collect()) rmSync(path);
-        const standing = await this.capture.reconcile(point(this.held));
-        if (standing.standing === 'resync') await this.pass();
-      }
-    }
-    throw new Error(`no point after ${what}: ${faults.join(', ')}`);
-  }
-}
 
 t.test('acts of an operator', async (t) => {
   const folder = shortFolder(t);
@@ -83,7 +31,7 @@ t.test('acts of an operator', async (t) => {
   const capture = captureGuest(folder, proxy.path);
   await capture.connect();
   await capture.reconcile(null);
-  const one = new Protected(t, capture, new Replica(folder, 2), proxy, own);
+  const one = new ProtectedGuest({ t, folder, capture, proxy, own });
   await one.pass();
   t.same(await one.advance('at first'), []);
 

@@ -12,7 +12,7 @@ import { connectQmp } from '../../qemu/qmp-client.ts';
 import { imageDifference } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
-import { captureGuest, nodesOf, sinkInto } from './support/guests.ts';
+import { captureGuest, nodesOf, passWhole } from './support/guests.ts';
 import { difference, Replica } from './support/replica.ts';
 import { shortFolder, until } from './support/storage-daemon.ts';
 import { WholeProxy } from './support/whole-proxy.ts';
@@ -67,8 +67,7 @@ t.test('a spool that is full, broken or abandoned is not the guest’s concern',
   let capture = captureGuest(folder, proxy.path, options);
   await capture.connect();
   await capture.reconcile(null);
-  await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await capture.settlePass(point(0));
+  await passWhole(capture, replica);
   let held = 0;
   const advance = async (what: string): Promise<void> => {
     for (;;) {

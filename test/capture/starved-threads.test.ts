@@ -14,7 +14,7 @@ import { limitMs, turns } from '../support/extent.ts';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
-import { captureGuest, sinkInto, stampFlaw } from './support/guests.ts';
+import { captureGuest, passWhole, stampFlaw } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
@@ -46,8 +46,7 @@ for (const [choice, usual] of [['cbt', 10], ['writelog', 5]] as const) {
     await capture.connect();
     await capture.reconcile(null);
     const replica = new Replica(folder, 2);
-    await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-    await capture.settlePass(point(0));
+    await passWhole(capture, replica);
     await starve(t, guest);
     let base = 0;
     for (let turn = 0; turn < cuts; turn += 1) {

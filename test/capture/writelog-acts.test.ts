@@ -16,33 +16,20 @@ import { isLong } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
 import { captureGuest, nodesOf, sinkInto } from './support/guests.ts';
-import { difference, Replica } from './support/replica.ts';
+import { ProtectedGuest, type ProtectedParts } from './support/protected-guest.ts';
 import { shortFolder, until } from './support/storage-daemon.ts';
 import { WholeProxy } from './support/whole-proxy.ts';
 
 const mib = 1024 * 1024;
 const point = (number: number): PointId => ({ term: 1, point: number });
 
-/** A guest with write logs and the point that its target holds. */
-class Logged {
-  held = 0;
-  passes = 0;
-  readonly #t: Test;
-  readonly folder: string;
+/** With write logs; an unplugged disk takes a new look at the guest. */
+class Logged extends ProtectedGuest {
   readonly guest: LabGuest;
-  readonly capture: CbtCapture;
-  readonly proxy: WholeProxy;
-  readonly own: QmpConnection;
-  #replica: Replica;
 
-  constructor(t: Test, folder: string, guest: LabGuest, capture: CbtCapture, proxy: WholeProxy, own: QmpConnection) {
-    this.#t = t;
-    this.folder = folder;
+  constructor(parts: ProtectedParts, guest: LabGuest) {
+    super(parts);
     this.guest = guest;
-    this.capture = capture;
-    this.proxy = proxy;
-    this.own = own;
-    this.#replica = new Replica(folder, 2);
   }
 
   static async start(t: Test, device: 'virtio-blk' | 'virtio-scsi'): Promise<Logged> {
@@ -59,54 +46,19 @@ class Logged {
     t.teardown(() => capture.close());
     await capture.connect();
     await capture.reconcile(null);
-    const one = new Logged(t, folder, guest, capture, proxy, own);
+    const one = new Logged({ t, folder, capture, proxy, own }, guest);
     await one.pass();
     t.same(await one.advance('at first'), []);
     await one.logged('at first');
     return one;
   }
 
-  async pass(): Promise<void> {
-    // Disks may have come or gone.
-    this.#replica = new Replica(this.folder, (await nodesOf(this.own)).length);
-    await this.capture.fullPass(sinkInto(this.#replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-    await this.capture.settlePass(point(this.held));
-    this.passes += 1;
-  }
-
-  /** What a supervisor does until there is a new point; the point must be the disks. Returns the faults on the way. */
-  async advance(what: string): Promise<string[]> {
-    const faults: string[] = [];
-    for (let turn = 0; turn < 6; turn += 1) {
-      await this.proxy.arm(await nodesOf(this.own));
-      try {
-        const delta = await this.capture.cut(point(this.held), point(this.held + 1), 'crash');
-        const whole = await this.proxy.collect();
-        await this.#replica.apply(delta);
-        for (const [index, path] of whole.entries()) {
-          this.#t.equal(difference(path, this.#replica.path(index)), null, `${what}: disk ${index}`);
-          rmSync(path);
-        }
-        await delta.end('acknowledged');
-        this.held += 1;
-        return faults;
-      } catch (error) {
-        if (!isFault(error)) throw error;
-        faults.push(error.code);
-        for (const path of await this.proxy.collect()) rmSync(path);
-        await this.reconcile(error.code === 'GUEST_CHANGED');
-      }
-    }
-    throw new Error(`no point after ${what}: ${faults.join(', ')}`);
-  }
-
-  async reconcile(isAnew: boolean): Promise<void> {
-    if (isAnew) {
+  override async reconcile(code: string): Promise<void> {
+    if (code === 'GUEST_CHANGED') {
       await this.capture.close();
       await this.capture.connect();
     }
-    const { standing } = await this.capture.reconcile(point(this.held));
-    if (standing === 'resync') await this.pass();
+    await super.reconcile(code);
   }
 
   /** Until points are read from the logs again. */
@@ -116,13 +68,13 @@ class Logged {
       await this.advance(`${what}, to the logs`);
       if (this.capture.figures().logCuts >= from + 2) return;
     }
-    this.#t.fail(`${what}: no logs came back (${this.capture.figures().captureWhy})`);
+    this.t.fail(`${what}: no logs came back (${this.capture.figures().captureWhy})`);
   }
 
   async cutFast(cuts: number): Promise<void> {
     for (let turn = 0; turn < cuts; turn += 1) {
       const delta = await this.capture.cut(point(this.held), point(this.held + 1), 'crash');
-      await this.#replica.apply(delta);
+      await this.replica.apply(delta);
       await delta.end('acknowledged');
       this.held += 1;
     }
@@ -131,7 +83,7 @@ class Logged {
   /** The guest writes on, and no write of it failed. */
   async isWell(what: string): Promise<void> {
     await this.guest.waitForLine(/^AF STAMP \d+/, 60_000, this.guest.serial.length);
-    this.#t.notOk(this.guest.serial.some(({ text }) => text.includes('FAILED') || text.includes('I/O error') || /^AF RAW \S+ \d+ \d+ [1-9]/.test(text)), `${what}: no write of the guest failed`);
+    this.t.notOk(this.guest.serial.some(({ text }) => text.includes('FAILED') || text.includes('I/O error') || /^AF RAW \S+ \d+ \d+ [1-9]/.test(text)), `${what}: no write of the guest failed`);
   }
 }
 

@@ -7,7 +7,7 @@ import type { PointId } from '../../journal/point.ts';
 import { isFault } from '../../journal/fault.ts';
 import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { captureGuest, sinkInto } from './support/guests.ts';
+import { captureGuest, passWhole } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
@@ -23,8 +23,7 @@ for (const device of ['virtio-blk', 'virtio-scsi'] as const) {
     const capture = captureGuest(folder, guest.qmpPath, { capture: 'writelog' });
     await capture.connect();
     await capture.reconcile(null);
-    await capture.fullPass(sinkInto(new Replica(folder, 1)), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-    await capture.settlePass(point(0));
+    await passWhole(capture, new Replica(folder, 1));
     let base = 0;
     for (let turn = 0; turn < attachments; turn += 1) {
       await capture.park();

@@ -12,7 +12,7 @@ import { isFault } from '../../journal/fault.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
-import { captureGuest, nodesOf, sinkInto } from './support/guests.ts';
+import { captureGuest, nodesOf, passWhole } from './support/guests.ts';
 import { difference, Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 import { WholeProxy } from './support/whole-proxy.ts';
@@ -46,8 +46,7 @@ void t.test('the daemon dies at each command', { timeout: 280_000 }, async (t) =
   await first.connect();
   await first.reconcile(null);
   const replica = new Replica(folder, 2);
-  await first.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await first.settlePass(point(0));
+  await passWhole(first, replica);
   await (await first.cut(point(0), point(1), 'crash').then(async (delta) => { await replica.apply(delta); return delta; })).end('acknowledged');
   await first.close();
 

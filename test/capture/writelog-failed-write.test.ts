@@ -8,7 +8,7 @@ import { connectQmp } from '../../qemu/qmp-client.ts';
 import { imageDifference } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
-import { captureGuest, sinkInto } from './support/guests.ts';
+import { captureGuest, passWhole } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder, until } from './support/storage-daemon.ts';
 
@@ -33,8 +33,7 @@ void t.test('a write that failed is not taken from the log', { timeout: 110_000 
   await capture.connect();
   await capture.reconcile(null);
   const replica = new Replica(folder, 1);
-  await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await capture.settlePass(point(0));
+  await passWhole(capture, replica);
   let held = 0;
   const advance = async (): Promise<void> => {
     const delta = await capture.cut(point(held), point(held + 1), 'crash');

@@ -6,7 +6,7 @@
 import t from 'tap';
 import { limitMs, turns } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { captureGuest, sinkInto, stampFlaw, stampOf } from './support/guests.ts';
+import { captureGuest, passWhole, stampFlaw, stampOf } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
@@ -25,8 +25,7 @@ for (const iothread of [true, false]) {
     await capture.connect();
     await capture.reconcile(null);
     const replica = new Replica(folder, 2);
-    await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-    await capture.settlePass(point(0));
+    await passWhole(capture, replica);
     const [flaws, seen]: [string[], Set<string>] = [[], new Set()];
     for (let base = 0; base < cuts; base += 1) {
       const delta = await capture.cut(point(base), point(base + 1), 'crash');

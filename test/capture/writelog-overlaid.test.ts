@@ -9,7 +9,7 @@ import { listGuestDisks } from '../../qemu/guest-disks.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { captureGuest, sinkInto } from './support/guests.ts';
+import { captureGuest, passWhole } from './support/guests.ts';
 import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
@@ -18,8 +18,7 @@ const zero = { term: 1, point: 0 };
 
 async function pass(capture: CbtCapture, folder: string): Promise<void> {
   await capture.reconcile(null);
-  await capture.fullPass(sinkInto(new Replica(folder, 1)), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-  await capture.settlePass(zero);
+  await passWhole(capture, new Replica(folder, 1));
 }
 
 async function topOf(own: QmpConnection): Promise<string> {

@@ -5,6 +5,7 @@ import pino from 'pino';
 import { CbtCapture } from '../../../daemon/capture/cbt-capture.ts';
 import type { CaptureChoice, FullPassSink } from '../../../daemon/capture/capture.ts';
 import { nodeClock } from '../../../host/node/clock.ts';
+import type { PointId } from '../../../journal/point.ts';
 import type { QmpConnection } from '../../../qemu/qmp.ts';
 import { listGuestDisks } from '../../../qemu/guest-disks.ts';
 import { groupId } from './captures.ts';
@@ -31,6 +32,12 @@ export function sinkInto(replica: Replica): FullPassSink {
       return Promise.resolve();
     },
   };
+}
+
+/** A full pass at full speed, from which `base` comes. */
+export async function passWhole(capture: CbtCapture, replica: Replica, base: PointId = { term: 1, point: 0 }): Promise<void> {
+  await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
+  await capture.settlePass(base);
 }
 
 /** The disks as nodes, for backups of the test's own. */

@@ -12,7 +12,7 @@ import { isLong, turns } from '../../support/extent.ts';
 import { imageDifference } from '../../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../../support/lab-guest.ts';
 import { ownObjects } from './captures.ts';
-import { captureGuest, nodesOf, sinkInto, stampFlaw } from './guests.ts';
+import { captureGuest, nodesOf, passWhole, stampFlaw } from './guests.ts';
 import { difference, Replica } from './replica.ts';
 import { shortFolder } from './storage-daemon.ts';
 import { WholeProxy } from './whole-proxy.ts';
@@ -51,8 +51,7 @@ export function runCells(t: TAP, iothread: boolean, choice: 'cbt' | 'writelog' =
         t.equal(capture.disks().length, 2);
         t.match(await capture.reconcile(null), { standing: 'resync' });
         const replica = new Replica(folder, 2);
-        await capture.fullPass(sinkInto(replica), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
-        await capture.settlePass(point(0));
+        await passWhole(capture, replica);
         let base = 0;
         let blurred = 0;
         for (let cycle = 0; cycle < cycles; cycle += 1) {

@@ -5,6 +5,7 @@
  */
 import type { Logger } from 'pino';
 import type { StartSource } from '../../daemon/operations.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
 import type { Config } from '../config/config.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
@@ -23,6 +24,7 @@ export async function runRole(config: Config): Promise<void> {
   const log = openLog(config.logLevel, config.role);
   const version = readVersion();
   endOnBugs(log);
+  collectSeldom();
   const stopped = awaitStopSignal();
   const notifier = await openServiceNotifier(log);
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);

@@ -272,7 +272,8 @@ export class CbtCapture implements Capture {
   }
 
   close(): Promise<void> {
-    return Promise.resolve(this.#unlink());
+    this.#unlink();
+    return this.#spool.rest();
   }
 
   #unlink(): void {

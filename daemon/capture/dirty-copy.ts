@@ -105,7 +105,6 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
     if (order.isHoldOnly !== true) refuseBroken(context, order);
     const copied: CopiedDisk[] = [];
     for (const [index, { head, file }] of targets.entries()) {
-      await file.unlink();
       if (order.isHoldOnly === true) {
         await file.remove();
         continue;
@@ -131,7 +130,7 @@ function cyclePrefix(context: CopyContext, stamp: string): string {
 async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, files: SpoolFile[]): Promise<{ head: ReturnType<typeof makeDeltaImage>; file: SpoolFile }> {
   const hasFooter = context.isVhdUsable && canHaveVhd(disk.sizeBytes);
   const head = makeDeltaImage({ diskSizeBytes: disk.sizeBytes, hasFooter, capBytes: disk.capBytes, randomBytes });
-  const file = await context.spool.createImage(`${stamp}-${disk.disk}`, { capBytes: disk.capBytes, pieces: head.pieces }, context.owner);
+  const file = await context.spool.createImage(`${stamp}-${disk.disk}`, { capBytes: disk.capBytes, pieces: head.pieces, blankBytes: head.layout.usedClusters * imageClusterBytes }, context.owner);
   files.push(file);
   try {
     await context.qmp.execute('blockdev-add', describeTarget({ groupId: context.groupId, stamp, disk: disk.disk }, head.layout, file.path));

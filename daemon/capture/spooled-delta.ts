@@ -47,7 +47,7 @@ export class CopiedDisk implements DeltaPart {
   }
 
   remove(): Promise<void> {
-    return this.#file.remove();
+    return this.#file.recycle();
   }
 }
 

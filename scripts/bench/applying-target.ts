@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { nodeClock } from '../../host/node/clock.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { defaultRetention } from '../../replica-target/points/retention-plan.ts';
 import { FileGroupStore } from '../../replica-target/store/group-store.ts';
@@ -18,6 +19,7 @@ const pointMs = 60_000;
 const speedUp = 60;
 
 const { groupsFolder, sizeBytes, pointBytes, writeBytes, seconds } = JSON.parse(process.argv[2]!) as ApplyFacts;
+collectSeldom();
 let count = 0;
 const startMs = Date.now();
 const clock = { ...nodeClock, nowMs: () => startMs + count * pointMs, delay: (ms: number, signal?: AbortSignal) => nodeClock.delay(ms / speedUp, signal) };

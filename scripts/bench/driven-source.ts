@@ -11,6 +11,7 @@ import { openTargetLink } from '../../daemon/stream/target-link.ts';
 import { GuestSupervisor } from '../../daemon/supervisor/guest-supervisor.ts';
 import type { Clock } from '../../host/clock.ts';
 import { nodeClock } from '../../host/node/clock.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeRandom } from '../../host/node/random.ts';
 import { readToken } from '../../journal/identity.ts';
 import type { SourceCommand, SourceEvent, SourceFacts } from './driven-roles.ts';
@@ -31,6 +32,7 @@ const steppedClock: Clock = {
 };
 
 const facts = JSON.parse(process.argv[2]!) as SourceFacts;
+collectSeldom();
 const token = readToken(facts.token);
 const log = pino({ level: 'warn' });
 const link = openTargetLink({

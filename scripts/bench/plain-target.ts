@@ -5,6 +5,7 @@
 import { mkdir } from 'node:fs/promises';
 import { pino } from 'pino';
 import { nodeClock } from '../../host/node/clock.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { nodeRandom } from '../../host/node/random.ts';
 import { fingerprintOf, makeCertificate, makeToken, secretBytes } from '../../journal/identity.ts';
@@ -14,6 +15,7 @@ import type { TargetEvent, TargetFacts } from './driven-roles.ts';
 
 const host = '127.0.0.1';
 const { groupsFolder } = JSON.parse(process.argv[2]!) as TargetFacts;
+collectSeldom();
 const log = pino({ level: 'warn' });
 await mkdir(groupsFolder, { recursive: true, mode: 0o700 });
 const registry = await openRegistry({ disk: nodeDisk, clock: nodeClock, folder: groupsFolder, log, options: { freeBytesMin: 64 * 1024 ** 2 } });

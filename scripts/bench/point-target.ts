@@ -3,6 +3,7 @@
  * together as replica-target/target.ts does, on a unix socket. Asked by driven-roles.ts.
  */
 import { nodeClock } from '../../host/node/clock.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { NbdExports } from '../../replica-target/points/nbd-exports.ts';
 import { FileGroupStore } from '../../replica-target/store/group-store.ts';
@@ -11,6 +12,7 @@ import { listenNbd } from '../../qemu/nbd-server.ts';
 import type { PointTargetEvent, PointTargetFacts } from './driven-roles.ts';
 
 const { groupsFolder, socketPath } = JSON.parse(process.argv[2]!) as PointTargetFacts;
+collectSeldom();
 const fromMs = performance.now();
 const registry = await openRegistry({ disk: nodeDisk, clock: nodeClock, folder: groupsFolder });
 const openMs = performance.now() - fromMs;

@@ -1,6 +1,7 @@
 /** A target's store that thins a history that is there already, a process of its own, so that its memory can be told. Asked by retention.ts. */
 import { writeFileSync } from 'node:fs';
 import { nodeClock } from '../../host/node/clock.ts';
+import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { FileGroupStore } from '../../replica-target/store/group-store.ts';
@@ -9,6 +10,7 @@ import { peakMib } from './process-usage.ts';
 import type { ThinningFacts, Thinned } from './retention.ts';
 
 const { groupsFolder } = JSON.parse(process.argv[2]!) as ThinningFacts;
+collectSeldom();
 // First as a target that has kept everything; it thins when it is told to, not by itself.
 let policy: RetentionPolicy = { ...defaultRetention, windowMs: Number.MAX_SAFE_INTEGER };
 const clock = { ...nodeClock, delay: (_: number, signal?: AbortSignal) => new Promise<void>((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error))) };

@@ -323,7 +323,8 @@ export class SpoolFile {
   /** As {@link remove}, of a file that QEMU has let go of and nobody reads: it may be used again. */
   async recycle(): Promise<void> {
     assert(this.#readers === 0);
-    if (!this.#isOpen || !this.#isLinked || !await this.#ends.keep()) return this.remove();
+    // Where nothing can be said of the folder, nothing is kept in it.
+    if (!this.#isOpen || !this.#isLinked || !await this.#ends.keep().catch(() => false)) return this.remove();
     this.#isOpen = false;
     this.#ends.released();
   }

@@ -32,6 +32,15 @@ const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 /** A hold for longer than a month is one until it is released. */
 export const holdMsMax = 31 * 86_400_000;
 
+/** A guest that takes longer to shut down than an hour is not shutting down. */
+export const shutdownMsMax = 3_600_000;
+/** A failover that nobody decides on for longer than a month is decided. */
+export const decisionMsMax = 31 * 86_400_000;
+
+const groupId = z.string().regex(/^[0-9a-f]{32}$/);
+const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+const term = count.min(1);
+
 export const requestBodies = {
   verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
@@ -40,11 +49,21 @@ export const requestBodies = {
     isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
+  adopt: z.strictObject({
+    name, groupId, qmpPath: path, base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
+    target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }), token: z.string().min(1).max(4096).nullable(),
+  }),
+  abandon: z.strictObject({ groupId }),
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
-  failover: z.strictObject({ group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional() }),
+  failover: z.strictObject({
+    group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional(),
+    planned: z.strictObject({ shutdownMs: z.number().int().min(1000).max(shutdownMsMax), onLimit: z.enum(['stop', 'give-up']) }).optional(),
+    decision: z.strictObject({ act: z.enum(['commit', 'roll-back']), afterMs: z.number().int().nonnegative().max(decisionMsMax) }).optional(),
+  }),
+  commit: z.strictObject({ group: name }),
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
   }),

@@ -3,7 +3,7 @@
  * and DAEMON_UNREACHABLE when no one answers.
  */
 import { request } from 'node:http';
-import type { MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
+import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
@@ -43,6 +43,8 @@ export class SourceClient extends ControlClient {
   report(): Promise<SourceReport> { return this.get('/report'); }
   pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
+  async adopt(body: AdoptRequest): Promise<void> { await this.post('/adopt', body); }
+  async abandon(groupId: string): Promise<void> { await this.post('/abandon', { groupId }); }
   async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
   async resync(name: string): Promise<void> { await this.post('/resync', { name }); }
   async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
@@ -63,6 +65,7 @@ export class TargetClient extends ControlClient {
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
+  async commitFailover(group: string): Promise<void> { await this.post('/failover/commit', { group }); }
   testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
   async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }

@@ -24,6 +24,8 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.get('/report', () => operations.report());
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
     routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
+    routes.post('/adopt', requestBodies.adopt, (request) => operations.adopt(request));
+    routes.post('/abandon', requestBodies.abandon, ({ groupId }) => operations.abandon(groupId));
     routes.post('/unprotect', requestBodies.unprotect, ({ name, isForgotten }) => operations.unprotect(name, isForgotten ?? false));
     routes.post('/pause', requestBodies.guest, ({ name }) => operations.pause(name));
     routes.post('/resume', requestBodies.guest, ({ name }) => operations.resume(name));
@@ -46,6 +48,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
+    routes.post('/failover/commit', requestBodies.commit, ({ group }) => operations.commitFailover(group));
     routes.post('/test', requestBodies.testFailover, (request) => operations.testFailover(request));
     routes.post('/test/stop', requestBodies.testStop, ({ group }) => operations.stopTest(group));
     routes.post('/seed-from', requestBodies.seedFrom, ({ group, disk, imagePath }) => operations.seedFrom(group, disk, imagePath));

@@ -59,6 +59,20 @@ export interface ProtectRequest {
   readonly storageDaemonDisks?: readonly string[] | undefined;
 }
 
+/** A guest that the target role of this host has just started, and that stands still. */
+export interface AdoptRequest {
+  readonly name: string;
+  readonly groupId: string;
+  readonly qmpPath: string;
+  /** What its disks hold. Null: not known, so that both sides are compared. */
+  readonly base: { readonly term: number; readonly point: number } | null;
+  readonly term: number;
+  readonly rpoMs: number;
+  readonly target: { readonly name: string; readonly fingerprint: string };
+  /** To pair with that target. */
+  readonly token: string | null;
+}
+
 export interface MarkRequest {
   readonly name: string;
   /** The guest freezes its file systems for it: kind `app`, or `crash` with a reason where that fails. Else kind `mark`. */
@@ -83,6 +97,13 @@ export interface SourceOperations {
   pair(token: string): Promise<PairedTarget>;
   /** Resolves once the guest was reached and found suited; the first sync goes on in the background. Faults: QMP_*, GUEST_UNSUITED, GUEST_TAKEN, TARGET_UNPAIRED. */
   protect(request: ProtectRequest): Promise<{ readonly name: string; readonly groupId: string; readonly target: string }>;
+  /**
+   * Follows a guest from the instant at which it stands, in the place of whatever was followed as this group before. Faults: QMP_*, GUEST_UNSUITED,
+   * GUEST_TAKEN (another group has its name), TARGET_UNPAIRED (a token is needed).
+   */
+  adopt(request: AdoptRequest): Promise<void>;
+  /** Its QEMU is gone: it is followed no more. A group that is not known is fine. */
+  abandon(groupId: string): Promise<void>;
   /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;

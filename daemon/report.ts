@@ -4,7 +4,7 @@ import type { PointId, PointKind } from '../journal/point.ts';
 import type { FreezeFacts } from '../journal/seal.ts';
 import type { LinkReport } from './stream/session.ts';
 
-export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'superseded' | 'refused';
+export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'yielding' | 'relinquished' | 'superseded' | 'refused';
 
 /** The four clocks of RPO: ms between now and the cut of the newest point in that state; null when there is none yet. Monotonic source time for the first two and the last. */
 export interface RpoClocks {
@@ -53,6 +53,8 @@ export interface GuestReport {
 
 export interface SourceReport {
   readonly role: 'source';
+  /** Lasting; by it targets tell sources apart. */
+  readonly sourceId: string;
   readonly version: string;
   readonly atMs: number;
   readonly targets: readonly ({

@@ -32,6 +32,13 @@ const protectedGuest = z.object({
   storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
   /** The log of a device of dm-log-writes, whose path is then `qmpPath`: there is no QEMU. */
   dmLogPath: z.string().min(1).optional(),
+  /** The term in which it came to this source; 1 for one that was protected here first. */
+  term: z.number().int().min(1).optional(),
+  /** A planned failover that is under way, or that took the guest elsewhere. */
+  handover: z.discriminatedUnion('state', [
+    z.object({ state: z.literal('yielding'), untilMs: z.number() }),
+    z.object({ state: z.literal('relinquished'), term: z.number().int().min(1) }),
+  ]).optional(),
 });
 
 /** The last acknowledged point, so that a restarted source can tell how far behind it is while its target is away. */

@@ -15,11 +15,12 @@ import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
 import { FrozenNotes } from './freeze/frozen-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
-import type { MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
+import type { AdoptRequest, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
+import type { HandoverNote } from './supervisor/handover.ts';
 import { PassTurns } from './resync/pass-turns.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
@@ -69,6 +70,7 @@ class Source implements SourceOperations {
   report(): SourceReport {
     return {
       role: 'source',
+      sourceId: this.#sourceId,
       version: this.#deps.version,
       atMs: nodeClock.nowMs(),
       targets: [...this.#links.values()].map(({ target, link, encoder }) => ({
@@ -139,6 +141,37 @@ class Source implements SourceOperations {
     return { name: guest.name, groupId: guest.groupId, target: guest.target };
   }
 
+  async adopt({ base, token, target: { name: target, fingerprint }, ...adopted }: AdoptRequest): Promise<void> {
+    const { name, groupId } = adopted;
+    const before = this.#guests.get(name);
+    if (before !== undefined && before.guest.groupId !== groupId) throw new Fault('GUEST_TAKEN', `another guest is protected here as ${name}`, { name });
+    if (this.#links.get(target)?.target.fingerprint !== fingerprint) {
+      if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target}`, { target });
+      await this.pair(token);
+    }
+    const { name: _, ...fromBefore } = before?.guest ?? { name };
+    const guest: ProtectedGuest = { capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, target, isPaused: false };
+    delete guest.handover;
+    await before?.supervisor.close();
+    const capture = this.#capture(guest);
+    try {
+      await capture.connect();
+      if (base !== null) await capture.begin(base);
+    } finally {
+      await capture.close();
+    }
+    await this.#state.putGuest(guest);
+    await this.#supervise(guest);
+  }
+
+  async abandon(groupId: string): Promise<void> {
+    const found = [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId);
+    if (found === undefined) return;
+    await found.supervisor.close();
+    this.#guests.delete(found.guest.name);
+    await this.#state.removeGuest(found.guest.name);
+  }
+
   async unprotect(name: string, isForgotten: boolean): Promise<void> {
     const { guest, supervisor } = this.#guest(name);
     const session = isForgotten ? await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs)) : null;
@@ -185,6 +218,13 @@ class Source implements SourceOperations {
 
   mark({ name, isApp, label, limitMs }: MarkRequest): Promise<MarkedPoint> {
     return this.#guest(name).supervisor.mark({ isApp: isApp ?? false, label }, limitMs ?? markLimitMsDefault);
+  }
+
+  async #noteHandover(name: string, note: HandoverNote | null): Promise<void> {
+    const supervised = this.#guest(name);
+    const { handover: _, ...guest } = supervised.guest;
+    supervised.guest = { ...guest, ...(note === null ? {} : { handover: note }) };
+    await this.#state.putGuest(supervised.guest);
   }
 
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> {
@@ -272,6 +312,9 @@ class Source implements SourceOperations {
       log: this.#deps.log.child({ guest: guest.name }),
       rateBytesPerSecond: guest.rateBytesPerSecond,
       isPaused: guest.isPaused,
+      ...(guest.term === undefined ? {} : { term: guest.term }),
+      handover: guest.handover ?? null,
+      noteHandover: (note) => this.#noteHandover(guest.name, note),
       lastPoint: await this.#state.lastPoint(guest.name),
       onAcknowledged: (point) => {
         this.#state.putLastPoint(guest.name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));

@@ -28,6 +28,9 @@ export const wireDisk = z.object({
 /** What it takes to start the guest elsewhere, as QEMU reported it. The shape belongs to qemu/hardware.ts; the wire carries it whole. */
 export const wireHardware = z.record(z.string(), z.unknown());
 
+/** Tells one planned failover from another. */
+const handoverId = hex(8);
+
 const sourceShapes = {
   /** First message of a source. `nonce`: 32 random bytes for the target's own proof. */
   hello: z.object({ t: z.literal('hello'), versions: z.array(z.number().int()).min(1).max(16), sourceId: hex(16), sourceName: safeName, nonce: hex(32) }),
@@ -48,6 +51,12 @@ const sourceShapes = {
   }),
   /** Forgets the group at the target (unprotect --forget). Answered by `forgotten`. */
   forget: z.object({ t: z.literal('forget'), group: groupId }),
+  /** To `yield`: the guest stands still since `stoppedAtMs` (source's wall clock), and `point`, which was acknowledged, is all that its disks hold. */
+  yielded: z.object({ t: z.literal('yielded'), group: groupId, id: handoverId, point: pointId, stoppedAtMs: count }),
+  /** To `yield` or `recall`: the guest runs at the source, for this reason. */
+  kept: z.object({ t: z.literal('kept'), group: groupId, id: handoverId, code: z.string().max(40), message: text }),
+  /** To `takeOver`, and instead of an announcement ever after: the source has noted durably that the guest is live elsewhere, in `term`. */
+  relinquished: z.object({ t: z.literal('relinquished'), group: groupId, term }),
 } as const;
 
 const targetShapes = {
@@ -74,19 +83,29 @@ const targetShapes = {
   held: z.object({ t: z.literal('held'), group: groupId, code: z.string().max(40), message: text }),
   released: z.object({ t: z.literal('released'), group: groupId }),
   forgotten: z.object({ t: z.literal('forgotten'), group: groupId }),
+  /** A planned failover: the source is to shut its guest down within `shutdownMs`, else do as `onLimit` says, and to send what is left. Answered by `yielded` or `kept`. */
+  yield: z.object({ t: z.literal('yield'), group: groupId, id: handoverId, shutdownMs: count.min(1000).max(86_400_000), onLimit: z.enum(['stop', 'give-up']) }),
+  /** The guest stands ready at the target, in `term`, and runs when the source has let go of it. Answered by `relinquished`. */
+  takeOver: z.object({ t: z.literal('takeOver'), group: groupId, id: handoverId, term }),
+  /** It came to nothing before `takeOver`: the source starts its guest again. Answered by `kept`. */
+  recall: z.object({ t: z.literal('recall'), group: groupId, id: handoverId }),
   /** A named error. With `group`: only that group is refused, the connection stays. Without: the target closes. `term`: the group's term at the target. */
   refused: z.object({ t: z.literal('refused'), code: z.string().max(40), message: text, group: groupId.optional(), term: term.optional() }),
 } as const;
 
 export const sourceMessage = z.discriminatedUnion('t', [
   sourceShapes.hello, sourceShapes.auth, sourceShapes.announce, sourceShapes.seedBegin, sourceShapes.seedEnd, sourceShapes.compare, sourceShapes.forget,
+  sourceShapes.yielded, sourceShapes.kept, sourceShapes.relinquished,
 ]);
 export const targetMessage = z.discriminatedUnion('t', [
   targetShapes.challenge, targetShapes.welcome, targetShapes.group, targetShapes.credit, targetShapes.ack, targetShapes.applied, targetShapes.seeded,
-  targetShapes.differs, targetShapes.held, targetShapes.released, targetShapes.forgotten, targetShapes.refused,
+  targetShapes.differs, targetShapes.held, targetShapes.released, targetShapes.forgotten, targetShapes.refused, targetShapes.yield, targetShapes.takeOver, targetShapes.recall,
 ]);
 export type SourceMessage = z.infer<typeof sourceMessage>;
 export type TargetMessage = z.infer<typeof targetMessage>;
+/** What a target asks of a source for a planned failover, and what it is answered. */
+export type HandoverOrder = Extract<TargetMessage, { readonly t: 'yield' | 'takeOver' | 'recall' }>;
+export type HandoverAnswer = Extract<SourceMessage, { readonly t: 'yielded' | 'kept' | 'relinquished' }>;
 export type WireDisk = z.infer<typeof wireDisk>;
 export type WireHardware = z.infer<typeof wireHardware>;
 export type GroupAnnouncement = Omit<z.infer<typeof sourceShapes.announce>, 't'>;

@@ -54,6 +54,11 @@ export async function continueGuest(qmp: QmpConnection): Promise<void> {
   await qmp.execute('cont');
 }
 
+/** A guest that was started and did not run yet (`-S`) runs when it resolves; any other is left as it is. */
+export async function runReady(qmp: QmpConnection): Promise<void> {
+  if (await runStateOf(qmp) === 'prelaunch') await qmp.execute('cont');
+}
+
 /** The node of a view that nothing reads from any more, and with it its connection. One that is gone is fine. */
 export async function dropView(qmp: QmpConnection, disk: number): Promise<void> {
   try {

@@ -45,8 +45,35 @@ export interface TargetDeps {
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;
+  /** Follows guests that were started here; absent: nobody does. */
+  readonly localSource?: LocalSource;
   /** In place of the machine's own disk, for a test that stalls or fails it. */
   readonly disk?: Disk;
+}
+
+/** A guest that was started here and is to be followed by the source role of this host. */
+export interface AdoptedGuest {
+  readonly name: string;
+  readonly groupId: string;
+  /** A monitor of its own. */
+  readonly qmpPath: string;
+  /** What its disks hold, as long as it stands still. Null: not known, so that both sides are compared. */
+  readonly base: { readonly term: number; readonly point: number } | null;
+  readonly term: number;
+  readonly rpoMs: number;
+  /** This target. */
+  readonly target: { readonly name: string; readonly fingerprint: string };
+  /** To pair with it; null: they are paired. */
+  readonly token: string | null;
+}
+
+/** The source role of this host. Faults: DAEMON_UNREACHABLE beside those that are named. */
+export interface LocalSource {
+  sourceId(): Promise<string>;
+  /** Faults: TARGET_UNPAIRED (a token is needed), QMP_*, GUEST_*. */
+  adopt(guest: AdoptedGuest): Promise<void>;
+  /** The guest is not followed any more; one that is not known is fine. */
+  abandon(groupId: string): Promise<void>;
 }
 
 /** `none`: no NIC is connected. `isolated`: a network with no way out of the guest. */
@@ -59,6 +86,17 @@ export interface FailoverRequest {
   /** In place of the config's. */
   readonly accel?: AccelChoice | undefined;
   readonly network?: NetworkChoice | undefined;
+  /** The source shuts its guest down first, and nothing is lost. Absent: the source is taken for lost. */
+  readonly planned?: PlannedOptions | undefined;
+  /** After this the failover is decided by itself. Absent: by a person; a planned one is committed at once. */
+  readonly decision?: { readonly act: 'commit' | 'roll-back'; readonly afterMs: number } | undefined;
+}
+
+export interface PlannedOptions {
+  /** How long the guest may take to shut down, ms. */
+  readonly shutdownMs: number;
+  /** Then: `stop`: it is stopped where it stands, as if the power had failed. `give-up`: it runs on, and there is no failover. */
+  readonly onLimit: 'stop' | 'give-up';
 }
 
 export interface FailoverResult {
@@ -76,6 +114,8 @@ export interface FailoverResult {
   readonly logPath: string;
   readonly overlayPaths: readonly string[];
   readonly accel: 'kvm' | 'tcg';
+  /** Of a planned one: how long no guest ran, ms, by the clocks of both hosts. */
+  readonly downtimeMs?: number;
   /** The guest reads from a view of this target, until its data has come home behind it (`failovers` of the report). */
   readonly isComingHome: boolean;
 }
@@ -139,6 +179,8 @@ export interface TargetOperations {
   failover(request: FailoverRequest): Promise<FailoverResult>;
   /** Ends the guest that a failover started. `isRolledBack`: its overlay is removed and the group is protected again; else both stay. Faults: FAILOVER_STATE. */
   stopFailover(group: string, isRolledBack: boolean): Promise<void>;
+  /** Makes the failover final: brings all data home, then takes what the guest writes as deltas. Resolves when it is under way. Faults: FAILOVER_STATE, COMMIT_SPACE. */
+  commitFailover(group: string): Promise<void>;
   /** Boots a point with no way out of the guest, beside a protection that goes on. Faults: FAILOVER_*, POINT_UNKNOWN, TEST_SPACE. */
   testFailover(request: TestRequest): Promise<TestResult>;
   /** Ends a test and removes every trace of it. Faults: FAILOVER_STATE. */

@@ -21,7 +21,13 @@ export interface FailedOverGuest {
   readonly pid: number | null;
   readonly isRunning: boolean;
   readonly startedAtMs: number;
-  /** Of a guest that was booted from an older point: how much of its data has come home. `waiting`: it goes on when the guest runs and this target serves its point. */
+  /** It stands ready and does not run: its source has not said that it let go of it. */
+  readonly isAwaited: boolean;
+  /** Its data comes home, and then the failover is final. */
+  readonly isCommitting: boolean;
+  /** What is done by itself, and when (wall clock, ms). */
+  readonly decision: { readonly act: 'commit' | 'roll-back'; readonly atMs: number } | null;
+  /** Of a guest that was booted from an older point, or whose failover is committed: how much of its data has come home. `waiting`: it goes on when the guest runs and this target serves its point. */
   readonly home: { readonly state: 'streaming' | 'waiting' | 'home'; readonly doneBytes: number; readonly totalBytes: number } | null;
 }
 

@@ -8,9 +8,11 @@ import { nodeDisk } from '../host/node/disk.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
+import { Adoption } from './failover/adoption.ts';
 import { Failovers } from './failover/failover.ts';
 import { GroupTurns } from './failover/group-turns.ts';
 import { TestFailovers } from './failover/test-failover.ts';
+import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
 import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
@@ -75,6 +77,7 @@ class Target implements TargetOperations {
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
     const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
+    let made: Target | null = null;
     const closing: { close(): Promise<void> }[] = [registry];
     try {
       const secrets = await state.secrets();
@@ -84,15 +87,20 @@ class Target implements TargetOperations {
       // Guests that an earlier process started read from the views again from here on; what that process left of tests and failovers is taken up.
       const shared = { failover: options.failover, viewSocketPath, pointsOf: (groupId: string) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), clock: nodeClock, log: deps.log };
       const tests = new TestFailovers({ ...shared, folder: join(options.dataFolder, 'tests'), keepFreeBytes: options.keepFreeBytes });
-      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), tests });
+      const orders = new SourceOrders(nodeClock);
+      const fingerprint = fingerprintOf(identity.cert);
+      const pairing = { name: options.name, fingerprint, token: async () => (await made!.token()).token };
+      const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, log: deps.log });
+      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
-      await failovers.open(registry.groups());
+      await failovers.open(registry.groups(), (groupId) => registry.find(groupId));
       const ingest = await listenIngest({
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
-        registry, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
+        registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
-      return new Target(options, deps, { state, failovers, tests, registry, pointServer, ingest, fingerprint: fingerprintOf(identity.cert), targetId: identity.targetId, secrets });
+      made = new Target(options, deps, { state, failovers, tests, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      return made;
     } catch (error) {
       for (const part of closing) await part.close();
       throw error;
@@ -157,6 +165,10 @@ class Target implements TargetOperations {
 
   stopFailover(group: string, isRolledBack: boolean): Promise<void> {
     return this.#failovers.stop(this.#group(group), isRolledBack);
+  }
+
+  commitFailover(group: string): Promise<void> {
+    return this.#failovers.commit(this.#group(group));
   }
 
   testFailover(request: TestRequest): Promise<TestResult> {

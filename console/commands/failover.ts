@@ -3,9 +3,11 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Option, type Command } from 'commander';
 import { Fault } from '../../journal/fault.ts';
-import type { AccelChoice, NetworkChoice } from '../../replica-target/operations.ts';
+import type { AccelChoice, FailoverRequest, NetworkChoice } from '../../replica-target/operations.ts';
 import { choosePoint, pinSelector } from '../../replica-target/points/point-selector.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
+import { decisionMsMax, shutdownMsMax } from '../control-api.ts';
+import { readDurationMs } from '../config/quantity.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
@@ -15,7 +17,12 @@ import { confirm, isInteractive, lookOf, print, printAside, printJson } from '..
 import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
-interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
+/** How long a guest may take to shut down unless told otherwise, ms: what service managers give their services, with a margin. */
+const shutdownMsDefault = 120_000;
+const readShutdownLimit = (text: string): number => readWithin(text, 1000, shutdownMsMax, 'a duration from 1s to 1h, such as 2m');
+const readDecisionTime = (text: string): number => readWithin(text, 0, decisionMsMax, 'a duration of at most 31d, such as 30m');
+
+interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
 
 export function addTokenCommand(target: Command): void {
   withConfig(target.command('token').description('make a token with which a source pairs with this target'))
@@ -32,12 +39,21 @@ export function addTokenCommand(target: Command): void {
 export function addFailoverCommands(program: Command): void {
   withConfig(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))
     .option('--at <point>', 'newest, a number, a time (10:42:07, -15m) or a label', readPoint)
+    .option('--planned', 'its source shuts the guest down first, and nothing is lost')
+    .option('--shutdown-limit <duration>', 'with --planned: how long the guest may take to shut down (2m)', readShutdownLimit)
+    .addOption(new Option('--on-limit <act>', 'with --planned: give the failover up then (the guest runs on), or stop the guest where it stands').choices(['give-up', 'stop']))
+    .addOption(new Option('--commit-after <duration>', 'make it final by itself after this').argParser(readDecisionTime).conflicts('rollbackAfter'))
+    .addOption(new Option('--rollback-after <duration>', 'undo it by itself after this, unless it is committed').argParser(readDecisionTime).conflicts('planned'))
     .option('--wait', 'until the data of an older point has come home')
     .option('--yes', 'do not ask')
     .option('--json', 'the result as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
     .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
     .action(failover);
+
+  withConfig(program.command('commit').description('make a failover final: the guest’s data comes home, and its changes are points of the group (at the target)').argument('<guest>', 'its name', readName))
+    .option('--wait', 'until all has come home')
+    .action(commit);
 
   withConfig(program.command('failover-stop').description('end the guest that a failover started (at the target)').argument('<guest>', 'its name', readName))
     .option('--roll-back', 'throw away what it wrote here, and take changes from the source again')
@@ -57,10 +73,27 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
     printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point)}\n`);
     if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
   }
-  const result = await target.failover({ group: name, at: option.at, accel: option.accel, network: option.network });
+  if (option.planned !== true && (option.shutdownLimit !== undefined || option.onLimit !== undefined)) throw new UsageError('--shutdown-limit and --on-limit belong to --planned');
+  const result = await target.failover({
+    group: name, at: option.at, accel: option.accel, network: option.network,
+    ...(option.planned === true ? { planned: { shutdownMs: option.shutdownLimit ?? shutdownMsDefault, onLimit: option.onLimit ?? 'give-up' } } : {}),
+    ...decisionOf(option),
+  });
   if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
   if (option.wait === true && result.isComingHome) await awaitHome(target, name);
   if (option.json === true) printJson(result);
+}
+
+function decisionOf({ commitAfter, rollbackAfter }: FailoverOptions): Pick<FailoverRequest, 'decision'> {
+  if (commitAfter !== undefined) return { decision: { act: 'commit', afterMs: commitAfter } };
+  return rollbackAfter === undefined ? {} : { decision: { act: 'roll-back', afterMs: rollbackAfter } };
+}
+
+async function commit(name: string, option: ConfigOption & { readonly wait?: true }): Promise<void> {
+  const target = await client(option, 'commit');
+  await target.commitFailover(name);
+  if (option.wait === true) await awaitHome(target, name);
+  print(`${name}: ${option.wait === true ? 'the failover is committed' : 'its data comes home; then the failover is committed'}\n`);
 }
 
 /** Pace of looking, ms. */
@@ -100,6 +133,12 @@ async function seedFrom(name: string, diskText: string, imagePath: string, optio
   if (found === undefined) throw new UsageError(`expected a disk of ${name}: ${disks.map(({ disk, name: known }) => `${disk} (${printable(known)})`).join(', ')}.`);
   await target.seedFrom(name, found.disk, imagePath);
   print(`${name}: disk ${found.disk} (${printable(found.name)}) will be compared with ${printable(imagePath)}, and only the difference sent\n`);
+}
+
+function readWithin(text: string, minMs: number, maxMs: number, expected: string): number {
+  const ms = readDurationMs(text);
+  if (ms === undefined || ms < minMs || ms > maxMs) throw new UsageError(`expected ${expected}, found ${JSON.stringify(text)}.`);
+  return ms;
 }
 
 /** A time means the same instant to whoever acts on it later, and wherever. */

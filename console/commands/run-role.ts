@@ -9,6 +9,7 @@ import { collectSeldom } from '../../host/node/collector.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
 import type { Config } from '../config/config.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
+import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
 import { openLog } from '../log.ts';
 import { openServiceNotifier } from '../service-notify.ts';
@@ -47,7 +48,7 @@ async function startRole(config: Config, log: Logger, version: string): Promise<
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
-      const role = await startTarget(config.options, { log, version });
+      const role = await startTarget(config.options, { log, version, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
       return { control: await orClose(role, openTargetControl(config.controlPath, role.operations, log)), close: () => role.close() };
     }
     default: return config satisfies never;

@@ -23,7 +23,12 @@ interface ConfigCommon {
   readonly logLevel: LogLevel;
 }
 export interface SourceConfig extends ConfigCommon { readonly role: 'source'; readonly options: SourceOptions }
-export interface TargetConfig extends ConfigCommon { readonly role: 'target'; readonly options: TargetOptions }
+export interface TargetConfig extends ConfigCommon {
+  readonly role: 'target';
+  readonly options: TargetOptions;
+  /** Control socket of this host's source role, which follows the guests that are started here; null: none does. */
+  readonly localSourcePath: string | null;
+}
 export type Config = SourceConfig | TargetConfig;
 
 /** Port of a target unless it says otherwise. */
@@ -121,7 +126,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   if (problems.length > 0) throw invalid(path, problems);
   const port = file.listen?.port ?? defaultPort;
   return {
-    role: 'target', path, controlPath, logLevel: file.log?.level ?? 'info',
+    role: 'target', path, controlPath, localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info',
     options: {
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },

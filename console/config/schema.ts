@@ -150,7 +150,7 @@ export const targetShape = section({
   data: field(...path),
   control: optional(...socketPath),
   log,
-  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path) }).optional(),
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path), source: optional(...socketPath) }).optional(),
   nbd: section({
     socket: optional(...socketPath),
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),

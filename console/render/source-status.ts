@@ -16,6 +16,8 @@ const phases = {
   protected: { text: 'protected', tone: 'good' },
   behind: { text: 'behind', tone: 'bad' },
   held: { text: 'held', tone: 'bad' },
+  yielding: { text: 'handing over', tone: 'working' },
+  relinquished: { text: 'handed over', tone: 'quiet' },
   superseded: { text: 'superseded', tone: 'bad' },
   refused: { text: 'refused', tone: 'bad' },
 } as const satisfies Record<GuestPhase, { text: string; tone: Tone }>;

@@ -5,6 +5,7 @@
 import type { Fault } from '../../journal/fault.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
 import type { AgentChannel } from '../../qemu/agent-channel.ts';
+import type { ShutDownOptions } from '../../qemu/guest-power.ts';
 
 /** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
 export type CapturedRun =
@@ -97,6 +98,17 @@ export interface FullPassOptions {
   onProgress(progress: FullPassProgress): void;
 }
 
+/** The guest's power, for a planned failover (qemu/guest-power.ts). Faults: QMP_*, GUEST_UNSUITED. */
+export interface GuestPower {
+  /** False: it still runs at the limit. */
+  shutDown(options: ShutDownOptions): Promise<boolean>;
+  standStill(): Promise<void>;
+  /** `waitMs`: how long it may still be on its way down. */
+  startAgain(waitMs: number): Promise<void>;
+  /** Ends its QEMU, unless the guest runs. */
+  end(): Promise<void>;
+}
+
 /** What the capture finds when it connects. */
 export interface CapturedGuest {
   readonly disks: readonly CapturedDisk[];
@@ -137,6 +149,10 @@ export interface Capture {
   /** Pauses or resumes the mirror jobs of a full pass under way. */
   pausePass(isPaused: boolean): Promise<void>;
   figures(): CaptureFigures;
+  /** The guest stands still and its disks hold exactly `base`: changes count from there, without a pass. Needs `connect` only. */
+  begin(base: PointId): Promise<void>;
+  /** Needs `connect` only. */
+  power(): GuestPower;
   /** Where the guest's agent can be reached, as its QEMU says now. Needs `connect` only. */
   agentChannel(): Promise<AgentChannel>;
   /** Which capture is wanted from the next cut on. Both go on from the same point. */

@@ -19,7 +19,8 @@ import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
 import { recordHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
-import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink } from './capture.ts';
+import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink, GuestPower } from './capture.ts';
+import { beginAt, guestPower } from './begin-at.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
 import { planCycle, type CyclePlan } from './cycle-plan.ts';
 import { copyDirty, type CopyContext } from './dirty-copy.ts';
@@ -174,6 +175,10 @@ export class CbtCapture implements Capture {
   }
 
   async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
+
+  power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock); }
+
+  begin(base: PointId): Promise<void> { return this.#inTurn(() => beginAt(this.#linked().qmp, { groupId: this.#o.groupId, disks: this.#disks }, base)); }
 
   cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
     return this.#inTurn(() => this.#cut(base, next, kind, hold));

@@ -1,7 +1,7 @@
 /** What the supervisor of a group sees of the connection to a target. The real one is target-link.ts. */
 import type { Fault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
-import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
+import type { GroupAnnouncement, GroupHolding, HandoverAnswer, HandoverOrder } from '../../journal/wire.ts';
 
 export interface SessionListener {
   /** Durable at the target. `part` for a part of an unsealed delta. */
@@ -12,6 +12,8 @@ export interface SessionListener {
   onReleased?(): void;
   /** The group is refused; the connection stays. */
   onRefused?(fault: Fault): void;
+  /** A step of a planned failover. */
+  onOrder?(order: HandoverOrder): void;
   /** The session is over. Unlike a `then` on `closed` this leaves nothing behind when the listening ends. */
   onClosed?(fault: Fault): void;
 }
@@ -32,6 +34,8 @@ export interface TargetSession {
   /** '1' per block that differs at the target. `hashes`: 32 bytes per block. Several may be under way. */
   compare(request: { readonly groupId: string; readonly disk: number; readonly offset: number; readonly length: number; readonly blockBytes: number; readonly hashes: Buffer }): Promise<string>;
   forget(groupId: string): Promise<void>;
+  /** Says a step of a planned failover. Whether it arrives shows in what the target does. */
+  answer(answer: HandoverAnswer): void;
   close(): void;
 }
 

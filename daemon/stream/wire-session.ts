@@ -9,7 +9,7 @@ import type { Clock } from '../../host/clock.ts';
 import { Fault, faultTable, type FaultCode } from '../../journal/fault.ts';
 import { controlBytesMax } from '../../journal/limits.ts';
 import type { RecordView } from '../../journal/record.ts';
-import { decodeMessage, targetMessage, type GroupAnnouncement, type GroupHolding, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { decodeMessage, targetMessage, type GroupAnnouncement, type GroupHolding, type HandoverAnswer, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import { Outbox } from './outbox.ts';
 import { PendingReplies, type ReplyKind } from './pending-replies.ts';
 import type { SessionListener, TargetSession } from './session.ts';
@@ -87,6 +87,12 @@ export class WireSession implements TargetSession {
     await this.#ask({ t: 'forget', group: groupId }, groupId, 'forgotten');
   }
 
+  answer(answer: HandoverAnswer): void {
+    if (this.#fault !== null) return;
+    this.#outbox.flush();
+    this.#p.ws.send(JSON.stringify(answer), () => undefined);
+  }
+
   async compare(request: Parameters<TargetSession['compare']>[0]): Promise<string> {
     const { groupId, disk, offset, length, blockBytes, hashes } = request;
     const id = this.#nextCompare;
@@ -154,6 +160,7 @@ export class WireSession implements TargetSession {
         this.#replies.stop(message.group, fault);
         return this.#tell(message.group, (listener) => listener.onRefused?.(fault));
       }
+      case 'yield': case 'takeOver': case 'recall': return this.#tell(message.group, (listener) => listener.onOrder?.(message));
       case 'challenge': case 'welcome': return this.#end(new Fault('WIRE_GARBAGE', `the target sent ${message.t} after the handshake`));
       default: return message satisfies never;
     }

@@ -21,6 +21,7 @@ import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
 import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
+import { Handover, type HandoverNote } from './handover.ts';
 import { heldPoint, nextPoint, planNextStep, type NextStep } from './next-step-plan.ts';
 
 /** What the seal of a point says of how it came about. */
@@ -58,6 +59,11 @@ export interface SupervisorOptions {
   readonly lastPoint: LastPoint | null;
   /** Called with each acknowledged point, so that a restarted daemon knows how far behind it is. */
   readonly onAcknowledged: (point: LastPoint) => void;
+  /** What an earlier life of the daemon was in the middle of, or ended with; and how that is noted. */
+  readonly handover: HandoverNote | null;
+  readonly noteHandover: (note: HandoverNote | null) => Promise<void>;
+  /** The group's term, as far as an earlier life knew it. */
+  readonly term?: number;
   /** Application-consistent points: how often by themselves (null: only when asked for), and what holds the guest still for one. */
   readonly app?: { readonly everyMs: number | null; hold(): AppHold };
 }
@@ -66,6 +72,7 @@ export class GuestSupervisor {
   readonly #o: SupervisorOptions;
   readonly #status: GuestStatus;
   readonly #marks: Marks;
+  readonly #handover: Handover;
   readonly #stop = new AbortController();
   #running: Promise<void> | null = null;
   #isConnected = false;
@@ -82,7 +89,9 @@ export class GuestSupervisor {
     this.#o = options;
     this.#status = new GuestStatus(options.clock, options.lastPoint);
     this.#marks = new Marks(options.clock, options.facts.name, options.app?.everyMs ?? null, options.lastPoint?.appAtMs ?? null);
+    this.#handover = new Handover({ groupId: options.facts.groupId, name: options.facts.name, clock: options.clock, noted: options.handover, note: options.noteHandover });
     this.#status.isPaused = options.isPaused;
+    this.#status.term = options.term ?? 1;
     this.#rate = options.rateBytesPerSecond;
   }
 
@@ -148,6 +157,12 @@ export class GuestSupervisor {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
+        if (this.#handover.noted?.state === 'relinquished') {
+          this.#status.term = this.#handover.noted.term;
+          this.#status.enter('relinquished', `handed over: live elsewhere since term ${this.#status.term}`);
+          await this.#handover.stayAway(this.#o.link, this.#o.capture, signal);
+          continue;
+        }
         await this.#connectGuest();
         const session = await this.#awaitSession(signal);
         await this.#protect(session, signal);
@@ -166,6 +181,7 @@ export class GuestSupervisor {
     this.#hardware = guest.hardware;
     this.#status.disks = guest.disks;
     void this.#o.capture.closed().then(() => { this.#isConnected = false; });
+    if (this.#handover.noted !== null) await this.#handover.takeUp(this.#o.capture.power());
   }
 
   /** Waits for the target; meanwhile keeps the figure of how far behind it is. */
@@ -204,7 +220,7 @@ export class GuestSupervisor {
         this.#status.enter('refused', fault.message);
         this.#retryMs = retryMsMax;
         break;
-      case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL':
+      case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL': case 'GROUP_UNCOMMITTED':
         this.#status.enter('held', fault.message);
         break;
       case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':
@@ -241,6 +257,7 @@ export class GuestSupervisor {
       onApplied: (applied) => this.#status.applied(applied),
       onHeld: (code, message) => end(new Fault('STORE_FULL', `the target holds us off (${code}): ${message}`)),
       onRefused: end,
+      onOrder: (order) => this.#handover.ordered(order),
     });
     try {
       const announced = this.#o.capture.disks();
@@ -249,6 +266,7 @@ export class GuestSupervisor {
       await this.#advance(session, holding, announced, over.signal);
     } finally {
       ignored();
+      this.#handover.forget();
       signal.removeEventListener('abort', onStop);
       // What this attempt still has on its way out must not reach the target behind the next announcement.
       end(new Error('this attempt is over'));
@@ -342,6 +360,7 @@ export class GuestSupervisor {
     this.#told(this.#marks.held(base));
     for (;;) {
       if (signal.aborted) throw signal.reason;
+      if (this.#handover.isAsked) return this.#handOver(session, { holding, base, open }, signal);
       const next = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       const order = this.#marks.next();
@@ -369,6 +388,29 @@ export class GuestSupervisor {
       const paceMs = capture.figures().capture === 'writelog' ? facts.rpoMs : Math.max(copyPaceMsMin, facts.rpoMs);
       await this.#untilDue(Math.max(0, paceMs - (clock.monotonicMs() - begunMs)), signal);
     }
+  }
+
+  /** Shuts the guest down, and sends what is left as a final point. Then it is let go of, or both sides are asked anew. */
+  async #handOver(session: TargetSession, from: { readonly holding: GroupHolding; readonly base: PointId; readonly open: GroupHolding['open'] }, signal: AbortSignal): Promise<void> {
+    const { capture, facts, log } = this.#o;
+    const { term } = from.holding;
+    this.#status.enter('yielding', `shutting ${facts.name} down for a planned failover`);
+    log.warn({ guest: facts.name }, `a planned failover of ${facts.name} begins: it is shut down`);
+    const power = capture.power();
+    const isLetGo = await this.#handover.carryOut(session, power, async () => {
+      const next = nextPoint(from.base, term);
+      let { open } = from;
+      for (;;) {
+        const delta = await capture.cut(from.base, next, 'final');
+        const base = from.holding.newest === null && from.base.point === 0 ? null : from.base;
+        open = await this.#ship(session, delta, { base, next, term, open, about: {} }, signal);
+        if (!delta.isRound) break;
+      }
+      return next;
+    }, signal);
+    if (!isLetGo) return log.warn({ guest: facts.name }, `the planned failover of ${facts.name} came to nothing; it runs on`);
+    log.warn({ guest: facts.name }, `${facts.name} was handed over`);
+    this.#isConnected = false;
   }
 
   /** Cuts, and holds the guest still meanwhile where `order` asks for that. */
@@ -406,7 +448,7 @@ export class GuestSupervisor {
     const stop = (): void => pause.abort(signal.reason);
     signal.addEventListener('abort', stop, { once: true });
     try {
-      await this.#marks.orRequest(this.#o.clock.delay(ms, pause.signal));
+      await this.#handover.orOrder(this.#marks.orRequest(this.#o.clock.delay(ms, pause.signal)));
     } finally {
       signal.removeEventListener('abort', stop);
       pause.abort(new Error('no longer waiting'));

@@ -5,6 +5,7 @@
  *     protected ──test──> testing ──end-test, limit, budget──> protected
  *     protected, testing ──fail-over──> failed-over ──roll-back──> protected
  *     failed-over ──stop──> failed-over (its guest does not run) ──fail-over──> failed-over (the same point, the same overlays)
+ *     failed-over ──commit──> committed, when the guest's images stand alone; from then on its changes are deltas of the group
  *
  * A test changes nothing of the group: its term stays, deltas are taken, points are sealed. A failover ends a test that is
  * under way: an emergency does not wait for an exercise.
@@ -12,8 +13,8 @@
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { GroupState } from '../store/store.ts';
 
-export type GroupPhase = 'protected' | 'testing' | 'failed-over';
-export type FailoverStep = 'fail-over' | 'stop' | 'roll-back' | 'test' | 'end-test';
+export type GroupPhase = 'protected' | 'testing' | 'failed-over' | 'committed';
+export type FailoverStep = 'fail-over' | 'plan' | 'commit' | 'stop' | 'roll-back' | 'test' | 'end-test';
 
 export interface GroupFacts {
   readonly name: string;
@@ -28,6 +29,7 @@ export type Ruling = { readonly may: true; readonly endsTest: boolean } | { read
 
 export function phaseOf({ state, isTesting }: Pick<GroupFacts, 'state' | 'isTesting'>): GroupPhase {
   if (state === 'failed-over') return 'failed-over';
+  if (state === 'committed' && !isTesting) return 'committed';
   return isTesting ? 'testing' : 'protected';
 }
 
@@ -36,13 +38,22 @@ export function rule(facts: GroupFacts, step: FailoverStep): Ruling {
   const phase = phaseOf(facts);
   switch (step) {
     case 'fail-over':
-      if (phase === 'failed-over' && failedOverPid !== null) return refused(`${name} has failed over already and runs here (pid ${failedOverPid})`);
+      if (facts.state !== 'protected' && failedOverPid !== null) return refused(`${name} has failed over already and runs here (pid ${failedOverPid})`);
       return { may: true, endsTest: facts.isTesting };
-    case 'stop': case 'roll-back':
-      return phase === 'failed-over' ? allowed : refused(`${name} has not failed over`);
+    case 'plan':
+      return facts.state === 'protected' ? { may: true, endsTest: facts.isTesting } : refused(`${name} has failed over: its source has nothing to hand over`);
+    case 'commit':
+      if (facts.state === 'committed') return refused(`the failover of ${name} is committed already`);
+      if (facts.state !== 'failed-over') return refused(`${name} has not failed over`);
+      return failedOverPid === null ? refused(`${name} does not run here: start it (\`afterimage failover\`) before its data can be brought home`) : allowed;
+    case 'stop':
+      return facts.state === 'protected' ? refused(`${name} has not failed over`) : allowed;
+    case 'roll-back':
+      if (facts.state === 'committed') return refused(`the failover of ${name} is committed: there is nothing to go back to, but a planned failover the other way round`);
+      return facts.state === 'failed-over' ? allowed : refused(`${name} has not failed over`);
     case 'test':
       if (phase === 'testing') return refused(`a test of ${name} is under way: end it with --stop`);
-      return phase === 'protected' ? allowed : refused(`${name} has failed over: what runs here is no test`);
+      return phase === 'failed-over' ? refused(`${name} has failed over: what runs here is no test`) : allowed;
     case 'end-test':
       return facts.isTesting ? allowed : refused(`no test of ${name} is under way`);
     default: return step satisfies never;

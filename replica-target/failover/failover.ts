@@ -5,56 +5,39 @@
  * noted in a file of its own first, so that a target that was killed in between finds the guest, the hold and the overlays.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
 import type { Clock } from '../../host/clock.ts';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
-import { Fault } from '../../journal/fault.ts';
-import { formatPoint, pointKinds, type PointId } from '../../journal/point.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
+import { formatPoint, type PointId } from '../../journal/point.ts';
 import { isGuestRunning, stopGuest, type BootDisk } from '../../qemu/boot.ts';
-import type { FailoverRequest, FailoverResult, TargetOptions } from '../operations.ts';
+import { runReady } from '../../qemu/guest-blocks.ts';
+import type { GuestHardware } from '../../qemu/hardware.ts';
+import type { SourceOrders } from '../ingest/source-orders.ts';
+import type { FailoverRequest, FailoverResult, NetworkChoice, TargetOptions } from '../operations.ts';
 import { pointExportName } from '../points/nbd-exports.ts';
 import { readSelector, selectPoint } from '../points/point-selector.ts';
 import type { GroupPoints, RestorePoint } from '../points/points.ts';
 import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore, StoredPoint } from '../store/store.ts';
+import type { Adoption } from './adoption.ts';
+import { askToYield } from './ask-to-yield.ts';
+import { failoverNote, isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
 import type { GroupTurns } from './group-turns.ts';
-import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid } from './guest-launch.ts';
+import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid, withMonitor } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
 import { Homecoming } from './homecoming.ts';
+import { LetGoWaits } from './let-go.ts';
 import { isBacked, isThere, makeOverlay } from './overlays.ts';
 import type { TestFailovers } from './test-failover.ts';
 
-const noted = z.object({
-  groupId: z.string(),
-  group: z.string(),
-  term: z.number().int(),
-  point: z.object({ term: z.number().int(), point: z.number().int() }),
-  /** Overlays, firmware variables, sockets and logs of this failover. */
-  folder: z.string(),
-  qmpPath: z.string(),
-  logPath: z.string(),
-  pid: z.number().int().nullable(),
-  startedAtMs: z.number(),
-  /** Of the point, which may be given up once nothing depends on it. Null: nothing was booted yet. */
-  facts: z.object({ kind: z.enum(pointKinds), cutAtMs: z.number(), arrivedAtMs: z.number(), changedBytes: z.number(), label: z.string().optional() }).nullable().default(null),
-  /** Of a guest that was booted from a view. Null: from the replica. */
-  view: z.object({
-    /** Unique: by it a hold is found that was taken and not noted any more. */
-    holdReason: z.string(),
-    holdId: z.string().nullable(),
-    isHome: z.boolean(),
-    disks: z.array(z.object({ disk: z.number().int(), name: z.string(), sizeBytes: z.number().int(), exportName: z.string() })),
-  }).nullable().default(null),
-});
-type Noted = z.infer<typeof noted>;
-type NotedView = NonNullable<Noted['view']>;
-
 export interface FailoversOptions {
   readonly failover: TargetOptions['failover'];
+  /** What replication must find free. */
+  readonly keepFreeBytes: number;
   /** Where the notes are kept, absolute. */
   readonly folder: string;
   /** Unix socket on which this target serves views. */
@@ -63,23 +46,36 @@ export interface FailoversOptions {
   readonly pointsOf: (groupId: string) => GroupPoints | null;
   readonly turns: GroupTurns;
   readonly tests: TestFailovers;
+  /** What sources are asked for a planned failover. */
+  readonly orders: SourceOrders;
+  readonly adoption: Adoption;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 export class Failovers {
   readonly #o: FailoversOptions;
-  readonly #noted = new Map<string, Noted>();
+  readonly #noted = new Map<string, FailoverNote>();
   readonly #homecomings = new Map<string, Homecoming>();
+  readonly #letGo: LetGoWaits;
+  readonly #closing = new AbortController();
+  #deciding: Promise<void> = Promise.resolve();
+  #stores: (groupId: string) => GroupStore | null = () => null;
 
   constructor(options: FailoversOptions) {
     this.#o = options;
+    this.#letGo = new LetGoWaits(options.clock);
   }
 
   /** Takes up what an earlier process left. `stores` are open, views are served. */
-  async open(stores: readonly GroupStore[]): Promise<void> {
+  async open(stores: readonly GroupStore[], find: (groupId: string) => GroupStore | null): Promise<void> {
+    this.#stores = find;
+    this.#o.orders.listener = {
+      onRelinquished: (groupId, term) => this.#onRelinquished(groupId, term),
+      onAnnounced: (groupId) => this.#onAnnounced(groupId),
+    };
     await mkdir(this.#o.folder, { recursive: true, mode: 0o700 });
-    for (const note of await readJsonFolder(this.#o.folder, noted)) {
+    for (const note of await readJsonFolder(this.#o.folder, failoverNote)) {
       this.#noted.set(note.groupId, note);
       const store = stores.find(({ groupId }) => groupId === note.groupId);
       if (store === undefined) continue;
@@ -90,13 +86,16 @@ export class Failovers {
         this.#o.log.error({ group: note.group, err: error }, `the failover of ${note.group} could not be taken up; it is tried again when it is asked for`);
       }
     }
+    this.#deciding = this.#decide();
   }
 
   report(): FailedOverGuest[] {
-    return [...this.#noted.values()].map(({ groupId, group, term, point, qmpPath, logPath, pid, startedAtMs, view }) => ({
-      group, term, point, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs,
-      home: view === null ? null : view.isHome ? homeOf(view) : this.#homecomings.get(groupId)?.report() ?? { ...homeOf(view), state: 'waiting', doneBytes: 0 },
-    }));
+    return [...this.#noted.values()].map((note) => {
+      const { groupId, group, term, point, qmpPath, logPath, pid, startedAtMs, view, isCommitting, decision } = note;
+      const coming = this.#homecomings.get(groupId)?.report() ?? null;
+      const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? homeOf(view) : coming ?? { ...homeOf(view), state: 'waiting' as const, doneBytes: 0 };
+      return { group, term, point, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
+    });
   }
 
   failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
@@ -108,51 +107,199 @@ export class Failovers {
     return this.#o.turns.take(store.groupId, () => this.#stop(store, isRolledBack));
   }
 
+  /** Resolves when it is under way. */
+  commit(store: GroupStore): Promise<void> {
+    return this.#o.turns.take(store.groupId, () => this.#commit(store));
+  }
+
   /** Guests go on; what is asked of them stops. */
   async close(): Promise<void> {
+    this.#closing.abort();
+    this.#o.orders.listener = null;
+    await this.#deciding;
     await Promise.all([...this.#homecomings.values()].map((homecoming) => homecoming.stop()));
   }
 
   async #failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
-    const askedMs = this.#o.clock.monotonicMs();
-    const askedAtMs = this.#o.clock.nowMs();
+    const asked: Asked = { monotonicMs: this.#o.clock.monotonicMs(), atMs: this.#o.clock.nowMs() };
     const before = store.report();
+    const { planned } = request;
     const known = await this.#known(store.groupId);
-    const { endsTest } = this.#rule(store, known, 'fail-over');
+    // Its source never said that it let go of the guest, and whoever asks now says so in its place.
+    if (known !== undefined && isAwaited(known) && known.pid !== null && planned === undefined) return this.#runAwaited(store, known, asked, request);
+    const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
-    const chosen = request.at === undefined ? null : await this.#choose(store, request.at, askedAtMs);
-    const hardware = recordedHardware(store);
-    const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
-    if (known !== undefined && before.state === 'failed-over') {
+    if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
+    const chosen = request.at === undefined ? null : await this.#choose(store, request.at, asked.atMs);
+    const machine: Machine = { hardware: recordedHardware(store), accel: await chooseAccel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
+    const isRestart = known !== undefined && before.state !== 'protected';
+    if (isRestart) {
       const refusal = refuseOtherPoint(before.name, known.point, chosen);
       if (refusal !== null) throw new Fault('FAILOVER_STATE', refusal, { group: before.name, ...known.point });
     }
     if (endsTest) await this.#o.tests.endForFailover(store);
+    if (planned === undefined) {
+      const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null);
+      const booted = await this.#boot(store, begun, machine, isRestart);
+      return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), request));
+    }
+    const handover = await askToYield(this.#o.orders, store, planned);
+    try {
+      const begun = await this.#begin(store, null, asked.atMs, handover);
+      const booted = await this.#boot(store, begun, machine, false);
+      await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term }));
+      return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), { decision: { act: 'commit', afterMs: 0 }, ...request }));
+    } catch (error) {
+      await this.#callBack(store, handover, error);
+      throw error;
+    }
+  }
 
-    const begun = known !== undefined && before.state === 'failed-over' ? known : await this.#begin(store, chosen, askedAtMs);
-    const point = await this.#point(store, begun);
-    const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = point;
-    const note: Noted = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
-    const place = guestPlace(note.folder);
+  /** The guest stands still when it resolves, if it has to wait for its source, or for those who follow what it writes. */
+  async #boot(store: GroupStore, begun: FailoverNote, { hardware, accel, network }: Machine, isRestart: boolean): Promise<FailoverNote> {
+    const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await this.#point(store, begun);
+    let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
     await mkdir(note.folder, { recursive: true, mode: 0o700 });
     const disks = note.view === null ? await this.#overlayReplica(store, note.folder) : await this.#overlayView(note.view, note.folder);
-    const pid = await launchGuest({ group: before.name, place, hardware, disks, network: request.network ?? this.#o.failover.network, accel, log: this.#o.log });
-    await this.#note({ ...note, pid });
-    this.#bringHome(store, { ...note, pid });
+    const isFollowed = !isRestart && this.#o.adoption.isPossible;
+    const pid = await launchGuest({ group: note.group, place: guestPlace(note.folder), hardware, disks, network, accel, isStopped: isAwaited(note) || isFollowed, log: this.#o.log });
+    note = { ...note, pid };
+    await this.#note(note);
+    if (isFollowed) {
+      note = { ...note, adopted: await this.#o.adoption.give(store, note.folder, note.view === null ? note.point : null) };
+      await this.#note(note);
+    }
+    return note;
+  }
+
+  /** Durable, then it runs; from here on the group is its who follows the guest. */
+  async #run(store: GroupStore, booted: FailoverNote): Promise<FailoverNote> {
+    if (booted.adopted !== null) await store.own(booted.adopted.sourceId);
+    const note: FailoverNote = { ...booted, handover: booted.handover === null ? null : { ...booted.handover, state: 'taken' } };
+    await this.#note(note);
+    await withMonitor(note.folder, runReady);
+    return note;
+  }
+
+  /** The guest runs: what is still to be done about it goes on behind it. */
+  async #afterwards(store: GroupStore, note: FailoverNote, { decision }: Pick<FailoverRequest, 'decision'>): Promise<FailoverNote> {
+    this.#bringHome(store, note);
+    if (decision === undefined) return note;
+    const decided: FailoverNote = { ...note, decision: { act: decision.act, atMs: this.#o.clock.nowMs() + decision.afterMs } };
+    await this.#note(decided);
+    return decided;
+  }
+
+  async #result(store: GroupStore, booted: FailoverNote, asked: Asked, { accel }: Pick<Machine, 'accel'>, { handover, view }: FailoverNote): Promise<FailoverResult> {
+    const point = await this.#point(store, booted);
+    const { qmpPath, logPath } = guestPlace(booted.folder);
     return {
-      group: before.name,
-      term: note.term,
-      point,
-      lostMs: Math.max(0, askedAtMs - point.cutAtMs),
-      rtoMs: this.#o.clock.monotonicMs() - askedMs,
-      qmpPath: place.qmpPath, pid, logPath: place.logPath, accel,
-      overlayPaths: disks.map(({ path }) => path),
-      isComingHome: note.view !== null && !note.view.isHome,
+      group: booted.group, term: booted.term, point, accel, qmpPath, logPath, pid: booted.pid!,
+      lostMs: handover === null ? Math.max(0, asked.atMs - point.cutAtMs) : 0,
+      rtoMs: this.#o.clock.monotonicMs() - asked.monotonicMs,
+      ...(handover === null ? {} : { downtimeMs: Math.max(0, this.#o.clock.nowMs() - handover.stoppedAtMs) }),
+      overlayPaths: store.report().disks.filter(({ isAtApplied }) => isAtApplied).map(({ disk }) => overlayPath(booted.folder, disk)),
+      isComingHome: view !== null && !view.isHome,
     };
   }
 
+  async #runAwaited(store: GroupStore, known: FailoverNote, asked: Asked, request: FailoverRequest): Promise<FailoverResult> {
+    const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
+    this.#o.log.warn({ group: known.group }, `${known.group} runs here, and its source did not say that it let go of it`);
+    return this.#result(store, known, asked, { accel }, await this.#afterwards(store, await this.#run(store, known), request));
+  }
+
+  /** Nothing ran here: the source takes its guest up again, once the group is open to it. Not where it may have let go. */
+  async #callBack(store: GroupStore, { id }: Handover, error: unknown): Promise<void> {
+    if (isFault(error, 'SOURCE_ABSENT') && error.facts['isReady'] === true) return;
+    await this.#undo(store);
+    this.#o.orders.tell({ t: 'recall', group: store.groupId, id });
+  }
+
+  /** From failed over to protected: what ran here is ended and thrown away. */
+  async #undo(store: GroupStore): Promise<void> {
+    const note = await this.#known(store.groupId);
+    await this.#homecomings.get(store.groupId)?.stop();
+    if (note?.pid != null) await stopGuest(note.pid, note.qmpPath);
+    if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
+    if (store.report().state === 'failed-over') await store.rollBack();
+    if (note !== undefined) await this.#forget(note);
+  }
+
+  #onRelinquished(groupId: string, term: number): void {
+    const note = this.#noted.get(groupId);
+    if (note === undefined || !isAwaited(note) || note.term !== term) return;
+    if (this.#letGo.heard(groupId, 'let go')) return;
+    this.#behind(groupId, async (store) => {
+      const now = await this.#known(groupId);
+      if (now === undefined || !isAwaited(now) || now.pid === null) return;
+      await this.#afterwards(store, await this.#run(store, now), { decision: { act: 'commit', afterMs: 0 } });
+      this.#o.log.warn({ group: now.group }, `the source of ${now.group} has let go of it: it runs here`);
+    });
+  }
+
+  #onAnnounced(groupId: string): void {
+    const note = this.#noted.get(groupId);
+    if (note === undefined || !isAwaited(note)) return;
+    if (this.#letGo.heard(groupId, 'kept')) return;
+    this.#behind(groupId, async (store) => {
+      const now = this.#noted.get(groupId);
+      if (now === undefined || !isAwaited(now)) return;
+      this.#o.log.warn({ group: now.group }, `the source of ${now.group} kept its guest: the planned failover is undone`);
+      await this.#undo(store);
+    });
+  }
+
+  /** In the group's turn, for nobody who waits. */
+  #behind(groupId: string, act: (store: GroupStore) => Promise<void>): void {
+    const store = this.#stores(groupId);
+    if (store === null) return;
+    this.#o.turns.take(groupId, () => act(store)).catch((error: unknown) => this.#tell(store.report().name, error));
+  }
+
+  #tell(group: string, error: unknown): void {
+    // A bug is none of the world's troubles, which bear a code.
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    this.#o.log.error({ group, err: error }, `the failover of ${group} could not be gone on with`);
+  }
+
+  async #commit(store: GroupStore): Promise<void> {
+    const known = await this.#known(store.groupId);
+    this.#rule(store, known, 'commit');
+    if (known === undefined || isAwaited(known)) throw new Fault('FAILOVER_STATE', `${store.report().name} waits for its source to let go of it`, { group: store.report().name });
+    if (known.isCommitting) return;
+    const { replicaBytes } = store.report();
+    const { bavail, bsize } = await statfs(this.#o.failover.overlayFolder);
+    const freeBytes = bavail * bsize;
+    // What has come home already is counted twice: a little more is asked for than is needed.
+    const neededBytes = replicaBytes + this.#o.keepFreeBytes;
+    if (freeBytes < neededBytes) throw new Fault('COMMIT_SPACE', `the images of ${known.group} need up to ${replicaBytes} bytes to stand alone, and ${freeBytes} are free`, { group: known.group, freeBytes, neededBytes });
+    const note: FailoverNote = { ...known, isCommitting: true, decision: null };
+    await this.#note(note);
+    await this.#homecomings.get(store.groupId)?.stop();
+    this.#bringHome(store, note);
+  }
+
+  /** What was to be decided by itself at a certain time, until it has been. */
+  async #decide(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      for (const { groupId, group, decision } of [...this.#noted.values()]) {
+        const store = this.#stores(groupId);
+        if (decision === null || store === null || this.#o.clock.nowMs() < decision.atMs) continue;
+        try {
+          await (decision.act === 'commit' ? this.commit(store) : this.stop(store, true));
+        } catch (error) {
+          this.#tell(group, error);
+          await this.#o.clock.delay(decideAgainMs, signal).catch(() => undefined);
+        }
+      }
+      await this.#o.clock.delay(decideMs, signal).catch(() => undefined);
+    }
+  }
+
   /** From protected to failed over: noted first, then held, then the term. Nothing has booted when it resolves. */
-  async #begin(store: GroupStore, chosen: RestorePoint | null, startedAtMs: number): Promise<Noted> {
+  async #begin(store: GroupStore, chosen: RestorePoint | null, startedAtMs: number, handover: FailoverNote['handover']): Promise<FailoverNote> {
     const { name, state, newest, applied, term: before } = store.report();
     const { groupId } = store;
     // Its term was raised, and what died then left no note: nothing can have booted.
@@ -163,7 +310,7 @@ export class Failovers {
     const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-${term}`);
     const { qmpPath, logPath } = guestPlace(folder);
     // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
-    let note: Noted = { groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null };
+    let note: FailoverNote = { groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
     try {
       await this.#note(note);
       if (!isNewest) note = await this.#hold(store, note, chosen);
@@ -181,7 +328,7 @@ export class Failovers {
     return note;
   }
 
-  async #hold(store: GroupStore, note: Noted, chosen: RestorePoint): Promise<Noted> {
+  async #hold(store: GroupStore, note: FailoverNote, chosen: RestorePoint): Promise<FailoverNote> {
     const points = store.restorePoints;
     const view = await points.open(chosen);
     const { disks } = view;
@@ -210,15 +357,20 @@ export class Failovers {
       if (isRolledBack) await store.rollBack();
       return;
     }
+    if (isRolledBack && note.handover?.state === 'taken') {
+      throw new Fault('FAILOVER_STATE', `${note.group} was handed over by its source, which keeps nothing to go back to: fail back by a planned failover the other way round`, { group: note.group });
+    }
+    if (isRolledBack) {
+      await this.#undo(store);
+      if (note.handover !== null) this.#o.orders.tell({ t: 'recall', group: store.groupId, id: note.handover.id });
+      return;
+    }
     if (note.pid !== null) await stopGuest(note.pid, note.qmpPath);
-    await this.#note({ ...note, pid: null });
-    if (!isRolledBack) return;
-    if (store.report().state === 'failed-over') await store.rollBack();
-    await this.#forget(note);
+    await this.#note({ ...note, pid: null, decision: null });
   }
 
   /** Files, hold and note, in this order: as long as there is a trace, the note tells where. */
-  async #forget(note: Noted): Promise<void> {
+  async #forget(note: FailoverNote): Promise<void> {
     await this.#homecomings.get(note.groupId)?.stop();
     this.#homecomings.delete(note.groupId);
     await rm(note.folder, { recursive: true, force: true });
@@ -227,7 +379,7 @@ export class Failovers {
     this.#noted.delete(note.groupId);
   }
 
-  async #takeUp(store: GroupStore, note: Noted): Promise<void> {
+  async #takeUp(store: GroupStore, note: FailoverNote): Promise<void> {
     const pid = await runningPid(note.pid, note.qmpPath);
     if (store.report().state === 'protected') {
       // Killed before the term was raised, or in the middle of a roll-back: nothing of it counts.
@@ -236,14 +388,18 @@ export class Failovers {
       return;
     }
     if (pid !== note.pid) await this.#note({ ...note, pid });
+    // Killed between the decision that it runs and its running.
+    if (pid !== null && !isAwaited(note)) await withMonitor(note.folder, runReady).catch((error: unknown) => this.#tell(note.group, error));
     this.#bringHome(store, { ...note, pid });
   }
 
-  #bringHome(store: GroupStore, { groupId, group, folder, qmpPath, pid, view }: Noted): void {
-    if (view === null || view.isHome || pid === null) return;
+  /** All that is not in the guest's own images, when it was booted from a view, or is to be committed. */
+  #bringHome(store: GroupStore, { groupId, group, folder, qmpPath, pid, view, isCommitting }: FailoverNote): void {
+    if (pid === null || !(isCommitting || view?.isHome === false)) return;
+    const disks = view?.disks ?? store.report().disks.filter(({ isAtApplied }) => isAtApplied);
     this.#homecomings.set(groupId, new Homecoming({
       group, folder, log: this.#o.log,
-      sizes: new Map(view.disks.map(({ disk, sizeBytes }) => [disk, sizeBytes])),
+      sizes: new Map(disks.map(({ disk, sizeBytes }) => [disk, sizeBytes])),
       isRunning: () => isGuestRunning(pid, qmpPath),
       onHome: async () => { await this.#arrived(store.groupId); },
     }));
@@ -251,13 +407,15 @@ export class Failovers {
 
   async #arrived(groupId: string): Promise<void> {
     const note = this.#noted.get(groupId);
-    if (note?.view == null) return;
-    await this.#note({ ...note, view: { ...note.view, isHome: true } });
-    await releaseHold(this.#o.pointsOf(groupId), note.view);
-    this.#o.log.info({ group: note.group, point: note.point }, `all data of ${note.group} has come home: it depends on its own images alone`);
+    if (note === undefined) return;
+    // The replica is written to again: from here on nothing may need it as it is.
+    if (note.isCommitting && this.#stores(groupId)?.report().state === 'failed-over') await this.#stores(groupId)?.commit();
+    await this.#note({ ...note, isCommitting: false, view: note.view === null ? null : { ...note.view, isHome: true } });
+    if (note.view !== null) await releaseHold(this.#o.pointsOf(groupId), note.view);
+    this.#o.log.info({ group: note.group, point: note.point }, `all data of ${note.group} has come home: it depends on its own images alone${note.isCommitting ? ', and the failover is committed' : ''}`);
   }
 
-  #rule(store: GroupStore, note: Noted | undefined, step: FailoverStep): { readonly endsTest: boolean } {
+  #rule(store: GroupStore, note: FailoverNote | undefined, step: FailoverStep): { readonly endsTest: boolean } {
     const { name, state } = store.report();
     const ruling = rule({ name, state, isTesting: this.#o.tests.isTesting(store.groupId), failedOverPid: note?.pid ?? null }, step);
     if (!ruling.may) throw new Fault('FAILOVER_STATE', ruling.why, { group: name, state, ...(note?.pid == null ? {} : { pid: note.pid }) });
@@ -271,7 +429,7 @@ export class Failovers {
   }
 
   /** Whether its guest runs is looked at anew: a pid that is noted is one that runs. */
-  async #known(groupId: string): Promise<Noted | undefined> {
+  async #known(groupId: string): Promise<FailoverNote | undefined> {
     const note = this.#noted.get(groupId);
     if (note === undefined) return undefined;
     const pid = await runningPid(note.pid, note.qmpPath);
@@ -304,7 +462,7 @@ export class Failovers {
     return overlays;
   }
 
-  async #point(store: GroupStore, { point: id, facts }: Noted): Promise<StoredPoint> {
+  async #point(store: GroupStore, { point: id, facts }: FailoverNote): Promise<StoredPoint> {
     if (facts !== null) return { ...id, kind: facts.kind, cutAtMs: facts.cutAtMs, arrivedAtMs: facts.arrivedAtMs, changedBytes: facts.changedBytes, isApplied: true, ...(facts.label === undefined ? {} : { label: facts.label }) };
     const found = (await store.points()).find(({ term, point }) => term === id.term && point === id.point);
     if (found === undefined) throw new Fault('STORE_CORRUPT', `point ${formatPoint(id)} is to be booted and is not in the catalog`, { ...id });
@@ -315,11 +473,19 @@ export class Failovers {
     return join(this.#o.folder, `${groupId}.json`);
   }
 
-  async #note(note: Noted): Promise<void> {
+  async #note(note: FailoverNote): Promise<void> {
     await replaceJson(this.#notePath(note.groupId), note);
     this.#noted.set(note.groupId, note);
   }
 }
+
+/** Pace of looking for what is to be decided, and after a decision that could not be carried out, ms. */
+const decideMs = 500;
+const decideAgainMs = 5_000;
+
+interface Asked { readonly monotonicMs: number; readonly atMs: number }
+interface Machine { readonly hardware: GuestHardware; readonly accel: 'kvm' | 'tcg'; readonly network: NetworkChoice }
+type Handover = NonNullable<FailoverNote['handover']>;
 
 function homeOf({ disks }: NotedView): NonNullable<FailedOverGuest['home']> {
   const totalBytes = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);

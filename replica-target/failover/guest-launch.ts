@@ -31,6 +31,11 @@ export function overlayPath(folder: string, disk: number): string {
   return join(folder, `disk${disk}.qcow2`);
 }
 
+/** The local source's, which follows what the guest writes. */
+export function capturePath(folder: string): string {
+  return join(folder, 'capture.sock');
+}
+
 /** A QMP socket serves one client at a time, and the first one is the operator's. */
 function ownMonitorPath(folder: string): string {
   return join(folder, 'own.sock');
@@ -66,17 +71,19 @@ export interface Launch {
   readonly disks: readonly BootDisk[];
   readonly network: 'none' | 'user' | 'isolated';
   readonly accel: 'kvm' | 'tcg';
+  /** Its processors do not run before they are told to (`cont`). */
+  readonly isStopped?: boolean;
   readonly log: Logger;
 }
 
 /** Resolves to the guest's pid when its QEMU answers. Fault FAILOVER_BOOT. */
-export async function launchGuest({ group, place, hardware, disks, network, accel, log }: Launch): Promise<number> {
+export async function launchGuest({ group, place, hardware, disks, network, accel, isStopped, log }: Launch): Promise<number> {
   const { folder, qmpPath, logPath } = place;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const varsPath = await restoreVariables(hardware, folder);
   const { argv, notes } = bootCommand(hardware, {
     disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, accel,
-    extra: ['-qmp', `unix:${ownMonitorPath(folder).replaceAll(',', ',,')},server=on,wait=off`],
+    extra: [...[ownMonitorPath(folder), capturePath(folder)].flatMap((path) => ['-qmp', `unix:${path.replaceAll(',', ',,')},server=on,wait=off`]), ...(isStopped === true ? ['-S'] : [])],
     ...(varsPath === null ? {} : { varsPath }),
   });
   for (const line of notes) log.warn({ group }, line);

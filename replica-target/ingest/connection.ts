@@ -18,6 +18,7 @@ import type { ConnectedSource } from '../report.ts';
 import type { GroupRegistry } from '../store/store.ts';
 import { planHandshake, type HandshakeFactsOfTarget, type HandshakeState } from './connection-plan.ts';
 import { CreditAccount } from './credit-account.ts';
+import type { SourceOrders } from './source-orders.ts';
 import { GroupLane, pausedFor, type GroupMessage, type LanePort } from './group-lane.ts';
 
 /** Bytes that a peer may send before it has proved itself: the upgrade, hello and auth are well below 4 KiB. */
@@ -44,6 +45,7 @@ export interface ConnectionOptions {
   readonly peer: string;
   readonly facts: Omit<HandshakeFactsOfTarget, 'nonce'>;
   readonly registry: GroupRegistry;
+  readonly orders: SourceOrders;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -158,9 +160,9 @@ export class Connection {
   }
 
   #openLane(groupId: string): GroupLane {
-    const { registry, clock, log } = this.#o;
+    const { registry, orders, clock, log } = this.#o;
     if (this.#handshake.phase !== 'open') throw new Error('a lane needs an open connection');
-    const lane = new GroupLane({ groupId, sourceId: this.#handshake.sourceId, registry, port: this.#port, clock, log, ready: this.#ready, signal: this.#over.signal });
+    const lane = new GroupLane({ groupId, sourceId: this.#handshake.sourceId, registry, orders, port: this.#port, clock, log, ready: this.#ready, signal: this.#over.signal });
     this.#lanes.set(groupId, lane);
     return lane;
   }

@@ -8,9 +8,10 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
-import type { SourceMessage, TargetMessage } from '../../journal/wire.ts';
+import type { HandoverAnswer, SourceMessage, TargetMessage } from '../../journal/wire.ts';
 import type { Durable, GroupRegistry, GroupStore } from '../store/store.ts';
 import { planConsequence } from './consequence-plan.ts';
+import type { SourceOrders } from './source-orders.ts';
 
 /**
  * Records given to the store and not yet answered, and their bytes: two of the journal's writes, so that the next one is ready when
@@ -41,6 +42,8 @@ export interface LaneOptions {
   readonly sourceId: string;
   readonly registry: GroupRegistry;
   readonly port: LanePort;
+  /** What the target asks of the group's source goes out here once it has announced the group. */
+  readonly orders: SourceOrders;
   readonly clock: Clock;
   readonly log: Logger;
   /** Resolves when an earlier connection of the same source has let go of its groups. */
@@ -61,6 +64,7 @@ export class GroupLane {
   #state: 'unannounced' | 'open' | 'held' | 'refused' = 'unannounced';
   #isSeeding = false;
   #unlisten: () => void = () => undefined;
+  #detach: () => void = () => undefined;
   readonly #queue: Item[] = [];
   #isRunning = false;
   #run: Promise<void> = Promise.resolve();
@@ -94,6 +98,7 @@ export class GroupLane {
     await this.#outcomes;
     await Promise.all(this.#compares);
     this.#unlisten();
+    this.#detach();
     if (this.#store === null) return;
     try {
       await this.#store.cutTorn();
@@ -190,6 +195,7 @@ export class GroupLane {
           return this.#o.port.send({ t: 'seeded', group: message.group });
         }
         case 'forget': return await this.#forget();
+        case 'yielded': case 'kept': case 'relinquished': return this.#answered(message);
         default: return message satisfies never;
       }
     } catch (error) {
@@ -202,13 +208,28 @@ export class GroupLane {
     this.#unlisten();
     this.#unlisten = () => undefined;
     this.#isSeeding = false;
+    this.#detach();
+    if (this.#isOwner()) this.#o.orders.announced(this.#o.groupId);
     const store = await this.#o.registry.announce(this.#o.sourceId, announcement);
     // An announcement starts the group anew: a source that gave up in the middle of a delta goes on after its last durable part.
     await store.cutTorn();
     this.#store = store;
     this.#state = 'open';
+    this.#detach = this.#o.orders.attach(this.#o.groupId, (order) => this.#o.port.send(order));
     this.#unlisten = store.onApplied(({ term, point }) => this.#o.port.send({ t: 'applied', group: this.#o.groupId, term, point }));
     this.#o.port.send({ t: 'group', ...store.holding() });
+  }
+
+  /** Also of a source that does not announce the group any more, as it has let go of it. */
+  #answered(answer: HandoverAnswer): void {
+    if (!this.#isOwner()) throw new Fault('GROUP_FOREIGN', `group ${answer.group} belongs to another source`, { group: answer.group });
+    this.#o.orders.answered(answer);
+  }
+
+  #isOwner(): boolean {
+    const { registry, groupId, sourceId } = this.#o;
+    const store = registry.find(groupId);
+    return store?.groupId === groupId && store.report().sourceId === sourceId;
   }
 
   async #forget(): Promise<void> {

@@ -19,6 +19,7 @@ import type { GroupRegistry } from '../store/store.ts';
 import { Admission, peerOf } from './admission.ts';
 import { Connection, greetingBytesMax, type ConnectionLimits } from './connection.ts';
 import { Refusals } from './refusals.ts';
+import { SourceOrders } from './source-orders.ts';
 
 /** AES-128 is the cheapest that TLS 1.3 has where the processor knows AES; the others are for peers without it. */
 export const tlsCiphers = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384';
@@ -41,6 +42,8 @@ export interface IngestOptions {
   readonly targetId: string;
   readonly targetName: string;
   readonly registry: GroupRegistry;
+  /** What is asked of the sources of groups; absent: nothing ever is. */
+  readonly orders?: SourceOrders;
   /** All secrets that this source may prove itself with; asked at each handshake. */
   readonly secrets: (sourceId: string) => readonly Buffer[];
   readonly clock: Clock;
@@ -71,6 +74,7 @@ class Door implements Ingest {
   readonly #o: IngestOptions;
   readonly #limits: IngestLimits;
   readonly #fingerprint: string;
+  readonly #orders: SourceOrders;
   readonly #refusals: Refusals;
   readonly #admission: Admission;
   readonly #server: Server;
@@ -84,6 +88,7 @@ class Door implements Ingest {
     this.#o = options;
     this.#limits = limits;
     this.#fingerprint = fingerprintOf(options.cert);
+    this.#orders = options.orders ?? new SourceOrders(options.clock);
     this.#refusals = new Refusals(options.clock, options.log);
     this.#admission = new Admission(limits.unprovenMax, limits.handshakeMs, (peer, why) => this.#refusals.count('WIRE_SILENT', peer, `a connection was ended: ${why}`));
     const http = { maxHeaderSize: 8 * 1024, headersTimeout: limits.handshakeMs, requestTimeout: limits.handshakeMs, keepAlive: false };
@@ -177,7 +182,7 @@ class Door implements Ingest {
         if (greetingBytes > 2 * greetingBytesMax) connection.terminate();
       };
       const connection: Connection = new Connection({
-        ws, socket, peer, registry, clock, random, log, limits: this.#limits,
+        ws, socket, peer, registry, orders: this.#orders, clock, random, log, limits: this.#limits,
         facts: { targetId, targetName, fingerprint: this.#fingerprint, secrets },
         onOpen: (opened, sourceId) => {
           socket.off('data', onGreeting);

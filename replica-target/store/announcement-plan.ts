@@ -3,14 +3,25 @@ import { Fault } from '../../journal/fault.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import type { GroupFacts } from './group-facts.ts';
 
-/** `isFenced`: a failover is under way or done. Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER. */
-export function announcementFault({ name, term, fencedBelow, sourceId: owner }: GroupFacts, isFenced: boolean, sourceId: string, announcement: GroupAnnouncement): Fault | null {
+/** `isFenced`: a failover is under way or done, and not committed. Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER, GROUP_UNCOMMITTED. */
+export function announcementFault({ name, term, fencedBelow, sourceId: owner, formerSourceIds }: GroupFacts, isFenced: boolean, sourceId: string, announcement: GroupAnnouncement): Fault | null {
   const facts = { group: name, term };
-  if (sourceId !== owner) return new Fault('GROUP_FOREIGN', `the group ${name} belongs to another source`, facts);
+  if (sourceId !== owner) {
+    return formerSourceIds.includes(sourceId)
+      ? new Fault('TERM_OLD', `${name} is in term ${term} here and belongs to another source since; this one is in ${announcement.term}`, facts)
+      : new Fault('GROUP_FOREIGN', `the group ${name} belongs to another source`, facts);
+  }
   if (announcement.term < fencedBelow) return new Fault('TERM_OLD', `${name} is in term ${term} here, the source in ${announcement.term}`, facts);
   if (!isFenced) return null;
   if (announcement.term < term) return new Fault('TERM_OLD', `${name} failed over: it is in term ${term} here, the source in ${announcement.term}`, facts);
+  // Its own source, of the guest that runs here.
+  if (formerSourceIds.length > 0 && announcement.term === term) return new Fault('GROUP_UNCOMMITTED', `the failover of ${name} is not committed yet`, facts);
   return new Fault('GROUP_FAILED_OVER', `${name} has failed over and takes no deltas`, facts);
+}
+
+/** What changes when the group goes to another source. */
+export function ownedBy({ sourceId: owner, formerSourceIds }: GroupFacts, sourceId: string): Pick<GroupFacts, 'sourceId' | 'formerSourceIds'> {
+  return { sourceId, formerSourceIds: [...formerSourceIds, owner].filter((one, at, all) => one !== sourceId && all.indexOf(one) === at) };
 }
 
 /** Disks as the group's facts keep them. */

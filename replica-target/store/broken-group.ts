@@ -38,6 +38,8 @@ export class BrokenGroup implements GroupStore {
   drain(): Promise<never> { return this.#refuse(); }
   failOver(): Promise<never> { return this.#refuse(); }
   rollBack(): Promise<never> { return this.#refuse(); }
+  commit(): Promise<never> { return this.#refuse(); }
+  own(): Promise<never> { return this.#refuse(); }
   hardware(): Readonly<Record<string, unknown>> { return this.facts?.hardware ?? {}; }
   close(): Promise<void> { return Promise.resolve(); }
 

@@ -26,10 +26,12 @@ const groupFacts = z.object({
   groupId: hex(16),
   name: safeName,
   sourceId: hex(16),
+  /** Sources that the group belonged to in earlier terms. */
+  formerSourceIds: z.array(hex(16)).default([]),
   term: count.min(1),
   /** A source below this term is refused even while the group is protected. A failover raises it, unless it is rolled back. */
   fencedBelow: count.min(1),
-  state: z.enum(['protected', 'failed-over']),
+  state: z.enum(['protected', 'failed-over', 'committed']),
   seed: z.enum(['none', 'partial', 'done']),
   seedDeltaId: hex(8).nullable(),
   /** A sync of the replica failed during the first sync: what its files read as may not be what the disk holds, so that every block counts as different. */

@@ -15,7 +15,7 @@ import { FileGroupPoints } from '../points/group-points.ts';
 import { HistorySet } from '../points/history-set.ts';
 import type { Retention } from '../points/retention.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
-import { announcedDisks, announcementFault } from './announcement-plan.ts';
+import { announcedDisks, announcementFault, ownedBy } from './announcement-plan.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
@@ -134,9 +134,9 @@ export class FileGroupStore implements GroupStore {
     return store;
   }
 
-  get facts(): GroupFacts { return this.#kept.current; }
   /** Of the target's own: null without a policy. */
   get retention(): Retention | null { return this.#past.retention; }
+  get facts(): GroupFacts { return this.#facts; }
   get #facts(): GroupFacts { return this.#kept.current; }
 
   holding(): GroupHolding {
@@ -336,12 +336,10 @@ export class FileGroupStore implements GroupStore {
 
   onApplied(listener: (applied: PointId) => void): () => void {
     this.#listeners.add(listener);
-    return () => { this.#listeners.delete(listener); };
+    return () => void this.#listeners.delete(listener);
   }
 
-  points(): Promise<readonly StoredPoint[]> {
-    return this.restorePoints.list();
-  }
+  points(): Promise<readonly StoredPoint[]> { return this.restorePoints.list(); }
 
   report(): GroupStoreReport {
     return groupReport({
@@ -374,16 +372,20 @@ export class FileGroupStore implements GroupStore {
     }
   }
 
-  async rollBack(): Promise<void> {
+  rollBack(): Promise<void> { return this.#unfence({ state: 'protected' }); }
+
+  async #unfence(change: Partial<GroupFacts>): Promise<void> {
     if (this.#facts.state !== 'failed-over') throw new Fault('FAILOVER_STATE', `${this.#facts.name} has not failed over`, { group: this.#facts.name });
-    await this.#keepFacts({ state: 'protected' });
+    await this.#keepFacts(change);
     this.#isFenced = false;
     this.#applier.resume();
   }
 
-  hardware(): Readonly<Record<string, unknown>> {
-    return this.#facts.hardware;
-  }
+  commit(): Promise<void> { return this.#unfence({ state: 'committed', fencedBelow: this.#facts.term }); }
+
+  own(sourceId: string): Promise<void> { return this.#keepFacts(ownedBy(this.#facts, sourceId)); }
+
+  hardware(): Readonly<Record<string, unknown>> { return this.#facts.hardware; }
 
   async close(): Promise<void> {
     this.#space.stop();
@@ -435,8 +437,7 @@ export class FileGroupStore implements GroupStore {
   }
 
   #checkNotFenced(): void {
-    if (!this.#isFenced) return;
-    throw new Fault('GROUP_FAILED_OVER', `${this.#facts.name} has failed over and takes no deltas`, { group: this.#facts.name, term: this.#facts.term });
+    if (this.#isFenced) throw new Fault('GROUP_FAILED_OVER', `${this.#facts.name} has failed over and takes no deltas`, { group: this.#facts.name, term: this.#facts.term });
   }
 
   #checkMayTake(record: RecordView): void {

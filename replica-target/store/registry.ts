@@ -206,7 +206,7 @@ class FileGroupRegistry implements GroupRegistry {
     // Files that this process does not know as a group are not written over.
     if (await readFacts(disk, folder) !== null) throw new Fault('STORE_SYNC', `${folder.path} holds a group that could not be opened at the start`, { path: folder.path });
     const facts: GroupFacts = {
-      version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId,
+      version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId, formerSourceIds: [],
       term: announcement.term, fencedBelow: announcement.term, state: 'protected', seed: 'none', seedDeltaId: null, isSeedDistrusted: false,
       rpoMs: announcement.rpoMs, createdAtMs: clock.nowMs(),
       disks: announcedDisks(announcement),

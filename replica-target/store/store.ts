@@ -9,7 +9,8 @@ import type { FreezeFacts } from '../../journal/seal.ts';
 /** Durable when it is handed out: the caller may acknowledge it. */
 export interface Durable { readonly term: number; readonly point: number; readonly part?: number }
 
-export type GroupState = 'protected' | 'failed-over';
+/** `committed`: its guest runs here for good, and its changes are taken as deltas of the term. */
+export type GroupState = 'protected' | 'failed-over' | 'committed';
 
 export interface StoredPoint extends PointId, FreezeFacts {
   readonly kind: PointKind;
@@ -80,6 +81,10 @@ export interface GroupStore {
   failOver(): Promise<{ readonly term: number; readonly point: PointId }>;
   /** Undoes `failOver` of a guest that never wrote: state protected, term stays raised. */
   rollBack(): Promise<void>;
+  /** From `failed-over`: the guest that runs here needs the replica no more, so deltas are taken and applied again. Durable when it resolves. */
+  commit(): Promise<void>;
+  /** Only this source may announce the group from here on; the one before is told by the term that it lost. Durable when it resolves. */
+  own(sourceId: string): Promise<void>;
   /** What the source announced of the hardware. */
   hardware(): Readonly<Record<string, unknown>>;
   /** Stops the applier at a batch's end and closes files. */

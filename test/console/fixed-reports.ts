@@ -37,7 +37,7 @@ export const behindGuest: GuestReport = {
 const link = { sinceMs: atMs - 3_600_000, lastFault: null, sentBytes: 5 * GiB, reconnects: 1, compression: { isOn: true, why: 'the link is the bottleneck', ratio: 0.4 } };
 
 export const sourceUp: SourceReport = {
-  role: 'source', version: '0.1.0', atMs, memoryRssBytes: 120 * MiB,
+  role: 'source', sourceId: 'ab'.repeat(16), version: '0.1.0', atMs, memoryRssBytes: 120 * MiB,
   targets: [{ name: 'bravo', address: 'bravo.example.org:7228', state: 'up', ...link }],
   guests: [protectedGuest, syncingGuest],
 };

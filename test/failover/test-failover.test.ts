@@ -8,7 +8,9 @@ import t from 'tap';
 import { replaceJson } from '../../host/node/json-file.ts';
 import { isGuestRunning } from '../../qemu/boot.ts';
 import { recordHardware } from '../../qemu/hardware.ts';
+import { Adoption } from '../../replica-target/failover/adoption.ts';
 import { Failovers } from '../../replica-target/failover/failover.ts';
+import { SourceOrders } from '../../replica-target/ingest/source-orders.ts';
 import { TestFailovers } from '../../replica-target/failover/test-failover.ts';
 import { withQmp } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
@@ -140,8 +142,8 @@ t.test('a failover that died before its term was raised is forgotten, with its h
     view: { holdReason: 'failover of web (1234)', holdId: null, isHome: false, disks: [] },
   });
   const tests = new TestFailovers(rig.options);
-  const failovers = new Failovers({ ...rig.options, folder: notes, tests });
-  await failovers.open([rig.store]);
+  const failovers = new Failovers({ ...rig.options, folder: notes, tests, orders: new SourceOrders(rig.options.clock), adoption: new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: '', token: () => Promise.reject(new Error('not asked for')) }, log: rig.options.log }) });
+  await failovers.open([rig.store], () => rig.store);
   t.strictSame(failovers.report(), []);
   t.notOk(isGuestRunning(pid, qmpPath));
   t.notOk(existsSync(folder));

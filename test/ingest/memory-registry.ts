@@ -186,6 +186,8 @@ export class MemoryStore implements GroupStore {
   drain(): Promise<PointId | null> { return Promise.resolve(this.newest); }
   failOver(): Promise<never> { return Promise.reject(new Error('a store in memory does not fail over')); }
   rollBack(): Promise<void> { return Promise.resolve(); }
+  commit(): Promise<void> { return Promise.resolve(); }
+  own(): Promise<void> { return Promise.resolve(); }
   hardware(): Record<string, unknown> { return this.announcement.hardware; }
   close(): Promise<void> { return Promise.resolve(); }
 

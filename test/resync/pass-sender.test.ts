@@ -31,6 +31,7 @@ void t.test('the newest part is waited for', { timeout: 60_000 }, async (t) => {
     seedEnd: () => Promise.reject(new Error('not asked for')),
     compare: ({ length, blockBytes }) => Promise.resolve('1'.repeat(Math.ceil(length / blockBytes))),
     forget: () => Promise.resolve(),
+    answer: () => undefined,
     close: () => undefined,
   };
   const sender = new PassSender({ session, groupId, holding, base, next: { term: 1, point: 8 }, kind: 'delta', isCompared: true, encoder: new Encoder({ clock: nodeClock }), random: nodeRandom });

@@ -157,7 +157,7 @@ failover: { accel: tcg, network: none }
 }
 
 /** Guests that the target started outlive it; nobody else's command line names the pair's folder. */
-async function endGuestsOf(folder: string): Promise<void> {
+export async function endGuestsOf(folder: string): Promise<void> {
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)) {
     try {
       if (pid !== process.pid && (await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes(`${folder}/`)) process.kill(pid, 'SIGKILL');

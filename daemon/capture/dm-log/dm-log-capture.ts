@@ -22,7 +22,7 @@ import { Fault } from '../../../journal/fault.ts';
 import { recordHeaderBytes } from '../../../journal/limits.ts';
 import { isSamePoint, type PointId, type PointKind } from '../../../journal/point.ts';
 import type { AgentChannel } from '../../../qemu/agent-channel.ts';
-import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, FullPassOptions, FullPassSink } from '../capture.ts';
+import type { Capture, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, FullPassOptions, FullPassSink, GuestPower } from '../capture.ts';
 import { SpooledDelta } from '../spooled-delta.ts';
 import { logFlags, type LogEntry } from '../writelog/dm-log.ts';
 import { KeptWindows, LogPart } from '../writelog/log-part.ts';
@@ -204,6 +204,14 @@ export class DmLogCapture implements Capture {
     return { capture: 'writelog', captureWhy: `the log ${this.#o.logPath} of dm-log-writes is followed`, ...this.#figures, spoolBytes: 0, spoolBudgetBytes: 0, inPathMs: 0, logCuts: cycles, rounds: 0 };
   }
 
+  begin(): Promise<void> {
+    return Promise.reject(noGuest());
+  }
+
+  power(): GuestPower {
+    throw noGuest();
+  }
+
   agentChannel(): Promise<AgentChannel> {
     return Promise.resolve({ kind: 'none', why: 'no QEMU serves this disk' });
   }
@@ -279,6 +287,10 @@ export class DmLogCapture implements Capture {
 function addWrite(ranges: WrittenRanges, { at, dataAt, offset, length, flags }: LogEntry, diskBytes: number): void {
   if (offset + length > diskBytes) throw new Fault('LOG_IMPLAUSIBLE', `the entry at ${at} lies at ${offset} + ${length}, beyond the disk`, { at });
   if ((flags & logFlags.discard) === 0) ranges.add(offset, length, 0, dataAt);
+}
+
+function noGuest(): Fault {
+  return new Fault('GUEST_UNSUITED', 'no QEMU serves this disk: there is no guest to start or to stop');
 }
 
 function memoryOf(bytes: Buffer): LogSource {

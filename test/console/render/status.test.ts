@@ -81,7 +81,7 @@ t.test('a target', async (t) => {
     'points over NBD: /srv/afterimage/points.sock, 192.0.2.9:10809 (TLS); 4 connections read 1 points',
     'refused since start: WIRE_SECRET 3×',
   ]);
-  const failedOver = { ...targetUp, sources: [], groups: [{ ...group, state: 'failed-over' as const }], failovers: [{ group: 'web', term: 2, point: { term: 1, point: 3 }, qmpPath: '/q', logPath: '/l', pid: 77, isRunning: true, startedAtMs: atMs - 5000, home: null }] };
+  const failedOver = { ...targetUp, sources: [], groups: [{ ...group, state: 'failed-over' as const }], failovers: [{ group: 'web', term: 2, point: { term: 1, point: 3 }, qmpPath: '/q', logPath: '/l', pid: 77, isRunning: true, startedAtMs: atMs - 5000, home: null, isAwaited: false, isCommitting: false, decision: null }] };
   const text = formatTargetStatus(plainLook, failedOver);
   t.match(text, /^web +failed over/m);
   t.match(text, /^web: failed over to point 1\.3 in term 2, runs here \(pid 77, started 5\.0 s ago, QMP \/q\)/m);

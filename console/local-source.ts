@@ -1,0 +1,12 @@
+/** The source role of this host, as the target role asks it to follow guests that were started here: over its control socket, like an operator. */
+import type { AdoptedGuest, LocalSource } from '../replica-target/operations.ts';
+import { SourceClient } from './control-client.ts';
+
+export function localSourceAt(controlPath: string): LocalSource {
+  const client = new SourceClient(controlPath);
+  return {
+    sourceId: async () => (await client.report()).sourceId,
+    adopt: (guest: AdoptedGuest) => client.adopt(guest),
+    abandon: (groupId) => client.abandon(groupId),
+  };
+}

@@ -51,7 +51,7 @@ export const requestBodies = {
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
   adopt: z.strictObject({
     name, groupId, qmpPath: path, base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
-    target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }), token: z.string().min(1).max(4096).nullable(),
+    target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }).nullable(), points: z.strictObject({ nbdPath: path, controlPath: path }).nullable(), token: z.string().min(1).max(4096).nullable(),
   }),
   abandon: z.strictObject({ groupId }),
   guest: z.strictObject({ name }),
@@ -64,6 +64,7 @@ export const requestBodies = {
     decision: z.strictObject({ act: z.enum(['commit', 'roll-back']), afterMs: z.number().int().nonnegative().max(decisionMsMax) }).optional(),
   }),
   commit: z.strictObject({ group: name }),
+  changes: z.strictObject({ groupId, since: z.strictObject({ term, point: count }), point: z.strictObject({ term, point: count }) }),
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
   }),

@@ -3,12 +3,14 @@
  * and DAEMON_UNREACHABLE when no one answers.
  */
 import { request } from 'node:http';
-import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
+import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
+import type { PointId } from '../journal/point.ts';
+import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
@@ -44,6 +46,7 @@ export class SourceClient extends ControlClient {
   pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
   async adopt(body: AdoptRequest): Promise<void> { await this.post('/adopt', body); }
+  async surrender(groupId: string): Promise<SurrenderedGuest | null> { return (await this.post<{ guest: SurrenderedGuest | null }>('/surrender', { groupId })).guest; }
   async abandon(groupId: string): Promise<void> { await this.post('/abandon', { groupId }); }
   async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
   async resync(name: string): Promise<void> { await this.post('/resync', { name }); }
@@ -62,6 +65,7 @@ export class TargetClient extends ControlClient {
   holdPoint(body: HoldRequest): Promise<HeldPoint> { return this.post('/point/hold', body); }
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
+  changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
@@ -69,6 +73,10 @@ export class TargetClient extends ControlClient {
   testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
   async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }
+}
+
+function idOf({ term, point }: PointId): PointId {
+  return { term, point };
 }
 
 function call<T>(socketPath: string, method: 'GET' | 'POST', path: string, body: unknown, timeoutMs: number): Promise<T> {

@@ -25,6 +25,7 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
     routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
     routes.post('/adopt', requestBodies.adopt, (request) => operations.adopt(request));
+    routes.post('/surrender', requestBodies.abandon, async ({ groupId }) => ({ guest: await operations.surrender(groupId) }));
     routes.post('/abandon', requestBodies.abandon, ({ groupId }) => operations.abandon(groupId));
     routes.post('/unprotect', requestBodies.unprotect, ({ name, isForgotten }) => operations.unprotect(name, isForgotten ?? false));
     routes.post('/pause', requestBodies.guest, ({ name }) => operations.pause(name));
@@ -45,6 +46,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
+    routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));

@@ -7,6 +7,7 @@ export function localSourceAt(controlPath: string): LocalSource {
   return {
     sourceId: async () => (await client.report()).sourceId,
     adopt: (guest: AdoptedGuest) => client.adopt(guest),
+    surrender: (groupId) => client.surrender(groupId),
     abandon: (groupId) => client.abandon(groupId),
   };
 }

@@ -4,6 +4,7 @@
  */
 import type { CaptureChoice } from './capture/capture.ts';
 import type { Logger } from 'pino';
+import type { PointId } from '../journal/point.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 
 export interface SourceOptions {
@@ -32,7 +33,12 @@ export interface GuestOptions {
   readonly appEveryMs?: number | undefined;
 }
 
+/** What of each disk changed between two points of the target of this host. Faults: POINT_UNKNOWN, DAEMON_UNREACHABLE. */
+export type AskChanges = (controlPath: string, groupId: string, since: PointId, point: PointId) => Promise<readonly { readonly disk: number; readonly extents: readonly { readonly start: number; readonly end: number }[] }[]>;
+
 export interface SourceDeps {
+  /** Asks the target of this host; absent: no points are sent on. */
+  readonly askChanges?: AskChanges;
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;
@@ -68,9 +74,19 @@ export interface AdoptRequest {
   readonly base: { readonly term: number; readonly point: number } | null;
   readonly term: number;
   readonly rpoMs: number;
-  readonly target: { readonly name: string; readonly fingerprint: string };
+  /** Null: the one that it was protected to before it was handed over. */
+  readonly target: { readonly name: string; readonly fingerprint: string } | null;
+  /** Where that target serves points, which are sent on from there to where the guest came from. Null: they are not. */
+  readonly points: { readonly nbdPath: string; readonly controlPath: string } | null;
   /** To pair with that target. */
   readonly token: string | null;
+}
+
+/** The old images of a guest that is live elsewhere. */
+export interface SurrenderedGuest {
+  /** What they hold. Null: somebody wrote to them since. */
+  readonly point: { readonly term: number; readonly point: number } | null;
+  readonly images: readonly { readonly disk: number; readonly path: string; readonly format: string; readonly sizeBytes: number }[];
 }
 
 export interface MarkRequest {
@@ -104,6 +120,8 @@ export interface SourceOperations {
   adopt(request: AdoptRequest): Promise<void>;
   /** Its QEMU is gone: it is followed no more. A group that is not known is fine. */
   abandon(groupId: string): Promise<void>;
+  /** What this host has of a guest that was handed over. Null: nothing, or the guest is not known to be gone. */
+  surrender(groupId: string): Promise<SurrenderedGuest | null>;
   /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;

@@ -64,5 +64,7 @@ export interface SourceReport {
     readonly compression: { readonly isOn: boolean; readonly why: string; readonly ratio: number };
   } & LinkReport)[];
   readonly guests: readonly GuestReport[];
+  /** Of guests that came here by a failover: their points on the way back to where they came from. */
+  readonly relays: readonly GuestReport[];
   readonly memoryRssBytes: number;
 }

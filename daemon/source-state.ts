@@ -7,6 +7,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson, readJsonFolder, replaceJson, syncFolder } from '../host/node/json-file.ts';
+import { pointKinds } from '../journal/point.ts';
 import { safeName } from '../journal/wire.ts';
 
 const sourceIdentity = z.object({ sourceId: z.string().regex(/^[0-9a-f]{32}$/) });
@@ -18,6 +19,8 @@ const pairedTarget = z.object({
   fingerprint: z.string().min(1),
   secretHex: z.string().regex(/^[0-9a-f]{64}$/),
 });
+
+const guestImage = z.object({ disk: z.number().int(), path: z.string().min(1), format: z.string().min(1), sizeBytes: z.number().int(), writtenAtNs: z.string() });
 
 const protectedGuest = z.object({
   name: safeName,
@@ -32,17 +35,19 @@ const protectedGuest = z.object({
   storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
   /** The log of a device of dm-log-writes, whose path is then `qmpPath`: there is no QEMU. */
   dmLogPath: z.string().min(1).optional(),
+  /** Its points are sent on to this target too: the way back to where it came from. */
+  relay: z.object({ target: safeName, nbdPath: z.string().min(1), controlPath: z.string().min(1) }).optional(),
   /** The term in which it came to this source; 1 for one that was protected here first. */
   term: z.number().int().min(1).optional(),
   /** A planned failover that is under way, or that took the guest elsewhere. */
   handover: z.discriminatedUnion('state', [
     z.object({ state: z.literal('yielding'), untilMs: z.number() }),
-    z.object({ state: z.literal('relinquished'), term: z.number().int().min(1) }),
+    z.object({ state: z.literal('relinquished'), term: z.number().int().min(1), sourceId: z.string().min(1), point: z.object({ term: z.number().int(), point: z.number().int() }), images: z.array(guestImage) }),
   ]).optional(),
 });
 
 /** The last acknowledged point, so that a restarted source can tell how far behind it is while its target is away. */
-const lastPoint = z.object({ term: z.number().int(), point: z.number().int(), cutAtMs: z.number(), appAtMs: z.number().optional() });
+const lastPoint = z.object({ term: z.number().int(), point: z.number().int(), cutAtMs: z.number(), kind: z.enum(pointKinds).optional(), appAtMs: z.number().optional() });
 
 export type PairedTarget = z.infer<typeof pairedTarget>;
 export type ProtectedGuest = z.infer<typeof protectedGuest>;
@@ -58,7 +63,7 @@ export class SourceState {
   async prepare(): Promise<void> {
     // Passed through, not listed: a spool in it is opened by a QEMU that may run as another user.
     await mkdir(this.#folder, { recursive: true, mode: 0o711 });
-    for (const folder of ['targets', 'guests', 'points']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
+    for (const folder of ['targets', 'guests', 'points', 'relayed']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
   }
 
   /** The source's lasting id; drawn by `draw` when there is none yet. */
@@ -90,15 +95,17 @@ export class SourceState {
   async removeGuest(name: string): Promise<void> {
     await rm(join(this.#folder, 'guests', `${name}.json`), { force: true });
     await rm(join(this.#folder, 'points', `${name}.json`), { force: true });
+    await rm(join(this.#folder, 'relayed', `${name}.json`), { force: true });
     await syncFolder(join(this.#folder, 'guests'));
   }
 
-  lastPoint(name: string): Promise<LastPoint | null> {
-    return readJson(join(this.#folder, 'points', `${name}.json`), lastPoint);
+  /** `kind`: as its own target has it, or the one that its points are sent on to. */
+  lastPoint(kind: 'points' | 'relayed', name: string): Promise<LastPoint | null> {
+    return readJson(join(this.#folder, kind, `${name}.json`), lastPoint);
   }
 
   /** Not synced: after a power cut an older figure is shown, nothing more. */
-  putLastPoint(name: string, point: LastPoint): Promise<void> {
-    return replaceJson(join(this.#folder, 'points', `${name}.json`), point, false);
+  putLastPoint(kind: 'points' | 'relayed', name: string, point: LastPoint): Promise<void> {
+    return replaceJson(join(this.#folder, kind, `${name}.json`), point, false);
   }
 }

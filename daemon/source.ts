@@ -8,6 +8,7 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
+import { isUntouched } from '../qemu/guest-images.ts';
 import type { Capture, CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
@@ -15,12 +16,14 @@ import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
 import { FrozenNotes } from './freeze/frozen-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
-import type { AdoptRequest, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations } from './operations.ts';
+import type { AdoptRequest, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
+import { RelayCapture } from './relay/relay-capture.ts';
 import type { HandoverNote } from './supervisor/handover.ts';
+import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
 import { PassTurns } from './resync/pass-turns.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
@@ -34,7 +37,8 @@ const markLimitMsDefault = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
-interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: Capture }
+/** `relay`: sends its points on to where it came from. */
+interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: Capture; relay: GuestSupervisor | null }
 
 class Source implements SourceOperations {
   readonly #options: SourceOptions;
@@ -77,6 +81,7 @@ class Source implements SourceOperations {
         name: target.name, address: `${target.host}:${target.port}`, ...link.report(), compression: encoder.compression(),
       })),
       guests: [...this.#guests.values()].map(({ supervisor }) => supervisor.report()),
+      relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
       memoryRssBytes: process.memoryUsage.rss(),
     };
   }
@@ -141,18 +146,23 @@ class Source implements SourceOperations {
     return { name: guest.name, groupId: guest.groupId, target: guest.target };
   }
 
-  async adopt({ base, token, target: { name: target, fingerprint }, ...adopted }: AdoptRequest): Promise<void> {
+  async adopt({ base, token, target, points, ...adopted }: AdoptRequest): Promise<void> {
     const { name, groupId } = adopted;
     const before = this.#guests.get(name);
     if (before !== undefined && before.guest.groupId !== groupId) throw new Fault('GUEST_TAKEN', `another guest is protected here as ${name}`, { name });
-    if (this.#links.get(target)?.target.fingerprint !== fingerprint) {
-      if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target}`, { target });
+    const targetName = target?.name ?? before?.guest.target;
+    if (targetName === undefined) throw new Fault('TARGET_UNPAIRED', `${name} was never protected from here: it has no target to go back to`, { name });
+    if (target !== null && this.#links.get(target.name)?.target.fingerprint !== target.fingerprint) {
+      if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target.name}`, { target: target.name });
       await this.pair(token);
     }
-    const { name: _, ...fromBefore } = before?.guest ?? { name };
-    const guest: ProtectedGuest = { capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, target, isPaused: false };
-    delete guest.handover;
-    await before?.supervisor.close();
+    const { handover: _, relay: __, ...fromBefore } = before?.guest ?? {};
+    const way = points === null ? undefined : onlyOther(this.#links, targetName);
+    const guest: ProtectedGuest = {
+      capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, target: targetName, isPaused: false,
+      ...(way === undefined || points === null ? {} : { relay: { target: way, ...points } }),
+    };
+    await this.#endSupervision(before);
     const capture = this.#capture(guest);
     try {
       await capture.connect();
@@ -167,14 +177,24 @@ class Source implements SourceOperations {
   async abandon(groupId: string): Promise<void> {
     const found = [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId);
     if (found === undefined) return;
-    await found.supervisor.close();
+    await this.#endSupervision(found);
     this.#guests.delete(found.guest.name);
     await this.#state.removeGuest(found.guest.name);
   }
 
+  async surrender(groupId: string): Promise<SurrenderedGuest | null> {
+    const found = [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId);
+    const handover = found?.guest.handover;
+    if (handover?.state !== 'relinquished') return null;
+    let isSame = true;
+    for (const image of handover.images) isSame &&= await isUntouched(image);
+    return { point: isSame ? handover.point : null, images: handover.images.map(({ disk, path, format, sizeBytes }) => ({ disk, path, format, sizeBytes })) };
+  }
+
   async unprotect(name: string, isForgotten: boolean): Promise<void> {
-    const { guest, supervisor } = this.#guest(name);
+    const { guest, supervisor, relay } = this.#guest(name);
     const session = isForgotten ? await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs)) : null;
+    await relay?.close();
     try {
       await supervisor.release();
     } catch (error) {
@@ -235,7 +255,7 @@ class Source implements SourceOperations {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#guests.values()].map(({ supervisor }) => supervisor.close()));
+    await Promise.all([...this.#guests.values()].map((supervised) => this.#endSupervision(supervised)));
     await Promise.all([...this.#links.values()].map(({ link }) => link.close()));
   }
 
@@ -264,9 +284,10 @@ class Source implements SourceOperations {
   async #relink(targetName: string, before: TargetLink): Promise<void> {
     // First the link: whatever a supervisor waits for on it ends with it.
     await before.close();
-    for (const { guest, supervisor } of [...this.#guests.values()]) {
-      if (guest.target !== targetName) continue;
-      await supervisor.close();
+    for (const supervised of [...this.#guests.values()]) {
+      const { guest } = supervised;
+      if (guest.target !== targetName && guest.relay?.target !== targetName) continue;
+      await this.#endSupervision(supervised);
       await this.#supervise(guest);
     }
   }
@@ -290,12 +311,10 @@ class Source implements SourceOperations {
   }
 
   async #supervise(guest: ProtectedGuest): Promise<void> {
-    const linked = this.#links.get(guest.target);
-    if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${guest.target}, which is not paired`, { guest: guest.name });
     const capture = this.#capture(guest);
     const options = this.#options.guests?.[guest.name] ?? {};
     const supervisor = new GuestSupervisor({
-      facts: { name: guest.name, groupId: guest.groupId, qmpPath: guest.qmpPath, target: guest.target, rpoMs: guest.rpoMs },
+      ...await this.#supervision(guest, guest.target, 'points'),
       capture,
       app: {
         everyMs: options.appEveryMs ?? null,
@@ -304,25 +323,66 @@ class Source implements SourceOperations {
           notes: this.#frozenNotes, clock: nodeClock, log: this.#deps.log,
         }),
       },
-      link: linked.link,
-      encoder: linked.encoder,
-      passes: linked.passes,
-      clock: nodeClock,
-      random: nodeRandom,
-      log: this.#deps.log.child({ guest: guest.name }),
+      // Of a guest whose points are sent on it is the way on that is asked to hand it over.
+      handover: guest.relay === undefined ? guest.handover ?? null : null,
+      relinquish: () => Promise.resolve(),
+    });
+    const supervised: Supervised = { guest, supervisor, capture, relay: null };
+    this.#guests.set(guest.name, supervised);
+    if (guest.relay === undefined || guest.handover?.state !== 'relinquished') supervisor.start();
+    const { askChanges } = this.#deps;
+    if (guest.relay === undefined || askChanges === undefined) return;
+    const { nbdPath, controlPath } = guest.relay;
+    supervised.relay = new GuestSupervisor({
+      ...await this.#supervision(guest, guest.relay.target, 'relayed'),
+      capture: new RelayCapture({
+        groupId: guest.groupId, term: guest.term ?? 1, pointsPath: nbdPath, guest: supervisor.relayed(), clock: nodeClock,
+        changes: (since, point) => askChanges(controlPath, guest.groupId, since, point),
+      }),
+      handover: guest.handover ?? null,
+      relinquish: (term, sourceId) => this.#giveAway(guest.name, term, sourceId),
+    });
+    supervised.relay.start();
+  }
+
+  /** What a guest's supervision to one target, and that of its points being sent on to another, have in common. */
+  async #supervision(guest: ProtectedGuest, target: string, kind: 'points' | 'relayed'): Promise<Omit<SupervisorOptions, 'capture' | 'handover' | 'relinquish'>> {
+    const linked = this.#links.get(target);
+    if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${target}, which is not paired`, { guest: guest.name });
+    const { link, encoder, passes } = linked;
+    const { name, groupId, qmpPath, rpoMs } = guest;
+    return {
+      facts: { name, groupId, qmpPath, target, rpoMs }, link, encoder, passes, clock: nodeClock, random: nodeRandom,
+      log: this.#deps.log.child({ guest: name, ...(kind === 'relayed' ? { to: target } : {}) }),
       rateBytesPerSecond: guest.rateBytesPerSecond,
       isPaused: guest.isPaused,
       ...(guest.term === undefined ? {} : { term: guest.term }),
-      handover: guest.handover ?? null,
-      noteHandover: (note) => this.#noteHandover(guest.name, note),
-      lastPoint: await this.#state.lastPoint(guest.name),
+      noteHandover: (note) => this.#noteHandover(name, note),
+      lastPoint: await this.#state.lastPoint(kind, name),
       onAcknowledged: (point) => {
-        this.#state.putLastPoint(guest.name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
+        this.#state.putLastPoint(kind, name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));
       },
-    });
-    this.#guests.set(guest.name, { guest, supervisor, capture });
-    supervisor.start();
+    };
   }
+
+  /** Its QEMU stands still, and whose points it is made of must not be taken for its own any more. */
+  async #giveAway(name: string, term: number, sourceId: string): Promise<void> {
+    const { guest, supervisor } = this.#guest(name);
+    await supervisor.close();
+    const session = await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs));
+    await session.handOver(guest.groupId, term, sourceId);
+  }
+
+  async #endSupervision(supervised: Supervised | undefined): Promise<void> {
+    await supervised?.relay?.close();
+    await supervised?.supervisor.close();
+  }
+}
+
+/** The target that a guest came from, where there is no doubt. */
+function onlyOther(links: ReadonlyMap<string, unknown>, name: string): string | undefined {
+  const others = [...links.keys()].filter((one) => one !== name);
+  return others.length === 1 ? others[0] : undefined;
 }
 
 /** Copies of dirty blocks more often than once a second weigh on the guest more than they are worth. Fault REQUEST_INVALID. */

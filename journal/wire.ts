@@ -57,6 +57,8 @@ const sourceShapes = {
   kept: z.object({ t: z.literal('kept'), group: groupId, id: handoverId, code: z.string().max(40), message: text }),
   /** To `takeOver`, and instead of an announcement ever after: the source has noted durably that the guest is live elsewhere, in `term`. */
   relinquished: z.object({ t: z.literal('relinquished'), group: groupId, term }),
+  /** To the target that the guest was protected to: it is live elsewhere since `term`, and belongs to another source from there on. Answered by `group`. */
+  handedOver: z.object({ t: z.literal('handedOver'), group: groupId, term, sourceId: hex(16) }),
 } as const;
 
 const targetShapes = {
@@ -70,6 +72,8 @@ const targetShapes = {
     open: z.object({ point: count, deltaId: hex(8), nextSequence: count, parts: count }).nullable(),
     /** none: no replica yet. partial: a first sync was begun, or an image was put there to compare with. done: the replica is whole but may lack the first point. */
     seed: z.enum(['none', 'partial', 'done']),
+    /** With `partial`: the images are those of this point, or differ from it where a later point does (a guest's own old disks). */
+    images: pointId.optional(),
   }),
   /** More bytes of binary messages that the source may send. */
   credit: z.object({ t: z.literal('credit'), bytes: count }),
@@ -85,8 +89,8 @@ const targetShapes = {
   forgotten: z.object({ t: z.literal('forgotten'), group: groupId }),
   /** A planned failover: the source is to shut its guest down within `shutdownMs`, else do as `onLimit` says, and to send what is left. Answered by `yielded` or `kept`. */
   yield: z.object({ t: z.literal('yield'), group: groupId, id: handoverId, shutdownMs: count.min(1000).max(86_400_000), onLimit: z.enum(['stop', 'give-up']) }),
-  /** The guest stands ready at the target, in `term`, and runs when the source has let go of it. Answered by `relinquished`. */
-  takeOver: z.object({ t: z.literal('takeOver'), group: groupId, id: handoverId, term }),
+  /** The guest stands ready at the target, in `term`, where `sourceId` will protect it, and runs when the source has let go of it. Answered by `relinquished`. */
+  takeOver: z.object({ t: z.literal('takeOver'), group: groupId, id: handoverId, term, sourceId: hex(16) }),
   /** It came to nothing before `takeOver`: the source starts its guest again. Answered by `kept`. */
   recall: z.object({ t: z.literal('recall'), group: groupId, id: handoverId }),
   /** A named error. With `group`: only that group is refused, the connection stays. Without: the target closes. `term`: the group's term at the target. */
@@ -95,7 +99,7 @@ const targetShapes = {
 
 export const sourceMessage = z.discriminatedUnion('t', [
   sourceShapes.hello, sourceShapes.auth, sourceShapes.announce, sourceShapes.seedBegin, sourceShapes.seedEnd, sourceShapes.compare, sourceShapes.forget,
-  sourceShapes.yielded, sourceShapes.kept, sourceShapes.relinquished,
+  sourceShapes.yielded, sourceShapes.kept, sourceShapes.relinquished, sourceShapes.handedOver,
 ]);
 export const targetMessage = z.discriminatedUnion('t', [
   targetShapes.challenge, targetShapes.welcome, targetShapes.group, targetShapes.credit, targetShapes.ack, targetShapes.applied, targetShapes.seeded,

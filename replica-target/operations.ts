@@ -4,6 +4,8 @@
  */
 import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
+import type { PointId } from '../journal/point.ts';
+import type { DiskChanges } from './points/points.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
 import type { ScrubOptions } from './points/scrub.ts';
@@ -45,6 +47,8 @@ export interface TargetDeps {
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;
+  /** Unix socket of the operator's side of this very process. */
+  readonly controlPath?: string;
   /** Follows guests that were started here; absent: nobody does. */
   readonly localSource?: LocalSource;
   /** In place of the machine's own disk, for a test that stalls or fails it. */
@@ -61,10 +65,19 @@ export interface AdoptedGuest {
   readonly base: { readonly term: number; readonly point: number } | null;
   readonly term: number;
   readonly rpoMs: number;
-  /** This target. */
-  readonly target: { readonly name: string; readonly fingerprint: string };
+  /** This target. Null: the one to which this host's source protected the guest before it handed it over. */
+  readonly target: { readonly name: string; readonly fingerprint: string } | null;
+  /** Where this target serves points, to be sent on to where the guest came from: over NBD, and what changed between them. Null: they are not to be. */
+  readonly points: { readonly nbdPath: string; readonly controlPath: string } | null;
   /** To pair with it; null: they are paired. */
   readonly token: string | null;
+}
+
+/** A guest's old disks. */
+export interface SurrenderedImages {
+  /** What they hold. Null: not known. */
+  readonly point: { readonly term: number; readonly point: number } | null;
+  readonly images: readonly { readonly disk: number; readonly path: string; readonly format: string; readonly sizeBytes: number }[];
 }
 
 /** The source role of this host. Faults: DAEMON_UNREACHABLE beside those that are named. */
@@ -72,6 +85,8 @@ export interface LocalSource {
   sourceId(): Promise<string>;
   /** Faults: TARGET_UNPAIRED (a token is needed), QMP_*, GUEST_*. */
   adopt(guest: AdoptedGuest): Promise<void>;
+  /** What this host has of a guest that its source handed over. Null: nothing. */
+  surrender(groupId: string): Promise<SurrenderedImages | null>;
   /** The guest is not followed any more; one that is not known is fine. */
   abandon(groupId: string): Promise<void>;
 }
@@ -171,6 +186,8 @@ export interface TargetOperations {
   holdPoint(request: HoldRequest): Promise<HeldPoint>;
   /** A hold that is not there any more is fine. */
   releasePoint(group: string, holdId: string): Promise<void>;
+  /** What changed between two points, named outright. Faults: POINT_UNKNOWN. */
+  changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]>;
   /** Checks all that is stored of the group; with `at`, reads that point whole, too. Damage is no fault. Faults: POINT_UNKNOWN, REQUEST_INVALID (a check is under way). */
   verify(group: string, at: string | null): Promise<Verification>;
   /** A new pairing token. */

@@ -7,6 +7,8 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
+import type { PointId } from '../journal/point.ts';
+import type { DiskChanges } from './points/points.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { Adoption } from './failover/adoption.ts';
 import { Failovers } from './failover/failover.ts';
@@ -14,7 +16,8 @@ import { GroupTurns } from './failover/group-turns.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { FailoverRequest, FailoverResult, RunningTarget, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
+import type { Logger } from 'pino';
+import type { FailoverRequest, FailoverResult, LocalSource, RunningTarget, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
@@ -76,7 +79,8 @@ class Target implements TargetOperations {
     const state = new TargetState(options.dataFolder);
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
-    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
+    const reclaim = (groupId: string) => reclaimFrom(deps.localSource, groupId, deps.log);
+    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, reclaim, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
     let made: Target | null = null;
     const closing: { close(): Promise<void> }[] = [registry];
     try {
@@ -89,9 +93,9 @@ class Target implements TargetOperations {
       const tests = new TestFailovers({ ...shared, folder: join(options.dataFolder, 'tests'), keepFreeBytes: options.keepFreeBytes });
       const orders = new SourceOrders(nodeClock);
       const fingerprint = fingerprintOf(identity.cert);
-      const pairing = { name: options.name, fingerprint, token: async () => (await made!.token()).token };
+      const pairing = { name: options.name, fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await made!.token()).token };
       const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, log: deps.log });
-      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption });
+      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
       await failovers.open(registry.groups(), (groupId) => registry.find(groupId));
@@ -144,6 +148,10 @@ class Target implements TargetOperations {
 
   releasePoint(group: string, holdId: string): Promise<void> {
     return this.#desk.release(group, holdId);
+  }
+
+  changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> {
+    return this.#group(group).restorePoints.changedSince(since, point);
   }
 
   verify(group: string, at: string | null): Promise<Verification> {
@@ -213,6 +221,18 @@ class Target implements TargetOperations {
   #advertised(): string {
     const { host, port } = this.#address();
     return `${host}:${port}`;
+  }
+}
+
+/** A source that cannot be asked has nothing: then all of the guest has to come. */
+async function reclaimFrom(localSource: LocalSource | undefined, groupId: string, log: Logger): Promise<SurrenderedImages | null> {
+  if (localSource === undefined) return null;
+  try {
+    return await localSource.surrender(groupId);
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    log.warn({ group: groupId, code: error.code }, `whether this host has old disks of the guest could not be asked: ${error.message}`);
+    return null;
   }
 }
 

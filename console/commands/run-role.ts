@@ -8,6 +8,7 @@ import type { StartSource } from '../../daemon/operations.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
 import type { Config } from '../config/config.ts';
+import { TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
 import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
@@ -43,12 +44,12 @@ async function startRole(config: Config, log: Logger, version: string): Promise<
     case 'source': {
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
-      const role = await startSource(config.options, { log, version });
+      const role = await startSource(config.options, { log, version, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
       return { control: await orClose(role, openSourceControl(config.controlPath, role.operations, log)), close: () => role.close() };
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
-      const role = await startTarget(config.options, { log, version, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
+      const role = await startTarget(config.options, { log, version, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
       return { control: await orClose(role, openTargetControl(config.controlPath, role.operations, log)), close: () => role.close() };
     }
     default: return config satisfies never;

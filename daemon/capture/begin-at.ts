@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { PointId } from '../../journal/point.ts';
+import { listImages } from '../../qemu/guest-images.ts';
 import { endGuest, shutDown, standStill, startAgain } from '../../qemu/guest-power.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { addBitmap } from './bitmap-actions.ts';
@@ -25,6 +26,7 @@ export function guestPower(qmp: QmpConnection, clock: Clock): GuestPower {
     shutDown: (options) => shutDown(qmp, options),
     standStill: () => standStill(qmp),
     startAgain: (waitMs) => startAgain(qmp, { waitMs, clock }),
+    images: () => listImages(qmp),
     end: () => endGuest(qmp),
   };
 }

@@ -5,6 +5,7 @@
 import type { Fault } from '../../journal/fault.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
 import type { AgentChannel } from '../../qemu/agent-channel.ts';
+import type { GuestImage } from '../../qemu/guest-images.ts';
 import type { ShutDownOptions } from '../../qemu/guest-power.ts';
 
 /** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
@@ -20,6 +21,8 @@ export interface DiskSize { readonly disk: number; readonly sizeBytes: number }
 
 /** A delta (or, when `isRound`, a part of one that is not sealed yet) that the capture holds until it is ended. */
 export interface CapturedDelta {
+  /** Where the point has its number already; else it gets the one that follows. */
+  readonly id?: PointId;
   /** True: send the runs as a part, never as a point. */
   readonly isRound: boolean;
   readonly kind: PointKind;
@@ -95,6 +98,8 @@ export interface FullPassOptions {
   /** 0: no limit. */
   readonly rateBytesPerSecond: number;
   readonly signal: AbortSignal;
+  /** The images at the target are those of this point, or differ from it where a later point does. Null or absent: nothing is known of them. */
+  readonly images?: PointId | null;
   onProgress(progress: FullPassProgress): void;
 }
 
@@ -105,6 +110,8 @@ export interface GuestPower {
   standStill(): Promise<void>;
   /** `waitMs`: how long it may still be on its way down. */
   startAgain(waitMs: number): Promise<void>;
+  /** Which files its disks are. */
+  images(): Promise<readonly GuestImage[]>;
   /** Ends its QEMU, unless the guest runs. */
   end(): Promise<void>;
 }
@@ -144,6 +151,10 @@ export interface Capture {
    * target holds what was sent, and calls `settlePass`.
    */
   fullPass(sink: FullPassSink, options: FullPassOptions): Promise<void>;
+  /** Of a capture that reads points: which one the next full pass reads. */
+  passPoint?(): PointId;
+  /** Of a capture that reads points: resolves when there is something to cut. Rejects with the signal's reason. */
+  awaitChange?(base: PointId, signal: AbortSignal): Promise<void>;
   /** What the full pass sent is durable at the target: its bitmaps become those of `base`. */
   settlePass(base: PointId): Promise<void>;
   /** Pauses or resumes the mirror jobs of a full pass under way. */

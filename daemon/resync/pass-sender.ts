@@ -32,6 +32,8 @@ export interface PassSenderOptions {
   /** Of the first sync, as given to `seedBegin`; drawn anew for a delta that is opened here. */
   readonly seedDeltaId?: bigint;
   readonly isCompared: boolean;
+  /** Of a comparison; at most as many to a run as one message may ask about. */
+  readonly blockBytes?: number;
   readonly encoder: Encoder;
   readonly random: Random;
   readonly signal?: AbortSignal;
@@ -47,10 +49,12 @@ export class PassSender implements FullPassSink {
   #bytesSincePart = 0;
   /** The newest part's acknowledgement. */
   #lastPart: AckWait | null = null;
+  readonly #blockBytes: number;
   #comparedBytes = 0;
 
   constructor(options: PassSenderOptions) {
     this.#o = options;
+    this.#blockBytes = options.blockBytes ?? compareBlockBytes;
     const { groupId, holding, base, next, kind, random } = options;
     const open = kind === 'delta' ? holding.open : null;
     this.#identity = kind === 'seed'
@@ -88,8 +92,8 @@ export class PassSender implements FullPassSink {
       if (left === 0) encoder.buffers.give(buffer);
     };
     for (const { first, end } of stretches) {
-      const from = first * compareBlockBytes;
-      const to = Math.min(buffer.length - headroomBytes, end * compareBlockBytes);
+      const from = first * this.#blockBytes;
+      const to = Math.min(buffer.length - headroomBytes, end * this.#blockBytes);
       // The header goes into the end of the block in front, which is equal and therefore not needed any more.
       await this.#data(disk, offset + from, buffer.subarray(from, headroomBytes + to), release);
     }
@@ -140,13 +144,13 @@ export class PassSender implements FullPassSink {
   }
 
   async #compare(disk: number, offset: number, bytes: Buffer): Promise<string> {
-    const count = Math.ceil(bytes.length / compareBlockBytes);
+    const count = Math.ceil(bytes.length / this.#blockBytes);
     const hashes = Buffer.allocUnsafe(count * 32);
     for (let block = 0; block < count; block++) {
-      blake3(bytes.subarray(block * compareBlockBytes, Math.min(bytes.length, (block + 1) * compareBlockBytes))).copy(hashes, block * 32);
+      blake3(bytes.subarray(block * this.#blockBytes, Math.min(bytes.length, (block + 1) * this.#blockBytes))).copy(hashes, block * 32);
     }
     this.#comparedBytes += bytes.length;
-    return this.#o.session.compare({ groupId: this.#o.groupId, disk, offset, length: bytes.length, blockBytes: compareBlockBytes, hashes });
+    return this.#o.session.compare({ groupId: this.#o.groupId, disk, offset, length: bytes.length, blockBytes: this.#blockBytes, hashes });
   }
 
   /** The `open` record goes out in the tick in which the first run asks for it, so it is first. */

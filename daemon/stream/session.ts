@@ -34,6 +34,8 @@ export interface TargetSession {
   /** '1' per block that differs at the target. `hashes`: 32 bytes per block. Several may be under way. */
   compare(request: { readonly groupId: string; readonly disk: number; readonly offset: number; readonly length: number; readonly blockBytes: number; readonly hashes: Buffer }): Promise<string>;
   forget(groupId: string): Promise<void>;
+  /** The group belongs to another source from `term` on; durable at the target when it resolves. */
+  handOver(groupId: string, term: number, sourceId: string): Promise<void>;
   /** Says a step of a planned failover. Whether it arrives shows in what the target does. */
   answer(answer: HandoverAnswer): void;
   close(): void;

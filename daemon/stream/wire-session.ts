@@ -87,6 +87,10 @@ export class WireSession implements TargetSession {
     await this.#ask({ t: 'forget', group: groupId }, groupId, 'forgotten');
   }
 
+  async handOver(groupId: string, term: number, sourceId: string): Promise<void> {
+    await this.#ask({ t: 'handedOver', group: groupId, term, sourceId }, groupId, 'group');
+  }
+
   answer(answer: HandoverAnswer): void {
     if (this.#fault !== null) return;
     this.#outbox.flush();

@@ -9,7 +9,7 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
-import { formatPoint, type PointId } from '../../journal/point.ts';
+import { formatPoint, type PointId, type PointKind } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts';
 import type { AppHold } from '../freeze/app-hold.ts';
@@ -21,7 +21,10 @@ import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
 import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
-import { Handover, type HandoverNote } from './handover.ts';
+import type { RelayedGuest, RelayedPoint } from '../relay/relay-capture.ts';
+import { Handover } from './handover.ts';
+import type { SupervisorOptions } from './supervisor-options.ts';
+import { NewestPoint } from './newest-point.ts';
 import { heldPoint, nextPoint, planNextStep, type NextStep } from './next-step-plan.ts';
 
 /** What the seal of a point says of how it came about. */
@@ -35,44 +38,17 @@ export const copyPaceMsMin = 1000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
 const measureMs = 2_000;
 
-export interface LastPoint extends PointId {
-  readonly cutAtMs: number;
-  /** Of the last application-consistent point, if any. */
-  readonly appAtMs?: number | undefined;
-}
-
-export interface SupervisorOptions {
-  readonly facts: GuestFacts;
-  readonly capture: Capture;
-  readonly link: TargetLink;
-  readonly encoder: Encoder;
-  /** Of the link: its guests' full passes take turns. */
-  readonly passes: PassTurns;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Logger;
-  /** Rate limit of full passes, bytes per second; 0: none. */
-  readonly rateBytesPerSecond: number;
-  /** Holds the first full pass until `pause(false)`. */
-  readonly isPaused: boolean;
-  /** What an earlier life of the daemon knew to be acknowledged. */
-  readonly lastPoint: LastPoint | null;
-  /** Called with each acknowledged point, so that a restarted daemon knows how far behind it is. */
-  readonly onAcknowledged: (point: LastPoint) => void;
-  /** What an earlier life of the daemon was in the middle of, or ended with; and how that is noted. */
-  readonly handover: HandoverNote | null;
-  readonly noteHandover: (note: HandoverNote | null) => Promise<void>;
-  /** The group's term, as far as an earlier life knew it. */
-  readonly term?: number;
-  /** Application-consistent points: how often by themselves (null: only when asked for), and what holds the guest still for one. */
-  readonly app?: { readonly everyMs: number | null; hold(): AppHold };
-}
+/** How long a final point may take to be cut and acknowledged, ms. */
+const finalMsMax = 600_000;
+/** What a comparison goes by where most is known to be the same: the size in which guests write, bytes. */
+const pageBytes = 4096;
 
 export class GuestSupervisor {
   readonly #o: SupervisorOptions;
   readonly #status: GuestStatus;
   readonly #marks: Marks;
   readonly #handover: Handover;
+  readonly #newest: NewestPoint;
   readonly #stop = new AbortController();
   #running: Promise<void> | null = null;
   #isConnected = false;
@@ -89,7 +65,8 @@ export class GuestSupervisor {
     this.#o = options;
     this.#status = new GuestStatus(options.clock, options.lastPoint);
     this.#marks = new Marks(options.clock, options.facts.name, options.app?.everyMs ?? null, options.lastPoint?.appAtMs ?? null);
-    this.#handover = new Handover({ groupId: options.facts.groupId, name: options.facts.name, clock: options.clock, noted: options.handover, note: options.noteHandover });
+    this.#handover = new Handover({ groupId: options.facts.groupId, name: options.facts.name, clock: options.clock, noted: options.handover, note: options.noteHandover, relinquish: options.relinquish });
+    this.#newest = new NewestPoint(options.lastPoint);
     this.#status.isPaused = options.isPaused;
     this.#status.term = options.term ?? 1;
     this.#rate = options.rateBytesPerSecond;
@@ -303,7 +280,7 @@ export class GuestSupervisor {
         const seedDeltaId = this.#o.random.bytes(8).readBigUInt64LE();
         const begun = await session.seedBegin(this.#o.facts.groupId, seedDeltaId.toString(16).padStart(16, '0'));
         const base = { term: holding.term, point: 0 };
-        await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared }, base, signal);
+        await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared, ...(begun.images === undefined ? {} : { blockBytes: pageBytes }) }, base, signal);
         return { holding: { ...begun, seed: 'done' }, base };
       }
       case 'resync': {
@@ -317,10 +294,11 @@ export class GuestSupervisor {
   }
 
   async #fullPass(
-    session: TargetSession, holding: GroupHolding, manner: Pick<PassSenderOptions, 'kind' | 'isCompared' | 'seedDeltaId'>, base: PointId, signal: AbortSignal,
+    session: TargetSession, holding: GroupHolding, manner: Pick<PassSenderOptions, 'kind' | 'isCompared' | 'seedDeltaId' | 'blockBytes'>, base: PointId, signal: AbortSignal,
   ): Promise<GroupHolding['open']> {
     const { capture, facts, encoder, random } = this.#o;
-    const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next: nextPoint(base, holding.term), ...manner, encoder, random, signal });
+    const next = capture.passPoint?.() ?? nextPoint(base, holding.term);
+    const sender = new PassSender({ session, groupId: facts.groupId, holding, base, next, ...manner, encoder, random, signal });
     this.#status.passBegan(this.#rate);
     this.#isPassing = true;
     this.#lendTurn(this.#status.isPaused);
@@ -328,6 +306,7 @@ export class GuestSupervisor {
       await capture.fullPass(sender, {
         rateBytesPerSecond: this.#rate,
         signal,
+        images: holding.images ?? null,
         onProgress: (progress) => {
           this.#status.passProgressed(progress);
           this.#status.passSentBytes = sender.sentBytes;
@@ -361,10 +340,13 @@ export class GuestSupervisor {
     for (;;) {
       if (signal.aborted) throw signal.reason;
       if (this.#handover.isAsked) return this.#handOver(session, { holding, base, open }, signal);
-      const next = nextPoint(base, holding.term);
+      const follows = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       const order = this.#marks.next();
-      const { delta, about } = await this.#cut(base, next, order);
+      await capture.awaitChange?.(base, signal);
+      if (this.#handover.isAsked) continue;
+      const { delta, about } = await this.#cut(base, follows, order);
+      const next = delta.id ?? follows;
       if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
         await delta.end('dropped');
         throw new Fault('GUEST_CHANGED', 'a disk changed its size, or came or went');
@@ -379,7 +361,7 @@ export class GuestSupervisor {
       }
       this.#status.acknowledged(next);
       this.#told(this.#marks.held(next));
-      this.#o.onAcknowledged({ ...next, cutAtMs: delta.cutAtMs, appAtMs: this.#marks.lastAppAtMs ?? undefined });
+      this.#acknowledged({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs });
       this.#status.enter('protected', `newest point ${formatPoint(next)}`);
       base = next;
       // Both sides are asked anew, and what follows is a pass.
@@ -396,17 +378,17 @@ export class GuestSupervisor {
     const { term } = from.holding;
     this.#status.enter('yielding', `shutting ${facts.name} down for a planned failover`);
     log.warn({ guest: facts.name }, `a planned failover of ${facts.name} begins: it is shut down`);
-    const power = capture.power();
-    const isLetGo = await this.#handover.carryOut(session, power, async () => {
-      const next = nextPoint(from.base, term);
-      let { open } = from;
+    const isLetGo = await this.#handover.carryOut(session, capture.power(), async () => {
+      let { base, open } = from;
       for (;;) {
-        const delta = await capture.cut(from.base, next, 'final');
-        const base = from.holding.newest === null && from.base.point === 0 ? null : from.base;
-        open = await this.#ship(session, delta, { base, next, term, open, about: {} }, signal);
-        if (!delta.isRound) break;
+        const delta = await capture.cut(base, nextPoint(base, term), 'final');
+        const next = delta.id ?? nextPoint(base, term);
+        open = await this.#ship(session, delta, { base: from.holding.newest === null && base.point === 0 ? null : base, next, term, open, about: {} }, signal);
+        if (delta.isRound) continue;
+        this.#acknowledged({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs });
+        if (delta.kind === 'final') return next;
+        base = next;
       }
-      return next;
     }, signal);
     if (!isLetGo) return log.warn({ guest: facts.name }, `the planned failover of ${facts.name} came to nothing; it runs on`);
     log.warn({ guest: facts.name }, `${facts.name} was handed over`);
@@ -417,11 +399,11 @@ export class GuestSupervisor {
   async #cut(base: PointId, next: PointId, order: MarkOrder | null): Promise<{ delta: CapturedDelta; about: PointAbout }> {
     const { capture, app } = this.#o;
     if (order === null) return { delta: await capture.cut(base, next, 'crash'), about: {} };
-    const { isApp, label } = order.wish;
+    const { isApp, isFinal, label } = order.wish;
     const hold = order.isFrozenFor ? app?.hold() : undefined;
     let delta: CapturedDelta;
     try {
-      delta = await capture.cut(base, next, isApp ? 'crash' : 'mark', hold);
+      delta = await capture.cut(base, next, isFinal === true ? 'final' : isApp ? 'crash' : 'mark', hold);
     } finally {
       if (hold?.isUsed === true) order.froze(hold.outcome.fault);
     }
@@ -453,6 +435,24 @@ export class GuestSupervisor {
       signal.removeEventListener('abort', stop);
       pause.abort(new Error('no longer waiting'));
     }
+  }
+
+  #acknowledged(point: RelayedPoint): void {
+    this.#newest.reached(point);
+    this.#o.onAcknowledged({ ...point, appAtMs: this.#marks.lastAppAtMs ?? undefined });
+  }
+
+  /** For whoever sends its points on to another target. */
+  relayed(): RelayedGuest {
+    const { capture } = this.#o;
+    return {
+      newest: () => this.#newest.point,
+      awaitNewer: (since, signal) => this.#newest.newerThan(since, signal),
+      disks: () => capture.disks(),
+      hardware: () => this.#hardware,
+      power: () => capture.power(),
+      takeFinal: async () => { await this.#marks.request({ isApp: false, isFinal: true }, finalMsMax, () => `the guest is ${this.#status.standing}`); },
+    };
   }
 
   /** Sends a delta and ends it, one way or the other: after this the guest holds nothing for it. */

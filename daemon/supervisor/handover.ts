@@ -12,13 +12,15 @@ import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { HandoverOrder } from '../../journal/wire.ts';
+import type { GuestImage } from '../../qemu/guest-images.ts';
 import type { Capture, GuestPower } from '../capture/capture.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 
 export type YieldOrder = Extract<HandoverOrder, { readonly t: 'yield' }>;
 
-/** What must survive the daemon. `yielding`: the guest was asked to shut down, may do so until `untilMs` (wall clock), and is then to be started again. `relinquished`: it is live elsewhere. */
-export type HandoverNote = { readonly state: 'yielding'; readonly untilMs: number } | { readonly state: 'relinquished'; readonly term: number };
+/** What must survive the daemon. `yielding`: the guest was asked to shut down, may do so until `untilMs` (wall clock), and is then to be started again. `relinquished`: it is live elsewhere,
+ * where `sourceId` protects it; its images here hold `point`. */
+export type HandoverNote = { readonly state: 'yielding'; readonly untilMs: number } | { readonly state: 'relinquished'; readonly term: number; readonly sourceId: string; readonly point: PointId; readonly images: GuestImage[] };
 
 export interface HandoverOptions {
   readonly groupId: string;
@@ -27,6 +29,8 @@ export interface HandoverOptions {
   /** Durable when it resolves. Null: nothing of the kind any more. */
   readonly note: (note: HandoverNote | null) => Promise<void>;
   readonly noted: HandoverNote | null;
+  /** The guest is let go of, durably here: whatever else must know that knows it when it resolves. May come more than once. */
+  readonly relinquish: (term: number, sourceId: string) => Promise<void>;
 }
 
 export class Handover {
@@ -86,12 +90,13 @@ export class Handover {
       const stoppedAtMs = await this.#stop(order, power, signal);
       const point = await final();
       // Listened for before it can come.
+      const images = await power.images();
       const verdict = this.#awaitVerdict(id, signal);
       session.answer({ t: 'yielded', group, id, point, stoppedAtMs });
       const said = await verdict;
       if (said.t === 'recall') throw new Fault('HANDOVER_ENDED', `the planned failover of ${name} to point ${formatPoint(point)} came to nothing at the target`, { group: name });
-      await this.#note({ state: 'relinquished', term: said.term });
-      session.answer({ t: 'relinquished', group, term: said.term });
+      // `stayAway` says so.
+      await this.#note({ state: 'relinquished', term: said.term, sourceId: said.sourceId, point, images: [...images] });
       return true;
     } catch (error) {
       await this.#undo(power);
@@ -103,11 +108,15 @@ export class Handover {
   }
 
   /**
-   * The guest is live elsewhere: its QEMU here is ended, and each session is told so, as the one before may have ended before it was heard.
+   * The guest is live elsewhere: each session is told so, as the one before may have ended before it was heard, and its QEMU here is ended.
    * Resolves when the session is over, or at the signal.
    */
   async stayAway(link: TargetLink, capture: Capture, signal: AbortSignal): Promise<void> {
     if (this.#noted?.state !== 'relinquished') return;
+    const { term, sourceId } = this.#noted;
+    const session = await link.session(signal);
+    await this.#o.relinquish(term, sourceId);
+    session.answer({ t: 'relinquished', group: this.#o.groupId, term });
     try {
       await capture.connect();
       await capture.power().end();
@@ -117,8 +126,6 @@ export class Handover {
     } finally {
       await capture.close();
     }
-    const session = await link.session(signal);
-    session.answer({ t: 'relinquished', group: this.#o.groupId, term: this.#noted.term });
     const aborted = new AbortController();
     const stopped = new Promise<void>((resolve) => { signal.addEventListener('abort', () => resolve(), { once: true, signal: aborted.signal }); });
     await Promise.race([session.closed, stopped]).finally(() => aborted.abort());

@@ -12,6 +12,8 @@ import { isAppDue } from './app-schedule-plan.ts';
 export interface MarkWish {
   /** The guest is to freeze its file systems. */
   readonly isApp: boolean;
+  /** The guest stands still: this is all that its disks hold. */
+  readonly isFinal?: boolean;
   readonly label?: string | undefined;
 }
 

@@ -5,7 +5,7 @@
 import type { Logger } from 'pino';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { PointId } from '../../journal/point.ts';
-import type { LocalSource } from '../operations.ts';
+import type { AdoptedGuest, LocalSource } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import { capturePath } from './guest-launch.ts';
 
@@ -13,7 +13,7 @@ export interface AdoptionOptions {
   /** Null: nobody follows the guests that run here. */
   readonly localSource: LocalSource | null;
   /** This target, as a source pairs with it. */
-  readonly pairing: { readonly name: string; readonly fingerprint: string; token(): Promise<string> };
+  readonly pairing: { readonly name: string; readonly fingerprint: string; readonly points: AdoptedGuest['points']; token(): Promise<string> };
   readonly log: Logger;
 }
 
@@ -33,9 +33,11 @@ export class Adoption {
   async give(store: GroupStore, folder: string, base: PointId | null): Promise<{ readonly sourceId: string; readonly formerSourceId: string } | null> {
     const { localSource, pairing, log } = this.#o;
     if (localSource === null) return null;
-    const { groupId, name, sourceId: before, term, rpoMs } = store.report();
+    const { groupId, name, sourceId: before, term, rpoMs, isReclaimed } = store.report();
     const adopt = (token: string | null): Promise<void> => localSource.adopt({
-      name, groupId, qmpPath: capturePath(folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, target: { name: pairing.name, fingerprint: pairing.fingerprint }, token,
+      name, groupId, qmpPath: capturePath(folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
+      // A guest that comes home is protected to where it was protected before.
+      ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint }, points: pairing.points }),
     });
     try {
       const sourceId = await localSource.sourceId();

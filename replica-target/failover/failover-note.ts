@@ -32,6 +32,8 @@ export const failoverNote = z.object({
   handover: z.object({ id: z.string(), state: z.enum(['asked', 'taken']), stoppedAtMs: z.number() }).nullable().default(null),
   /** The source of this host follows what the guest writes; and whose the group was before. */
   adopted: z.object({ sourceId: z.string(), formerSourceId: z.string() }).nullable().default(null),
+  /** It runs on its own old disks, in their own place, and not on overlays. */
+  isHome: z.boolean().default(false),
   /** It was asked to be committed, and its data comes home. */
   isCommitting: z.boolean().default(false),
   /** What is done by itself, and when (wall clock). */

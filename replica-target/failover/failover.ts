@@ -12,7 +12,7 @@ import type { Clock } from '../../host/clock.ts';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
-import { isGuestRunning, stopGuest, type BootDisk } from '../../qemu/boot.ts';
+import { isGuestRunning, stopGuest } from '../../qemu/boot.ts';
 import { runReady } from '../../qemu/guest-blocks.ts';
 import type { GuestHardware } from '../../qemu/hardware.ts';
 import type { SourceOrders } from '../ingest/source-orders.ts';
@@ -24,6 +24,7 @@ import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore, StoredPoint } from '../store/store.ts';
 import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
+import { bootImages } from './boot-images.ts';
 import { failoverNote, isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
 import type { GroupTurns } from './group-turns.ts';
@@ -31,7 +32,6 @@ import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, ru
 import { releaseHold } from './held-point.ts';
 import { Homecoming } from './homecoming.ts';
 import { LetGoWaits } from './let-go.ts';
-import { isBacked, isThere, makeOverlay } from './overlays.ts';
 import type { TestFailovers } from './test-failover.ts';
 
 export interface FailoversOptions {
@@ -49,6 +49,8 @@ export interface FailoversOptions {
   /** What sources are asked for a planned failover. */
   readonly orders: SourceOrders;
   readonly adoption: Adoption;
+  /** Removes a group whose images have become a guest's again. */
+  readonly retire: (groupId: string) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -73,6 +75,7 @@ export class Failovers {
     this.#o.orders.listener = {
       onRelinquished: (groupId, term) => this.#onRelinquished(groupId, term),
       onAnnounced: (groupId) => this.#onAnnounced(groupId),
+      onHandedOver: (groupId) => this.#behind(groupId, (store) => this.#handedOver(store)),
     };
     await mkdir(this.#o.folder, { recursive: true, mode: 0o700 });
     for (const note of await readJsonFolder(this.#o.folder, failoverNote)) {
@@ -147,7 +150,7 @@ export class Failovers {
     try {
       const begun = await this.#begin(store, null, asked.atMs, handover);
       const booted = await this.#boot(store, begun, machine, false);
-      await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term }));
+      await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term, sourceId: booted.adopted?.sourceId ?? before.sourceId }));
       return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), { decision: { act: 'commit', afterMs: 0 }, ...request }));
     } catch (error) {
       await this.#callBack(store, handover, error);
@@ -160,7 +163,7 @@ export class Failovers {
     const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await this.#point(store, begun);
     let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
     await mkdir(note.folder, { recursive: true, mode: 0o700 });
-    const disks = note.view === null ? await this.#overlayReplica(store, note.folder) : await this.#overlayView(note.view, note.folder);
+    const disks = await bootImages(store, note, this.#o.viewSocketPath);
     const isFollowed = !isRestart && this.#o.adoption.isPossible;
     const pid = await launchGuest({ group: note.group, place: guestPlace(note.folder), hardware, disks, network, accel, isStopped: isAwaited(note) || isFollowed, log: this.#o.log });
     note = { ...note, pid };
@@ -250,6 +253,14 @@ export class Failovers {
     });
   }
 
+  /** The guest that ran here runs elsewhere now: what is left of it here is ended and thrown away. */
+  async #handedOver(store: GroupStore): Promise<void> {
+    const note = await this.#known(store.groupId);
+    if (note === undefined || store.report().state !== 'protected') return;
+    if (note.pid !== null) await stopGuest(note.pid, note.qmpPath);
+    await this.#forget(note);
+  }
+
   /** In the group's turn, for nobody who waits. */
   #behind(groupId: string, act: (store: GroupStore) => Promise<void>): void {
     const store = this.#stores(groupId);
@@ -268,7 +279,7 @@ export class Failovers {
     this.#rule(store, known, 'commit');
     if (known === undefined || isAwaited(known)) throw new Fault('FAILOVER_STATE', `${store.report().name} waits for its source to let go of it`, { group: store.report().name });
     if (known.isCommitting) return;
-    const { replicaBytes } = store.report();
+    const replicaBytes = known.isHome ? 0 : store.report().replicaBytes;
     const { bavail, bsize } = await statfs(this.#o.failover.overlayFolder);
     const freeBytes = bavail * bsize;
     // What has come home already is counted twice: a little more is asked for than is needed.
@@ -284,8 +295,11 @@ export class Failovers {
   async #decide(): Promise<void> {
     const { signal } = this.#closing;
     while (!signal.aborted) {
-      for (const { groupId, group, decision } of [...this.#noted.values()]) {
+      for (const note of [...this.#noted.values()]) {
+        const { groupId, group, decision } = note;
         const store = this.#stores(groupId);
+        // A guest that came home and has ended since is nobody's here.
+        if (note.isHome && store === null && (note.pid === null || !isGuestRunning(note.pid, note.qmpPath))) await this.#forget(note).catch((error: unknown) => this.#tell(group, error));
         if (decision === null || store === null || this.#o.clock.nowMs() < decision.atMs) continue;
         try {
           await (decision.act === 'commit' ? this.commit(store) : this.stop(store, true));
@@ -310,7 +324,9 @@ export class Failovers {
     const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-${term}`);
     const { qmpPath, logPath } = guestPlace(folder);
     // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
-    let note: FailoverNote = { groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
+    // Home on its own old disks: nothing is left to go back to, as its source let go of it, and nothing to bring home.
+    const isHome = handover !== null && store.report().isReclaimed;
+    let note: FailoverNote = { isHome, groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
     try {
       await this.#note(note);
       if (!isNewest) note = await this.#hold(store, note, chosen);
@@ -408,8 +424,10 @@ export class Failovers {
   async #arrived(groupId: string): Promise<void> {
     const note = this.#noted.get(groupId);
     if (note === undefined) return;
+    // Its images are the guest's: nothing here may take them for a replica any more, nor for a point.
+    if (note.isHome) await this.#o.retire(groupId);
     // The replica is written to again: from here on nothing may need it as it is.
-    if (note.isCommitting && this.#stores(groupId)?.report().state === 'failed-over') await this.#stores(groupId)?.commit();
+    else if (note.isCommitting && this.#stores(groupId)?.report().state === 'failed-over') await this.#stores(groupId)?.commit();
     await this.#note({ ...note, isCommitting: false, view: note.view === null ? null : { ...note.view, isHome: true } });
     if (note.view !== null) await releaseHold(this.#o.pointsOf(groupId), note.view);
     this.#o.log.info({ group: note.group, point: note.point }, `all data of ${note.group} has come home: it depends on its own images alone${note.isCommitting ? ', and the failover is committed' : ''}`);
@@ -437,29 +455,6 @@ export class Failovers {
     const found = { ...note, pid };
     await this.#note(found);
     return found;
-  }
-
-  async #overlayReplica(store: GroupStore, folder: string): Promise<BootDisk[]> {
-    const overlays: BootDisk[] = [];
-    for (const { disk, name, replicaPath, isAtApplied } of store.report().disks) {
-      if (!isAtApplied) continue; // added after the point that boots
-      const path = overlayPath(folder, disk);
-      await makeOverlay(path, { kind: 'replica', path: replicaPath });
-      overlays.push({ disk, name, path, format: 'qcow2' });
-    }
-    return overlays;
-  }
-
-  /** Of a guest that ran before, some images may have come home already. */
-  async #overlayView(view: NotedView, folder: string): Promise<BootDisk[]> {
-    const overlays: BootDisk[] = [];
-    for (const { disk, name, sizeBytes, exportName } of view.disks) {
-      const path = overlayPath(folder, disk);
-      const backing = { socketPath: this.#o.viewSocketPath, exportName };
-      if (!(await isThere(path))) await makeOverlay(path, { kind: 'view', backing, sizeBytes });
-      overlays.push({ disk, name, path, format: 'qcow2', ...(await isBacked(path) ? { backing } : {}) });
-    }
-    return overlays;
   }
 
   async #point(store: GroupStore, { point: id, facts }: FailoverNote): Promise<StoredPoint> {

@@ -196,6 +196,7 @@ export class GroupLane {
         }
         case 'forget': return await this.#forget();
         case 'yielded': case 'kept': case 'relinquished': return this.#answered(message);
+        case 'handedOver': return await this.#handOver(message);
         default: return message satisfies never;
       }
     } catch (error) {
@@ -224,6 +225,15 @@ export class GroupLane {
   #answered(answer: HandoverAnswer): void {
     if (!this.#isOwner()) throw new Fault('GROUP_FOREIGN', `group ${answer.group} belongs to another source`, { group: answer.group });
     this.#o.orders.answered(answer);
+  }
+
+  /** Once more of a source that did not hear the answer: it is the owner no more, and nothing changes. */
+  async #handOver({ group, term, sourceId }: Extract<SourceMessage, { t: 'handedOver' }>): Promise<void> {
+    const store = this.#o.registry.find(group);
+    if (store === null || store.groupId !== group) throw new Fault('GROUP_UNKNOWN', `group ${group} is not known here`, { group });
+    await store.handOver(this.#o.sourceId, term, sourceId);
+    this.#o.orders.handedOver(group);
+    this.#o.port.send({ t: 'group', ...store.holding() });
   }
 
   #isOwner(): boolean {

@@ -14,6 +14,8 @@ export interface SourceListener {
   onRelinquished(groupId: string, term: number): void;
   /** The source wants to go on protecting its guest, so it has not let go of it. */
   onAnnounced(groupId: string): void;
+  /** The guest that ran here is live elsewhere, and the group is another source's, durably. May come more than once. */
+  onHandedOver(groupId: string): void;
 }
 
 interface Peer { readonly send: (message: TargetMessage) => void }
@@ -42,6 +44,10 @@ export class SourceOrders {
 
   announced(groupId: string): void {
     this.listener?.onAnnounced(groupId);
+  }
+
+  handedOver(groupId: string): void {
+    this.listener?.onHandedOver(groupId);
   }
 
   answered(answer: HandoverAnswer): void {

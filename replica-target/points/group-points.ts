@@ -5,6 +5,7 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
+import type { Extent } from '../../journal/extents.ts';
 import { Fault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { SizedDisk } from '../store/apply-plan.ts';
@@ -22,7 +23,7 @@ import type { HistorySet } from './history-set.ts';
 import { PointHolds, type PinnedPoint } from './holds.ts';
 import { JournalOverlay } from './journal-overlay.ts';
 import { HeldPointView } from './point-view.ts';
-import type { GroupPoints, Hold, PointView, RestorePoint } from './points.ts';
+import type { DiskChanges, GroupPoints, Hold, PointView, RestorePoint } from './points.ts';
 import type { KeptBy } from './retention-plan.ts';
 import { SealedPlaces, type SealedPlace } from './sealed-places.ts';
 
@@ -92,6 +93,30 @@ export class FileGroupPoints implements GroupPoints {
     }
   }
 
+  async changedSince(since: PointId, point: PointId): Promise<readonly DiskChanges[]> {
+    await this.#checkKnown(point);
+    if (isSamePoint(since, point)) return [];
+    const { history, disk, folder, groupId, segmentBytes } = this.#o;
+    const deltas = this.places.between(since, point);
+    // What the newer point needs of the journal stays meanwhile.
+    const pin = this.pins.tryPin(point);
+    if (deltas === null || pin === null) {
+      pin?.release();
+      throw unknown(deltas === null ? since : point);
+    }
+    try {
+      const sizes = deltas[0]!.seal.disks;
+      const changes = await JournalOverlay.make({ disk, folder, groupId, segmentBytes }, history.open, sizes, deltas);
+      const found = changes.disks.map(({ disk: number, sizeBytes }) => ({ disk: number, extents: joined(changes.find(number, 0, sizeBytes).pieces) }));
+      changes.forget();
+      return found;
+    } catch (error) {
+      throw storeFault(error, `finding what changed since point ${formatPoint(since)}`);
+    } finally {
+      pin.release();
+    }
+  }
+
   async hold(point: PointId, reason: string, untilMs: number | null): Promise<Hold> {
     await this.#checkKnown(point);
     try {
@@ -150,6 +175,16 @@ export class FileGroupPoints implements GroupPoints {
   async #checkKnown(point: PointId): Promise<void> {
     if (await this.#o.catalog.point(point) === null) throw unknown(point);
   }
+}
+
+function joined(pieces: readonly Extent[]): Extent[] {
+  const extents: { start: number; end: number }[] = [];
+  for (const { start, end } of pieces) {
+    const last = extents.at(-1);
+    if (last?.end === start) last.end = end;
+    else extents.push({ start, end });
+  }
+  return extents;
 }
 
 function unknown(point: PointId): Fault {

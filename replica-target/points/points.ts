@@ -2,6 +2,7 @@
  * What the rest of the target sees of a group's restore points: how one is named, read, and kept. The real ones are
  * point-view.ts (reading), holds.ts (keeping) and point-selector.ts (naming). Nothing here changes what a point is.
  */
+import type { Extent } from '../../journal/extents.ts';
 import type { PointId } from '../../journal/point.ts';
 import type { KeptBy } from './retention-plan.ts';
 import type { GroupChecks } from './group-checks.ts';
@@ -45,12 +46,17 @@ export interface RestorePoint extends StoredPoint {
   readonly keptBy: KeptBy;
 }
 
+/** What of one disk changed between two points, at least. */
+export interface DiskChanges { readonly disk: number; readonly extents: readonly Extent[] }
+
 /** One group's points. */
 export interface GroupPoints {
   /** Restorable points, newest last. */
   list(): Promise<readonly RestorePoint[]>;
   /** One of the list, without making the list; null when it is not in it. */
   find(point: PointId): Promise<RestorePoint | null>;
+  /** Of each disk of `point` what the deltas after `since` wrote, in order, joined. Faults: POINT_UNKNOWN (the journal has not all of them any more), STORE_CORRUPT. */
+  changedSince(since: PointId, point: PointId): Promise<readonly DiskChanges[]>;
   /** Faults: POINT_UNKNOWN (never was, or is not restorable any more), STORE_CORRUPT. */
   open(point: PointId): Promise<PointView>;
   /** Durable when it resolves. Faults: POINT_UNKNOWN. */

@@ -24,6 +24,14 @@ export function ownedBy({ sourceId: owner, formerSourceIds }: GroupFacts, source
   return { sourceId, formerSourceIds: [...formerSourceIds, owner].filter((one, at, all) => one !== sourceId && all.indexOf(one) === at) };
 }
 
+/** What changes when a committed failover has gone back. Fault GROUP_FOREIGN: it is not `from` who may say so. */
+export function handedOver(facts: GroupFacts, from: string, term: number, to: string): Partial<GroupFacts> {
+  const { sourceId: owner, formerSourceIds, term: before, name } = facts;
+  if (owner === to && before >= term && formerSourceIds.includes(from)) return {};
+  if (owner !== from || term <= before) throw new Fault('GROUP_FOREIGN', `the group ${name} is not that source’s to give away in term ${term}`, { group: name, term: before });
+  return { ...ownedBy(facts, to), term, fencedBelow: term, state: 'protected' };
+}
+
 /** Disks as the group's facts keep them. */
 export function announcedDisks(announcement: GroupAnnouncement): GroupFacts['disks'] {
   return announcement.disks.map(({ disk, name, sizeBytes }) => ({ disk, name, sizeBytes })).sort((a, b) => a.disk - b.disk);

@@ -22,7 +22,7 @@ export class BrokenGroup implements GroupStore {
     this.#fault = fault;
     this.#sinceMs = sinceMs;
     const refuse = (): Promise<never> => this.#refuse();
-    this.restorePoints = { list: refuse, find: refuse, open: refuse, hold: refuse, release: refuse, holds: () => [] };
+    this.restorePoints = { list: refuse, find: refuse, open: refuse, changedSince: refuse, hold: refuse, release: refuse, holds: () => [] };
   }
 
   holding(): GroupHolding { throw this.#fault; }
@@ -40,6 +40,7 @@ export class BrokenGroup implements GroupStore {
   rollBack(): Promise<never> { return this.#refuse(); }
   commit(): Promise<never> { return this.#refuse(); }
   own(): Promise<never> { return this.#refuse(); }
+  handOver(): Promise<never> { return this.#refuse(); }
   hardware(): Readonly<Record<string, unknown>> { return this.facts?.hardware ?? {}; }
   close(): Promise<void> { return Promise.resolve(); }
 
@@ -47,7 +48,7 @@ export class BrokenGroup implements GroupStore {
     const { facts } = this;
     return {
       groupId: this.groupId, name: facts?.name ?? this.groupId, sourceId: facts?.sourceId ?? '', state: facts?.state ?? 'protected', term: facts?.term ?? 1,
-      rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
+      rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', isReclaimed: facts?.reclaimed != null, disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
       journalBytes: 0, historyBytes: 0, replicaBytes: 0, retention: null,
       held: { code: this.#fault.code, sinceMs: this.#sinceMs, message: this.#fault.message },
     };

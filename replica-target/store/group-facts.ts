@@ -33,6 +33,8 @@ const groupFacts = z.object({
   fencedBelow: count.min(1),
   state: z.enum(['protected', 'failed-over', 'committed']),
   seed: z.enum(['none', 'partial', 'done']),
+  /** The images are a guest's own old disks, in its own place: what they held when the group was made, where that is known. */
+  reclaimed: z.object({ point: pointId.nullable() }).nullable().default(null),
   seedDeltaId: hex(8).nullable(),
   /** A sync of the replica failed during the first sync: what its files read as may not be what the disk holds, so that every block counts as different. */
   isSeedDistrusted: z.boolean(),

@@ -29,7 +29,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
-    groupId, name, sourceId, state, term, rpoMs, seed,
+    groupId, name, sourceId, state, term, rpoMs, seed, isReclaimed: facts.reclaimed !== null,
     disks: disks.map((one) => ({ ...one, replicaPath: replica.path(one.disk), isAtApplied: applier.mark.disks.some(({ disk }) => disk === one.disk) })),
     newest: newest === null ? null : storedPoint(newest, applied),
     applied,
@@ -48,9 +48,9 @@ export function storedPoint({ label, ...facts }: PointFacts, applied: PointId | 
 }
 
 /** What the source is told of a group: nothing that is not durable. */
-export function groupHolding({ groupId, term, seed }: GroupFacts, { newest, open }: Chain, applied: PointId | null): GroupHolding {
+export function groupHolding({ groupId, term, seed, reclaimed }: GroupFacts, { newest, open }: Chain, applied: PointId | null): GroupHolding {
   return {
-    group: groupId, term, newest, applied, seed,
+    group: groupId, term, newest, applied, seed, ...(seed === 'partial' && reclaimed?.point != null ? { images: reclaimed.point } : {}),
     open: open === null || open.parts === 0 ? null : { point: open.point, deltaId: hexId(open.deltaId), nextSequence: open.nextSequence, parts: open.parts },
   };
 }

@@ -15,7 +15,7 @@ import { FileGroupPoints } from '../points/group-points.ts';
 import { HistorySet } from '../points/history-set.ts';
 import type { Retention } from '../points/retention.ts';
 import { Applier, type AppliedBatch } from './applier.ts';
-import { announcedDisks, announcementFault, ownedBy } from './announcement-plan.ts';
+import { announcedDisks, announcementFault, handedOver, ownedBy } from './announcement-plan.ts';
 import type { Catalog, CatalogLevel, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
 import type { GroupFolder } from './group-folder.ts';
@@ -32,17 +32,9 @@ import { Replica } from './replica.ts';
 import { SeedIntake } from './seed-intake.ts';
 import { SpaceWatch } from './space-watch.ts';
 import type { Durable, GroupStore, GroupStoreReport, StoredPoint } from './store.ts';
-import type { StoreOptions } from './store-options.ts';
+import type { GroupStoreDeps } from './store-options.ts';
 import { storeFault } from './store-fault.ts';
 import type { TouchedBlocks } from './touched-blocks.ts';
-
-export interface GroupStoreDeps {
-  readonly disk: Disk;
-  readonly clock: Clock;
-  readonly level: (path: string) => CatalogLevel;
-  readonly log: Logger | null;
-  readonly options: StoreOptions;
-}
 
 export class FileGroupStore implements GroupStore {
   readonly groupId: string;
@@ -305,7 +297,7 @@ export class FileGroupStore implements GroupStore {
     }
     try {
       await this.#applier.seeded(disks);
-      await this.#keepFacts({ seed: 'done', seedDeltaId: null, isSeedDistrusted: false });
+      await this.#keepFacts({ seed: 'done', ...(this.#facts.reclaimed === null ? {} : { reclaimed: { point: null } }), seedDeltaId: null, isSeedDistrusted: false });
     } catch (error) {
       throw this.#taken(error, 'making the first sync durable');
     }
@@ -384,6 +376,8 @@ export class FileGroupStore implements GroupStore {
   commit(): Promise<void> { return this.#unfence({ state: 'committed', fencedBelow: this.#facts.term }); }
 
   own(sourceId: string): Promise<void> { return this.#keepFacts(ownedBy(this.#facts, sourceId)); }
+
+  async handOver(from: string, term: number, to: string): Promise<void> { return this.#keepFacts(handedOver(this.#facts, from, term, to)); }
 
   hardware(): Readonly<Record<string, unknown>> { return this.#facts.hardware; }
 

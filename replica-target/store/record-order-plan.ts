@@ -98,7 +98,8 @@ export function pointAfter(newest: PointId | null, term: number): number {
 
 function pointFault(newest: PointId | null, header: PointId): string | null {
   if (header.term < 1 || (newest !== null && header.term < newest.term)) return `of term ${header.term} after point ${shown(newest)}`;
-  return header.point === pointAfter(newest, header.term) ? null : `of point ${formatPoint(header)} after point ${shown(newest)}`;
+  // A source that sends on another target's points leaves out those that were sealed there while it could not reach this one.
+  return header.point >= pointAfter(newest, header.term) ? null : `of point ${formatPoint(header)} after point ${shown(newest)}`;
 }
 
 function payloadOf(record: RecordView): Buffer {

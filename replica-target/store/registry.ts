@@ -14,10 +14,11 @@ import { BrokenGroup } from './broken-group.ts';
 import type { CatalogLevel } from './catalog.ts';
 import { groupFormatVersion, readFacts, writeFacts, type GroupFacts } from './group-facts.ts';
 import { GroupFolder, segmentNumbers } from './group-folder.ts';
-import { FileGroupStore, type GroupStoreDeps } from './group-store.ts';
+import { FileGroupStore } from './group-store.ts';
 import { copyImage } from './image-copy.ts';
+import { reclaimable, type ReclaimedImages } from './reclaimed-images.ts';
 import type { GroupRegistry, GroupStore } from './store.ts';
-import { defaultOptions, type StoreOptions } from './store-options.ts';
+import { defaultOptions, type GroupStoreDeps, type StoreOptions } from './store-options.ts';
 import { errorCode, storeFault } from './store-fault.ts';
 
 export interface RegistryOptions {
@@ -29,6 +30,8 @@ export interface RegistryOptions {
   readonly catalog?: (path: string) => CatalogLevel;
   readonly log?: Logger;
   readonly options?: Partial<StoreOptions>;
+  /** See `GroupStoreDeps.reclaim`. */
+  readonly reclaim?: GroupStoreDeps['reclaim'];
 }
 
 const groupName = /^[0-9a-f]{32}$/;
@@ -49,6 +52,7 @@ export async function openRegistry(options: RegistryOptions): Promise<GroupRegis
   try {
     const deps: GroupStoreDeps = {
       disk, clock, log, options: { ...defaultOptions, ...options.options },
+      ...(options.reclaim === undefined ? {} : { reclaim: options.reclaim }),
       level: options.catalog ?? ((path) => new Level<string, string>(path)),
     };
     const registry = new FileGroupRegistry(deps, folder, lock);
@@ -102,7 +106,7 @@ class FileGroupRegistry implements GroupRegistry {
         await known.announce(sourceId, announcement);
         return known;
       }
-      const made = await this.#make(sourceId, announcement);
+      const made = await this.#make(sourceId, announcement, await this.#reclaim(announcement));
       this.#groups.set(made.groupId, made);
       return made;
     });
@@ -116,26 +120,28 @@ class FileGroupRegistry implements GroupRegistry {
   }
 
   forget(groupId: string): Promise<void> {
-    return this.#change(async () => {
-      const group = this.#groups.get(groupId);
-      if (group === undefined) throw new Fault('GROUP_UNKNOWN', `no group ${groupId} is here`, { group: groupId });
-      this.#groups.delete(groupId);
-      await group.close();
-      const away = join(this.#folder, forgottenPrefix + groupId);
-      try {
-        await this.#d.disk.rename(join(this.#folder, groupId), away);
-      } catch (error) {
-        // It is there as before, and can be forgotten later.
-        await this.#loadGroup(groupId);
-        throw storeFault(error, `removing ${away}`);
-      }
-      try {
-        await this.#d.disk.syncFolder(this.#folder);
-        await removeTree(this.#d.disk, away);
-      } catch (error) {
-        throw storeFault(error, `removing ${away}`);
-      }
-    });
+    return this.#change(() => this.#forget(groupId));
+  }
+
+  async #forget(groupId: string): Promise<void> {
+    const group = this.#groups.get(groupId);
+    if (group === undefined) throw new Fault('GROUP_UNKNOWN', `no group ${groupId} is here`, { group: groupId });
+    this.#groups.delete(groupId);
+    await group.close();
+    const away = join(this.#folder, forgottenPrefix + groupId);
+    try {
+      await this.#d.disk.rename(join(this.#folder, groupId), away);
+    } catch (error) {
+      // It is there as before, and can be forgotten later.
+      await this.#loadGroup(groupId);
+      throw storeFault(error, `removing ${away}`);
+    }
+    try {
+      await this.#d.disk.syncFolder(this.#folder);
+      await removeTree(this.#d.disk, away);
+    } catch (error) {
+      throw storeFault(error, `removing ${away}`);
+    }
   }
 
   /** What cannot be removed now is in nobody's way: it is tried again at the next start. */
@@ -200,20 +206,28 @@ class FileGroupRegistry implements GroupRegistry {
     return true;
   }
 
-  async #make(sourceId: string, announcement: GroupAnnouncement): Promise<FileGroupStore> {
+  async #reclaim({ group, disks }: GroupAnnouncement): Promise<ReclaimedImages | null> {
+    const old = await this.#d.reclaim?.(group) ?? null;
+    return old === null ? null : reclaimable(old, disks);
+  }
+
+  async #make(sourceId: string, announcement: GroupAnnouncement, reclaimed: ReclaimedImages | null): Promise<FileGroupStore> {
     const { disk, clock } = this.#d;
     const folder = new GroupFolder(join(this.#folder, announcement.group));
     // Files that this process does not know as a group are not written over.
     if (await readFacts(disk, folder) !== null) throw new Fault('STORE_SYNC', `${folder.path} holds a group that could not be opened at the start`, { path: folder.path });
     const facts: GroupFacts = {
       version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId, formerSourceIds: [],
-      term: announcement.term, fencedBelow: announcement.term, state: 'protected', seed: 'none', seedDeltaId: null, isSeedDistrusted: false,
+      term: announcement.term, fencedBelow: announcement.term, state: 'protected',
+      seed: reclaimed === null ? 'none' : 'partial', reclaimed: reclaimed === null ? null : { point: reclaimed.point }, seedDeltaId: null, isSeedDistrusted: false,
       rpoMs: announcement.rpoMs, createdAtMs: clock.nowMs(),
       disks: announcedDisks(announcement),
       hardware: announcement.hardware,
     };
     try {
       for (const path of [folder.path, ...folder.folders, folder.catalog]) await makeFolder(disk, path);
+      await reclaimed?.place((index) => folder.image(index), announcement.disks);
+      await disk.syncFolder(folder.replica);
       await disk.syncFolder(folder.path);
       await disk.syncFolder(this.#folder);
       await writeFacts(disk, folder, facts);

@@ -1,6 +1,11 @@
-/** What can be set of a group's store, and what it is unless it is. */
+/** What a group's store needs, what can be set of it, and what that is unless it is. */
+import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
+import type { Disk } from '../../host/disk.ts';
 import type { RetentionPolicy } from '../points/retention-plan.ts';
 import { batchPointsMax, batchRecordsMax, planRecordsMax, planRegionBytes, segmentBytes } from '../../journal/limits.ts';
+import type { CatalogLevel } from './catalog.ts';
+import type { OldImages } from './reclaimed-images.ts';
 
 export interface StoreOptions {
   readonly segmentBytes: number;
@@ -36,3 +41,13 @@ export const defaultOptions: StoreOptions = {
   planRegionBytes,
   isApplierStalled: false,
 };
+
+export interface GroupStoreDeps {
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly level: (path: string) => CatalogLevel;
+  readonly log: Logger | null;
+  readonly options: StoreOptions;
+  /** Old disks of a group's guest that this host has; absent, or null: none. */
+  readonly reclaim?: (groupId: string) => Promise<OldImages | null>;
+}

@@ -32,6 +32,8 @@ export interface GroupStoreReport {
   readonly term: number;
   readonly rpoMs: number;
   readonly seed: GroupHolding['seed'];
+  /** Its images are the guest's own old disks, in their own place. */
+  readonly isReclaimed: boolean;
   readonly disks: readonly StoredDisk[];
   readonly newest: StoredPoint | null;
   readonly applied: PointId | null;
@@ -85,6 +87,11 @@ export interface GroupStore {
   commit(): Promise<void>;
   /** Only this source may announce the group from here on; the one before is told by the term that it lost. Durable when it resolves. */
   own(sourceId: string): Promise<void>;
+  /**
+   * From `committed`: the guest is live elsewhere since `term`, where `to` protects it to here. Said by `from`, whose the group is, or was until it said
+   * the same. Durable when it resolves. Fault GROUP_FOREIGN.
+   */
+  handOver(from: string, term: number, to: string): Promise<void>;
   /** What the source announced of the hardware. */
   hardware(): Readonly<Record<string, unknown>>;
   /** Stops the applier at a batch's end and closes files. */

@@ -53,7 +53,7 @@ function protect(name: string, groupId: string): void {
   });
   const supervisor = new GuestSupervisor({
     facts: { name, groupId, qmpPath: facts.qmpPath, target: token.targetName, rpoMs }, capture, link, encoder, passes: new PassTurns(), clock: steppedClock, random: nodeRandom, log,
-    rateBytesPerSecond: 0, isPaused: false, lastPoint: null, handover: null, noteHandover: () => Promise.resolve(), onAcknowledged: () => tell({ event: 'acknowledged' }),
+    rateBytesPerSecond: 0, isPaused: false, lastPoint: null, handover: null, noteHandover: () => Promise.resolve(), relinquish: () => Promise.resolve(), onAcknowledged: () => tell({ event: 'acknowledged' }),
   });
   protectedGuest = { supervisor, groupId };
   supervisor.start();

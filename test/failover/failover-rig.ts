@@ -27,6 +27,7 @@ class HeldPoints implements GroupPoints {
 
   async list(): Promise<readonly RestorePoint[]> { return [point]; }
   async find(id: PointId): Promise<RestorePoint | null> { return isSamePoint(id, point) ? point : null; }
+  changedSince(): Promise<never> { return Promise.reject(new Error('not asked for')); }
   async open(id: PointId): Promise<PointView> {
     if (!isSamePoint(id, point)) throw new Error('another point');
     return { point, disks: this.#disks, read: async () => { throw new Error('read through nbdkit'); }, extents: async () => [], release: async () => undefined };

@@ -41,7 +41,7 @@ export class MemoryStore implements GroupStore {
 
   constructor(sourceId: string, announcement: GroupAnnouncement) {
     const refuse = (): Promise<never> => Promise.reject(new Fault('POINT_UNKNOWN', 'a registry in memory restores nothing'));
-    this.restorePoints = { list: () => Promise.resolve([]), find: () => Promise.resolve(null), open: refuse, hold: refuse, release: () => Promise.resolve(), holds: () => [] };
+    this.restorePoints = { list: () => Promise.resolve([]), find: () => Promise.resolve(null), open: refuse, hold: refuse, release: () => Promise.resolve(), changedSince: () => Promise.reject(new Error('not asked for')), holds: () => [] };
     this.groupId = announcement.group;
     this.sourceId = sourceId;
     this.announcement = announcement;
@@ -176,7 +176,7 @@ export class MemoryStore implements GroupStore {
 
   report(): GroupStoreReport {
     return {
-      groupId: this.groupId, name: this.announcement.name, sourceId: this.sourceId, state: 'protected', term: this.term, rpoMs: this.announcement.rpoMs, seed: this.seed,
+      groupId: this.groupId, name: this.announcement.name, sourceId: this.sourceId, state: 'protected', term: this.term, rpoMs: this.announcement.rpoMs, seed: this.seed, isReclaimed: false,
       disks: [], newest: null, applied: this.newest, pointCount: 0, oldest: null, journalBytes: 0, historyBytes: 0, replicaBytes: 0, retention: null,
       held: this.failing === null ? null : { code: this.failing.code, sinceMs: 0, message: this.failing.message },
     };
@@ -188,6 +188,7 @@ export class MemoryStore implements GroupStore {
   rollBack(): Promise<void> { return Promise.resolve(); }
   commit(): Promise<void> { return Promise.resolve(); }
   own(): Promise<void> { return Promise.resolve(); }
+  handOver(): Promise<void> { return Promise.resolve(); }
   hardware(): Record<string, unknown> { return this.announcement.hardware; }
   close(): Promise<void> { return Promise.resolve(); }
 

@@ -69,6 +69,7 @@ export class FilePoints implements GroupPoints {
     return (await this.list()).find((point) => isSamePoint(point, id)) ?? null;
   }
 
+  changedSince(): Promise<never> { return Promise.reject(new Error('not asked for')); }
   async open(id: PointId): Promise<PointView> {
     const point = this.points.find(({ facts }) => isSamePoint(facts, id));
     if (point === undefined) throw new Fault('POINT_UNKNOWN', `no point ${formatPoint(id)}`);

@@ -5,7 +5,8 @@
 import { isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { PointView } from '../../replica-target/points/points.ts';
-import { FileGroupStore, type GroupStoreDeps } from '../../replica-target/store/group-store.ts';
+import { FileGroupStore } from '../../replica-target/store/group-store.ts';
+import type { GroupStoreDeps } from '../../replica-target/store/store-options.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
 import { makeDice, type Dice } from '../crash/dice.ts';
 import type { SimulatedDisk } from '../crash/simulated-disk.ts';

@@ -30,6 +30,7 @@ class MadePoints implements GroupPoints {
 
   async find({ term, point }: { term: number; point: number }) { return (await this.list()).find((one) => one.term === term && one.point === point) ?? null; }
 
+  changedSince(): Promise<never> { return Promise.reject(new Error('not asked for')); }
   async open({ term, point }: { term: number; point: number }): Promise<PointView> {
     await this.gate;
     this.openCount += 1;

@@ -32,6 +32,7 @@ void t.test('the newest part is waited for', { timeout: 60_000 }, async (t) => {
     compare: ({ length, blockBytes }) => Promise.resolve('1'.repeat(Math.ceil(length / blockBytes))),
     forget: () => Promise.resolve(),
     answer: () => undefined,
+    handOver: () => Promise.resolve(),
     close: () => undefined,
   };
   const sender = new PassSender({ session, groupId, holding, base, next: { term: 1, point: 8 }, kind: 'delta', isCompared: true, encoder: new Encoder({ clock: nodeClock }), random: nodeRandom });

@@ -1,0 +1,65 @@
+/**
+ * There and back: a guest is handed over to the other host, works there, and comes home onto its old disk. Only what differs moves, both sides hold the
+ * same at the end, and it is protected as it was, its points kept.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import t from 'tap';
+import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
+import { startSites } from '../support/sites.ts';
+import { waitFor } from '../support/wait.ts';
+import { watchFile } from '../support/watch-file.ts';
+
+const planned = { shutdownMs: 60_000, onLimit: 'give-up' } as const;
+
+async function hashOf(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash);
+  return hash.digest('hex');
+}
+
+void t.test('home again, on its old disk', { timeout: 300_000 }, async (t) => {
+  const path = await createLabDisk(join(t.testdir({}), 'a.raw'), 'raw', 128 * 1024 ** 2);
+  const { alpha, bravo } = await startSites(t);
+  const guest = await startLabGuest(t, { mode: 'counter', churn: 512, timeLimitMs: 290_000, disks: [{ path, format: 'raw' }] });
+  await guest.waitForLine(/^AF COUNTER 20 /, 60_000);
+  await alpha.source.client.protect({ name: 'web1', qmpPath: guest.qmpPath, rpoMs: 1000 });
+  await alpha.newPoint('web1');
+
+  const there = await bravo.target.client.failover({ group: 'web1', planned });
+  await guest.exited;
+  const [, found] = await watchFile(there.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
+  await waitFor(async () => (await bravo.group('web1')).state === 'committed', { limitMs: 60_000, what: 'the failover to be committed' });
+  await bravo.newPoint('web1');
+  const relay = async () => (await bravo.source.client.report()).relays[0]!;
+  await waitFor(async () => (await relay())?.phase === 'protected', { limitMs: 60_000, what: 'points to be on their way home' });
+  const sent = (await bravo.source.client.report()).targets.find(({ name }) => name === 'alpha')!.sentBytes;
+  t.comment(`${sent} bytes of the old disk were sent`);
+  t.equal((await alpha.group('web1')).isReclaimed, true, 'they go onto the old disk');
+  const before = (await alpha.group('web1')).newest!;
+  await waitFor(async () => (await alpha.group('web1')).newest!.point > before.point, { limitMs: 30_000, what: 'more of them' });
+  t.ok(sent < 40 * 1024 ** 2, 'not all of it was sent');
+
+  const back = await alpha.target.client.failover({ group: 'web1', planned });
+  t.equal(back.term, 3);
+  t.equal(back.lostMs, 0);
+  const [, again] = await watchFile(back.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
+  t.ok(Number(again) > Number(found), `it counts on: ${found}, ${again}`);
+  await watchFile(back.logPath, /^AF FSCK vda clean/m, 60_000);
+  await waitFor(async () => (await alpha.guest('web1')).phase === 'protected', { limitMs: 60_000, what: 'protection as it was' });
+  const now = await alpha.newPoint('web1');
+  t.equal(now.newestPoint!.term, 3);
+  t.equal(now.fullPasses, 0, 'without comparing anything');
+  t.equal((await bravo.group('web1')).state, 'protected');
+  t.same([...new Set((await bravo.target.client.points('web1')).map(({ term }) => term))], [1, 2, 3], 'all its points are kept');
+  t.same((await bravo.target.client.report()).failovers, [], 'nothing of it is left at the other side');
+  t.same((await alpha.target.client.report()).groups, [], 'what brought it home is gone');
+
+  // Both sides hold the same, byte for byte, at a point at which the guest stands still.
+  const last = await bravo.target.client.failover({ group: 'web1', planned: { shutdownMs: 60_000, onLimit: 'give-up' } });
+  t.equal(last.term, 4);
+  const { disks } = await bravo.group('web1');
+  t.equal(await hashOf(disks[0]!.replicaPath), await hashOf(path), 'the old disk and the replica are the same');
+});

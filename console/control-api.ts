@@ -54,6 +54,7 @@ export const requestBodies = {
     target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }).nullable(), points: z.strictObject({ nbdPath: path, controlPath: path }).nullable(), token: z.string().min(1).max(4096).nullable(),
   }),
   abandon: z.strictObject({ groupId }),
+  surrender: z.strictObject({ groupId, term }),
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),

@@ -46,7 +46,7 @@ export class SourceClient extends ControlClient {
   pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
   async adopt(body: AdoptRequest): Promise<void> { await this.post('/adopt', body); }
-  async surrender(groupId: string): Promise<SurrenderedGuest | null> { return (await this.post<{ guest: SurrenderedGuest | null }>('/surrender', { groupId })).guest; }
+  async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> { return (await this.post<{ guest: SurrenderedGuest | null }>('/surrender', { groupId, term })).guest; }
   async abandon(groupId: string): Promise<void> { await this.post('/abandon', { groupId }); }
   async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
   async resync(name: string): Promise<void> { await this.post('/resync', { name }); }

@@ -25,7 +25,7 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
     routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
     routes.post('/adopt', requestBodies.adopt, (request) => operations.adopt(request));
-    routes.post('/surrender', requestBodies.abandon, async ({ groupId }) => ({ guest: await operations.surrender(groupId) }));
+    routes.post('/surrender', requestBodies.surrender, async ({ groupId, term }) => ({ guest: await operations.surrender(groupId, term) }));
     routes.post('/abandon', requestBodies.abandon, ({ groupId }) => operations.abandon(groupId));
     routes.post('/unprotect', requestBodies.unprotect, ({ name, isForgotten }) => operations.unprotect(name, isForgotten ?? false));
     routes.post('/pause', requestBodies.guest, ({ name }) => operations.pause(name));

@@ -7,7 +7,7 @@ export function localSourceAt(controlPath: string): LocalSource {
   return {
     sourceId: async () => (await client.report()).sourceId,
     adopt: (guest: AdoptedGuest) => client.adopt(guest),
-    surrender: (groupId) => client.surrender(groupId),
+    surrender: (groupId, term) => client.surrender(groupId, term),
     abandon: (groupId) => client.abandon(groupId),
   };
 }

@@ -120,8 +120,8 @@ export interface SourceOperations {
   adopt(request: AdoptRequest): Promise<void>;
   /** Its QEMU is gone: it is followed no more. A group that is not known is fine. */
   abandon(groupId: string): Promise<void>;
-  /** What this host has of a guest that was handed over. Null: nothing, or the guest is not known to be gone. */
-  surrender(groupId: string): Promise<SurrenderedGuest | null>;
+  /** What this host has of a guest that is live elsewhere in `term`: handed over, or lost to a failover. Null: nothing, or its QEMU here still runs. */
+  surrender(groupId: string, term: number): Promise<SurrenderedGuest | null>;
   /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */
   unprotect(name: string, isForgotten: boolean): Promise<void>;
   pause(name: string): Promise<void>;

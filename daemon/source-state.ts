@@ -37,6 +37,10 @@ const protectedGuest = z.object({
   dmLogPath: z.string().min(1).optional(),
   /** Its points are sent on to this target too: the way back to where it came from. */
   relay: z.object({ target: safeName, nbdPath: z.string().min(1), controlPath: z.string().min(1) }).optional(),
+  /** Its images, as its QEMU named them last. */
+  images: z.array(guestImage).optional(),
+  /** It is live elsewhere since this term, by a failover that it was not asked about. */
+  supersededBy: z.number().int().min(1).optional(),
   /** The term in which it came to this source; 1 for one that was protected here first. */
   term: z.number().int().min(1).optional(),
   /** A planned failover that is under way, or that took the guest elsewhere. */

@@ -6,9 +6,10 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nodeClock } from '../host/node/clock.ts';
 import { nodeRandom } from '../host/node/random.ts';
-import { Fault } from '../journal/fault.ts';
+import { Fault, isFault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
-import { isUntouched } from '../qemu/guest-images.ts';
+import { isUntouched, type GuestImage } from '../qemu/guest-images.ts';
+import { connectQmp } from '../qemu/qmp-client.ts';
 import type { Capture, CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
@@ -156,7 +157,7 @@ class Source implements SourceOperations {
       if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target.name}`, { target: target.name });
       await this.pair(token);
     }
-    const { handover: _, relay: __, ...fromBefore } = before?.guest ?? {};
+    const { handover: _, relay: __, supersededBy: ___, ...fromBefore } = before?.guest ?? {};
     const way = points === null ? undefined : onlyOther(this.#links, targetName);
     const guest: ProtectedGuest = {
       capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, target: targetName, isPaused: false,
@@ -182,13 +183,20 @@ class Source implements SourceOperations {
     await this.#state.removeGuest(found.guest.name);
   }
 
-  async surrender(groupId: string): Promise<SurrenderedGuest | null> {
+  async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> {
     const found = [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId);
-    const handover = found?.guest.handover;
-    if (handover?.state !== 'relinquished') return null;
-    let isSame = true;
-    for (const image of handover.images) isSame &&= await isUntouched(image);
-    return { point: isSame ? handover.point : null, images: handover.images.map(({ disk, path, format, sizeBytes }) => ({ disk, path, format, sizeBytes })) };
+    if (found === undefined) return null;
+    const { handover, images = [] } = found.guest;
+    if (handover?.state === 'relinquished' && handover.term <= term) {
+      let isSame = true;
+      for (const image of handover.images) isSame &&= await isUntouched(image);
+      return { point: isSame ? handover.point : null, images: handover.images.map(placeOf) };
+    }
+    const known = (await this.#state.lastPoint('points', found.guest.name))?.term ?? found.guest.term ?? 1;
+    if (images.length === 0 || term <= known || await isQemuThere(found.guest.qmpPath)) return null;
+    await this.#keepGuest(found.guest.name, (guest) => ({ ...guest, supersededBy: term }));
+    this.#deps.log.warn({ guest: found.guest.name, term }, `${found.guest.name} is live elsewhere since term ${term}; its disks here are taken for its way home`);
+    return { point: null, images: images.map(placeOf) };
   }
 
   async unprotect(name: string, isForgotten: boolean): Promise<void> {
@@ -240,10 +248,13 @@ class Source implements SourceOperations {
     return this.#guest(name).supervisor.mark({ isApp: isApp ?? false, label }, limitMs ?? markLimitMsDefault);
   }
 
-  async #noteHandover(name: string, note: HandoverNote | null): Promise<void> {
+  #noteHandover(name: string, note: HandoverNote | null): Promise<void> {
+    return this.#keepGuest(name, ({ handover: _, ...guest }) => ({ ...guest, ...(note === null ? {} : { handover: note }) }));
+  }
+
+  async #keepGuest(name: string, change: (guest: ProtectedGuest) => ProtectedGuest): Promise<void> {
     const supervised = this.#guest(name);
-    const { handover: _, ...guest } = supervised.guest;
-    supervised.guest = { ...guest, ...(note === null ? {} : { handover: note }) };
+    supervised.guest = change(supervised.guest);
     await this.#state.putGuest(supervised.guest);
   }
 
@@ -325,6 +336,7 @@ class Source implements SourceOperations {
       },
       // Of a guest whose points are sent on it is the way on that is asked to hand it over.
       handover: guest.relay === undefined ? guest.handover ?? null : null,
+      ...(guest.dmLogPath === undefined && guest.storageDaemonDisks === undefined ? { noteImages: (images: readonly GuestImage[]) => this.#keepGuest(guest.name, (known) => ({ ...known, images: [...images] })) } : {}),
       relinquish: () => Promise.resolve(),
     });
     const supervised: Supervised = { guest, supervisor, capture, relay: null };
@@ -376,6 +388,21 @@ class Source implements SourceOperations {
   async #endSupervision(supervised: Supervised | undefined): Promise<void> {
     await supervised?.relay?.close();
     await supervised?.supervisor.close();
+  }
+}
+
+function placeOf({ disk, path, format, sizeBytes }: GuestImage): SurrenderedGuest['images'][number] {
+  return { disk, path, format, sizeBytes };
+}
+
+/** Whether anything listens on a guest's QMP socket: what it says does not matter. */
+async function isQemuThere(path: string): Promise<boolean> {
+  try {
+    (await connectQmp(path)).close();
+    return true;
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    return error.code !== 'QMP_UNREACHABLE';
   }
 }
 

@@ -48,5 +48,7 @@ export interface DiskFile {
   preallocate(sizeBytes: number): Promise<void>;
   /** Next range with data at or after `at` (SEEK_DATA/SEEK_HOLE), or null when there is none. */
   nextData(at: number): Promise<{ start: number; end: number } | null>;
+  /** Keeps programs that go by QEMU's image locks from opening it for writing, while it is open here; false: one has it open so already. Not every disk can. */
+  barWriters?(isBarred: boolean): boolean;
   close(): Promise<void>;
 }

@@ -33,7 +33,7 @@ export const faultTable = {
   STORE_SYNC: { meaning: 'The target’s disk failed to make data durable.', daemonDoes: 'Closes the segment, counts its tail as lost, asks for it again.', operatorCan: 'Check the target’s disk and its kernel log.' },
   STORE_CORRUPT: { meaning: 'A file of the target does not hold what was written to it.', daemonDoes: 'Refuses to use it, names file and offset, never repairs it in silence.', operatorCan: 'Check the disk. A damaged replica can be resynced from the source by hash.' },
   STORE_NEWER: { meaning: 'A file was written by a newer release.', daemonDoes: 'Refuses to open the group.', operatorCan: 'Run the release that the message names, or a newer one.' },
-  STORE_LOCKED: { meaning: 'Another target process has this data folder open.', daemonDoes: 'Refuses to start.', operatorCan: 'Stop the other process.' },
+  STORE_LOCKED: { meaning: 'Another target process has this data folder open, or another program writes to an image of it.', daemonDoes: 'Refuses to start, or to touch that image.', operatorCan: 'Stop the other process.' },
   // Hypervisor
   QMP_UNREACHABLE: { meaning: 'The guest’s QMP socket cannot be connected.', daemonDoes: 'Tries again; the guest’s RPO grows and is reported.', operatorCan: 'Start the guest, or check path and permissions of the socket.' },
   QMP_CLOSED: { meaning: 'The QMP connection ended.', daemonDoes: 'Drops the running cycle, merges its bitmap, connects again.', operatorCan: 'Nothing, unless the guest should be running.' },

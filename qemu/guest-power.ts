@@ -16,6 +16,9 @@ export interface ShutDownOptions {
 /** Pace of looking, ms: the event is not enough, as it may have come before. */
 const lookMs = 100;
 
+/** A guest that was booting did not see the button; one that is on its way down takes no notice of it, ms. */
+const pressAgainMs = 10_000;
+
 interface Status { readonly status: string; readonly running: boolean }
 
 /** QEMU's run state (qapi/run-state.json, `RunState`). */
@@ -30,9 +33,14 @@ export async function runState(qmp: QmpConnection): Promise<Status> {
 export async function shutDown(qmp: QmpConnection, { limitMs, clock, signal }: ShutDownOptions): Promise<boolean> {
   await qmp.execute('set-action', { shutdown: 'pause' });
   const endMs = clock.monotonicMs() + limitMs;
-  if ((await runState(qmp)).running) await qmp.execute('system_powerdown');
+  let pressMs = 0;
   while ((await runState(qmp)).running) {
-    if (clock.monotonicMs() >= endMs) return false;
+    const nowMs = clock.monotonicMs();
+    if (nowMs >= endMs) return false;
+    if (nowMs >= pressMs) {
+      await qmp.execute('system_powerdown');
+      pressMs = nowMs + pressAgainMs;
+    }
     await clock.delay(lookMs, signal);
   }
   return true;

@@ -85,8 +85,8 @@ export interface LocalSource {
   sourceId(): Promise<string>;
   /** Faults: TARGET_UNPAIRED (a token is needed), QMP_*, GUEST_*. */
   adopt(guest: AdoptedGuest): Promise<void>;
-  /** What this host has of a guest that its source handed over. Null: nothing. */
-  surrender(groupId: string): Promise<SurrenderedImages | null>;
+  /** What this host has of a guest that is live elsewhere in `term`. Null: nothing. */
+  surrender(groupId: string, term: number): Promise<SurrenderedImages | null>;
   /** The guest is not followed any more; one that is not known is fine. */
   abandon(groupId: string): Promise<void>;
 }

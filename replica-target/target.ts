@@ -16,7 +16,6 @@ import { GroupTurns } from './failover/group-turns.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { Logger } from 'pino';
 import type { FailoverRequest, FailoverResult, LocalSource, RunningTarget, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
@@ -79,7 +78,7 @@ class Target implements TargetOperations {
     const state = new TargetState(options.dataFolder);
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
-    const reclaim = (groupId: string) => reclaimFrom(deps.localSource, groupId, deps.log);
+    const reclaim = (groupId: string, term: number) => reclaimFrom(deps.localSource, groupId, term);
     const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, reclaim, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
     let made: Target | null = null;
     const closing: { close(): Promise<void> }[] = [registry];
@@ -224,15 +223,14 @@ class Target implements TargetOperations {
   }
 }
 
-/** A source that cannot be asked has nothing: then all of the guest has to come. */
-async function reclaimFrom(localSource: LocalSource | undefined, groupId: string, log: Logger): Promise<SurrenderedImages | null> {
-  if (localSource === undefined) return null;
+/** Only a guest that came back by a failover has left something behind. Fault SOURCE_ABSENT: it cannot be asked now, and all of a guest is not copied for that. */
+async function reclaimFrom(localSource: LocalSource | undefined, groupId: string, term: number): Promise<SurrenderedImages | null> {
+  if (localSource === undefined || term === 1) return null;
   try {
-    return await localSource.surrender(groupId);
+    return await localSource.surrender(groupId, term);
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
-    log.warn({ group: groupId, code: error.code }, `whether this host has old disks of the guest could not be asked: ${error.message}`);
-    return null;
+    throw new Fault('SOURCE_ABSENT', `whether this host has old disks of the guest cannot be asked of its source: ${error.message}`, { group: groupId, code: error.code }, error);
   }
 }
 

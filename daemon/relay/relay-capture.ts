@@ -194,7 +194,7 @@ export class RelayCapture implements Capture {
 
   async #pass(sink: FullPassSink, { client, disk, offset, length, isZero }: Piece): Promise<void> {
     if (isZero) return sink.zero(disk, offset, length);
-    const buffer = sink.buffers?.take(recordHeaderBytes + length) ?? Buffer.allocUnsafe(recordHeaderBytes + length);
+    const buffer = sink.buffers?.take(length) ?? Buffer.allocUnsafe(recordHeaderBytes + length);
     await client.read(buffer, recordHeaderBytes, length, offset);
     await sink.write(disk, offset, buffer, recordHeaderBytes);
   }

@@ -158,6 +158,7 @@ export class GuestSupervisor {
     this.#hardware = guest.hardware;
     this.#status.disks = guest.disks;
     void this.#o.capture.closed().then(() => { this.#isConnected = false; });
+    await this.#o.noteImages?.(await this.#o.capture.power().images());
     if (this.#handover.noted !== null) await this.#handover.takeUp(this.#o.capture.power());
   }
 

@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { GuestImage } from '../../qemu/guest-images.ts';
 import type { Capture } from '../capture/capture.ts';
 import type { AppHold } from '../freeze/app-hold.ts';
 import type { PassTurns } from '../resync/pass-turns.ts';
@@ -39,6 +40,8 @@ export interface SupervisorOptions {
   /** What an earlier life of the daemon was in the middle of, or ended with; and how that is noted. */
   readonly handover: HandoverNote | null;
   readonly noteHandover: (note: HandoverNote | null) => Promise<void>;
+  /** Which files the guest's disks are, whenever it was connected to: needed when its host comes back without it. */
+  readonly noteImages?: (images: readonly GuestImage[]) => Promise<void>;
   /** See `HandoverOptions.relinquish`. */
   readonly relinquish: (term: number, sourceId: string) => Promise<void>;
   /** The group's term, as far as an earlier life knew it. */

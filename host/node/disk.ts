@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import type { Disk, DiskFile, DiskLock } from '../disk.ts';
 import { syncFolder } from './json-file.ts';
-import { beginWriteOut, fallocate, fallocateModes, flockExclusive, readCached, seekData, seekHole } from './libc.ts';
+import { barWriters, beginWriteOut, fallocate, fallocateModes, flockExclusive, readCached, seekData, seekHole } from './libc.ts';
 
 /** One write of zeroes where holes cannot be punched. */
 const zeroes = Buffer.alloc(1024 * 1024);
@@ -104,6 +104,10 @@ class NodeFile implements DiskFile {
       }
     }
     this.#wrote(at, position - at);
+  }
+
+  barWriters(isBarred: boolean): boolean {
+    return barWriters(this.#file.fd, isBarred);
   }
 
   async sync(): Promise<void> {

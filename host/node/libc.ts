@@ -1,5 +1,5 @@
 /**
- * The calls of libc that Node lacks: fallocate, lseek for SEEK_DATA and SEEK_HOLE, flock. They run on koffi's worker threads,
+ * The calls of libc that Node lacks: fallocate, lseek for SEEK_DATA and SEEK_HOLE, flock, locks of open files (fcntl). They run on koffi's worker threads,
  * so that a slow file system does not hold up the event loop, but for one that by itself never waits; a failure is an error with `code`, as Node's own are. Linux only.
  */
 import koffi from 'koffi';
@@ -11,6 +11,7 @@ const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset,
 koffi.struct('iovec', { base: 'void *', length: 'size_t' });
 const preadCall = libc.func('int64_t preadv2(int fd, iovec *vectors, int count, int64_t offset, int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
+const fcntlCall = libc.func('int fcntl(int fd, int command, _Inout_ void *lock)');
 
 /** linux/falloc.h */
 export const fallocateModes = { extend: 0, keepSizePunchHole: 0x01 | 0x02 } as const;
@@ -22,6 +23,12 @@ const startWriting = 2;
 const withoutWaiting = 8;
 /** sys/file.h: LOCK_EX | LOCK_NB */
 const lockExclusiveNow = 2 | 4;
+
+/** fcntl.h: F_OFD_GETLK, F_OFD_SETLK; F_RDLCK, F_WRLCK, F_UNLCK */
+const lockCommands = { ask: 36, set: 37 } as const;
+const lockKinds = { shared: 0, exclusive: 1, none: 2 } as const;
+/** As QEMU locks images (block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE): a byte for each permission that is used, and one for each that is not shared. */
+const lockBytes = { writes: 101, sharesNoWriting: 201 } as const;
 
 const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
 
@@ -64,4 +71,37 @@ export function readCached(fd: number, into: Buffer, length: number, offset: num
 /** EWOULDBLOCK when another open file has the lock. */
 export async function flockExclusive(fd: number): Promise<void> {
   await call('flock', flockCall, fd, lockExclusiveNow);
+}
+
+/**
+ * Keeps every program that goes by QEMU's image locks from opening the file for writing, for as long as this descriptor is open, or until it is let go.
+ * False: one has it open for writing already, and nothing is kept. Those who read are not kept out.
+ */
+export function barWriters(fd: number, isBarred: boolean): boolean {
+  setLock(fd, isBarred ? lockKinds.shared : lockKinds.none, lockBytes.sharesNoWriting);
+  if (!isBarred) return true;
+  const asked = lockOf(lockKinds.exclusive, lockBytes.writes);
+  if (fcntlCall(fd, lockCommands.ask, asked) === -1) throw failed('fcntl', fd);
+  if (asked.readInt16LE(0) === lockKinds.none) return true;
+  setLock(fd, lockKinds.none, lockBytes.sharesNoWriting);
+  return false;
+}
+
+function setLock(fd: number, kind: number, at: number): void {
+  if (fcntlCall(fd, lockCommands.set, lockOf(kind, at)) === -1) throw failed('fcntl', fd);
+}
+
+/** struct flock: l_type, l_whence, l_start, l_len, l_pid, in the layout of 64-bit Linux. */
+function lockOf(kind: number, at: number): Buffer {
+  const lock = Buffer.alloc(32);
+  lock.writeInt16LE(kind, 0);
+  lock.writeBigInt64LE(BigInt(at), 8);
+  lock.writeBigInt64LE(1n, 16);
+  return lock;
+}
+
+function failed(name: string, fd: number): Error {
+  const errno = koffi.errno();
+  const code = errnoNames.get(errno) ?? `errno ${errno}`;
+  return Object.assign(new Error(`${code}: ${name}(${fd})`), { code, errno: -errno, syscall: name });
 }

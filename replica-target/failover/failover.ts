@@ -164,6 +164,7 @@ export class Failovers {
     let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
     await mkdir(note.folder, { recursive: true, mode: 0o700 });
     const disks = await bootImages(store, note, this.#o.viewSocketPath);
+    if (note.isHome) await store.lendImages(true);
     const isFollowed = !isRestart && this.#o.adoption.isPossible;
     const pid = await launchGuest({ group: note.group, place: guestPlace(note.folder), hardware, disks, network, accel, isStopped: isAwaited(note) || isFollowed, log: this.#o.log });
     note = { ...note, pid };
@@ -224,6 +225,7 @@ export class Failovers {
     const note = await this.#known(store.groupId);
     await this.#homecomings.get(store.groupId)?.stop();
     if (note?.pid != null) await stopGuest(note.pid, note.qmpPath);
+    if (note?.isHome === true) await store.lendImages(false);
     if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
     if (store.report().state === 'failed-over') await store.rollBack();
     if (note !== undefined) await this.#forget(note);

@@ -40,6 +40,7 @@ export class BrokenGroup implements GroupStore {
   rollBack(): Promise<never> { return this.#refuse(); }
   commit(): Promise<never> { return this.#refuse(); }
   own(): Promise<never> { return this.#refuse(); }
+  lendImages(): Promise<never> { return this.#refuse(); }
   handOver(): Promise<never> { return this.#refuse(); }
   hardware(): Readonly<Record<string, unknown>> { return this.facts?.hardware ?? {}; }
   close(): Promise<void> { return Promise.resolve(); }

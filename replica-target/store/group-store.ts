@@ -377,6 +377,8 @@ export class FileGroupStore implements GroupStore {
 
   own(sourceId: string): Promise<void> { return this.#keepFacts(ownedBy(this.#facts, sourceId)); }
 
+  lendImages(isLent: boolean): Promise<void> { return this.#replica.bar(this.#facts.disks.map(({ disk }) => disk), !isLent); }
+
   async handOver(from: string, term: number, to: string): Promise<void> { return this.#keepFacts(handedOver(this.#facts, from, term, to)); }
 
   hardware(): Readonly<Record<string, unknown>> { return this.#facts.hardware; }

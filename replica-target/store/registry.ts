@@ -206,8 +206,8 @@ class FileGroupRegistry implements GroupRegistry {
     return true;
   }
 
-  async #reclaim({ group, disks }: GroupAnnouncement): Promise<ReclaimedImages | null> {
-    const old = await this.#d.reclaim?.(group) ?? null;
+  async #reclaim({ group, term, disks }: GroupAnnouncement): Promise<ReclaimedImages | null> {
+    const old = await this.#d.reclaim?.(group, term) ?? null;
     return old === null ? null : reclaimable(old, disks);
   }
 

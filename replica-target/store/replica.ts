@@ -4,6 +4,7 @@
  */
 import { blake3 } from '@napi-rs/blake-hash';
 import type { Disk, DiskFile } from '../../host/disk.ts';
+import { Fault } from '../../journal/fault.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { DataRanges } from './data-ranges.ts';
 import { corrupt, errorCode } from './store-fault.ts';
@@ -36,6 +37,11 @@ export class Replica {
       opening.catch(() => this.#files.delete(disk));
     }
     return opening;
+  }
+
+  /** Nobody else may write to the images, unless they are a guest's again (`isBarred` false). */
+  async bar(disks: readonly number[], isBarred: boolean): Promise<void> {
+    for (const disk of disks) (await this.file(disk)).barWriters?.(isBarred);
   }
 
   /** Sets an image's length. */
@@ -123,11 +129,22 @@ export class Replica {
   }
 
   async #openOrMake(disk: number): Promise<DiskFile> {
+    const file = await this.#openIfThere(disk) ?? await this.#make(disk);
+    if (file.barWriters?.(true) !== false) return file;
+    await file.close();
+    throw new Fault('STORE_LOCKED', `${this.path(disk)} is written to by another program, a running guest perhaps`, { path: this.path(disk) });
+  }
+
+  async #openIfThere(disk: number): Promise<DiskFile | null> {
     try {
       return await this.#disk.open(this.path(disk), 'readWrite');
     } catch (error) {
-      if (errorCode(error) !== 'ENOENT') throw error;
+      if (errorCode(error) === 'ENOENT') return null;
+      throw error;
     }
+  }
+
+  #make(disk: number): Promise<DiskFile> {
     this.#isFolderDirty = true;
     return this.#disk.open(this.path(disk), 'create');
   }

@@ -49,5 +49,5 @@ export interface GroupStoreDeps {
   readonly log: Logger | null;
   readonly options: StoreOptions;
   /** Old disks of a group's guest that this host has; absent, or null: none. */
-  readonly reclaim?: (groupId: string) => Promise<OldImages | null>;
+  readonly reclaim?: (groupId: string, term: number) => Promise<OldImages | null>;
 }

@@ -87,6 +87,8 @@ export interface GroupStore {
   commit(): Promise<void>;
   /** Only this source may announce the group from here on; the one before is told by the term that it lost. Durable when it resolves. */
   own(sourceId: string): Promise<void>;
+  /** Images are locked against every other program that would write to them, but for the guest whose own they are, and which runs on them next. */
+  lendImages(isLent: boolean): Promise<void>;
   /**
    * From `committed`: the guest is live elsewhere since `term`, where `to` protects it to here. Said by `from`, whose the group is, or was until it said
    * the same. Durable when it resolves. Fault GROUP_FOREIGN.

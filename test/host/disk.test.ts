@@ -1,7 +1,10 @@
 /** The real disk against the real file system of the temporary folder: holes, preallocation, gathered writes, locks. */
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import t from 'tap';
 import { nodeDisk } from '../../host/node/disk.ts';
 
@@ -95,3 +98,33 @@ t.test('what is in memory is read at once, or not at all', async (t) => {
   t.ok([null, 0].includes(file.readNow!(into, 4096, 8192)), 'nothing behind the end');
   await file.close();
 });
+
+t.test('an image is kept from those who would write to it, as QEMU locks images', async (t) => {
+  const path = join(folder, 'image.raw');
+  const file = await nodeDisk.open(path, 'create');
+  await file.truncate(1024 * 1024);
+  t.equal(file.barWriters!(true), true);
+  await t.rejects(qemuIo(path, 'write 0 4k'), { message: /Failed to get "write" lock/ });
+  await qemuIo(path, 'read 0 4k', '-r');
+  file.barWriters!(false);
+  await qemuIo(path, 'write 0 4k');
+  t.equal(file.barWriters!(true), true);
+  await file.close();
+  await qemuIo(path, 'write 0 4k');
+
+  const writer = spawn('qemu-io', ['-f', 'raw', path], { stdio: ['pipe', 'pipe', 'ignore'] });
+  t.teardown(() => { writer.kill('SIGKILL'); });
+  // It prompts when it has the image open.
+  await once(writer.stdout, 'data');
+  const other = await nodeDisk.open(path, 'readWrite');
+  t.equal(other.barWriters!(true), false, 'somebody writes to it already');
+  const ended = once(writer, 'exit');
+  writer.stdin.end();
+  await ended;
+  t.equal(other.barWriters!(true), true);
+  await other.close();
+});
+
+function qemuIo(path: string, command: string, ...options: readonly string[]): Promise<unknown> {
+  return promisify(execFile)('qemu-io', ['-f', 'raw', ...options, '-c', command, path], { timeout: 20_000 });
+}

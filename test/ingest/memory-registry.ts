@@ -188,6 +188,7 @@ export class MemoryStore implements GroupStore {
   rollBack(): Promise<void> { return Promise.resolve(); }
   commit(): Promise<void> { return Promise.resolve(); }
   own(): Promise<void> { return Promise.resolve(); }
+  lendImages(): Promise<void> { return Promise.resolve(); }
   handOver(): Promise<void> { return Promise.resolve(); }
   hardware(): Record<string, unknown> { return this.announcement.hardware; }
   close(): Promise<void> { return Promise.resolve(); }

@@ -29,7 +29,7 @@ t.test('samples load', async (t) => {
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
-    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info',
+    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays' }, keepFreeBytes: 8 * GiB,

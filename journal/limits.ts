@@ -42,6 +42,9 @@ export const controlBytesMax = 2 * 1024 * 1024;
 /** Block of the hash comparison (resync, seed from an image). */
 export const compareBlockBytes = 64 * 1024;
 
+/** Where such a block differs, or is likely to: the page in which file systems write. The smallest block that may be asked about. */
+export const comparePageBytes = 4096;
+
 /** Blocks in one compare message. */
 export const compareBlocksMax = 256;
 

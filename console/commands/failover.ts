@@ -51,6 +51,16 @@ export function addFailoverCommands(program: Command): void {
     .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
     .action(failover);
 
+  withConfig(program.command('failback').description('bring a guest home that was handed over from this host: its source shuts it down where it runs, and it boots here on its old disks')
+    .argument('<guest>', 'its name', readName))
+    .option('--shutdown-limit <duration>', 'how long the guest may take to shut down (2m)', readShutdownLimit)
+    .addOption(new Option('--on-limit <act>', 'give it up then (the guest runs on where it is), or stop the guest where it stands').choices(['give-up', 'stop']))
+    .option('--yes', 'do not ask')
+    .option('--json', 'the result as JSON')
+    .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
+    .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
+    .action((name: string, option: FailoverOptions) => failback(name, option));
+
   withConfig(program.command('commit').description('make a failover final: the guest’s data comes home, and its changes are points of the group (at the target)').argument('<guest>', 'its name', readName))
     .option('--wait', 'until all has come home')
     .action(commit);
@@ -82,6 +92,15 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
   if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
   if (option.wait === true && result.isComingHome) await awaitHome(target, name);
   if (option.json === true) printJson(result);
+}
+
+/** A planned failover to the host that the guest came from. */
+async function failback(name: string, option: FailoverOptions): Promise<void> {
+  const { groups } = await (await client(option, 'failback')).report();
+  const group = groups.find((one) => one.name === name);
+  if (group === undefined) throw new Fault('GROUP_UNKNOWN', `nothing of ${name} comes home to this host: its source over there must be paired with this target (\`afterimage pair\`), and follow the guest`, { group: name });
+  if (!group.isReclaimed) printAside(`${name} has no old disks here that could be used: it will run on images of this target.\n`);
+  await failover(name, { ...option, planned: true });
 }
 
 function decisionOf({ commitAfter, rollbackAfter }: FailoverOptions): Pick<FailoverRequest, 'decision'> {

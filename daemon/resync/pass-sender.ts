@@ -5,7 +5,8 @@
  */
 import { blake3 } from '@napi-rs/blake-hash';
 import type { Random } from '../../host/random.ts';
-import { compareBlockBytes, recordHeaderBytes, zeroRunBytesMax } from '../../journal/limits.ts';
+import type { Extent } from '../../journal/extents.ts';
+import { compareBlockBytes, comparePageBytes, recordHeaderBytes, zeroRunBytesMax } from '../../journal/limits.ts';
 import type { PointId } from '../../journal/point.ts';
 import { makeRecord, type RecordHeader } from '../../journal/record.ts';
 import { encodePayload } from '../../journal/seal.ts';
@@ -83,20 +84,15 @@ export class PassSender implements FullPassSink {
     if (headroomBytes !== recordHeaderBytes) throw new RangeError(`headroom of ${headroomBytes} bytes`);
     const { encoder, isCompared } = this.#o;
     if (!isCompared) return this.#data(disk, offset, buffer);
-    const bits = await this.#compare(disk, offset, buffer.subarray(headroomBytes));
-    const stretches = differingStretches(bits);
+    const stretches = await this.#differing(disk, offset, buffer.subarray(headroomBytes));
     if (stretches.length === 0) return encoder.buffers.give(buffer);
     let left = stretches.length;
     const release = (): void => {
       left -= 1;
       if (left === 0) encoder.buffers.give(buffer);
     };
-    for (const { first, end } of stretches) {
-      const from = first * this.#blockBytes;
-      const to = Math.min(buffer.length - headroomBytes, end * this.#blockBytes);
-      // The header goes into the end of the block in front, which is equal and therefore not needed any more.
-      await this.#data(disk, offset + from, buffer.subarray(from, headroomBytes + to), release);
-    }
+    // The header goes into the end of the block in front, which is equal and therefore not needed any more.
+    for (const { start, end } of stretches) await this.#data(disk, offset + start, buffer.subarray(start, headroomBytes + end), release);
   }
 
   async zero(disk: number, offset: number, length: number): Promise<void> {
@@ -143,14 +139,23 @@ export class PassSender implements FullPassSink {
     await sent;
   }
 
-  async #compare(disk: number, offset: number, bytes: Buffer): Promise<string> {
-    const count = Math.ceil(bytes.length / this.#blockBytes);
-    const hashes = Buffer.allocUnsafe(count * 32);
-    for (let block = 0; block < count; block++) {
-      blake3(bytes.subarray(block * this.#blockBytes, Math.min(bytes.length, (block + 1) * this.#blockBytes))).copy(hashes, block * 32);
+  /** In bytes of the run, in order; between two there is an equal block. Where a block differs its pages are asked about: most of what guests write is no larger. */
+  async #differing(disk: number, offset: number, bytes: Buffer): Promise<Extent[]> {
+    const found: Extent[] = [];
+    for (const block of await this.#compare(disk, offset, bytes, this.#blockBytes)) {
+      if (this.#blockBytes <= comparePageBytes) found.push(block);
+      else for (const page of await this.#compare(disk, offset + block.start, bytes.subarray(block.start, block.end), comparePageBytes)) found.push({ start: block.start + page.start, end: block.start + page.end });
     }
-    this.#comparedBytes += bytes.length;
-    return this.#o.session.compare({ groupId: this.#o.groupId, disk, offset, length: bytes.length, blockBytes: this.#blockBytes, hashes });
+    return found;
+  }
+
+  async #compare(disk: number, offset: number, bytes: Buffer, blockBytes: number): Promise<Extent[]> {
+    const count = Math.ceil(bytes.length / blockBytes);
+    const hashes = Buffer.allocUnsafe(count * 32);
+    for (let block = 0; block < count; block++) blake3(bytes.subarray(block * blockBytes, Math.min(bytes.length, (block + 1) * blockBytes))).copy(hashes, block * 32);
+    if (blockBytes === this.#blockBytes) this.#comparedBytes += bytes.length;
+    const bits = await this.#o.session.compare({ groupId: this.#o.groupId, disk, offset, length: bytes.length, blockBytes, hashes });
+    return differingStretches(bits).map(({ first, end }) => ({ start: first * blockBytes, end: Math.min(bytes.length, end * blockBytes) }));
   }
 
   /** The `open` record goes out in the tick in which the first run asks for it, so it is first. */

@@ -9,6 +9,7 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
+import { comparePageBytes } from '../../journal/limits.ts';
 import { formatPoint, type PointId, type PointKind } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts';
@@ -33,6 +34,7 @@ type PointAbout = NonNullable<DeltaSending['about']>;
 /** Pause before starting over, growing from the first to the second while nothing succeeds, ms. */
 const retryMsMin = 250;
 const retryMsMax = 10_000;
+const uncommittedRetryMs = 1_000;
 /** The fastest pace without a write log, ms. */
 export const copyPaceMsMin = 1000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
@@ -40,8 +42,6 @@ const measureMs = 2_000;
 
 /** How long a final point may take to be cut and acknowledged, ms. */
 const finalMsMax = 600_000;
-/** What a comparison goes by where most is known to be the same: the size in which guests write, bytes. */
-const pageBytes = 4096;
 
 export class GuestSupervisor {
   readonly #o: SupervisorOptions;
@@ -198,7 +198,12 @@ export class GuestSupervisor {
         this.#status.enter('refused', fault.message);
         this.#retryMs = retryMsMax;
         break;
-      case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL': case 'GROUP_UNCOMMITTED':
+      case 'GROUP_UNCOMMITTED':
+        // Until the guest's data has come home, which may be any moment.
+        this.#retryMs = Math.min(this.#retryMs, uncommittedRetryMs);
+        this.#status.enter('held', fault.message);
+        break;
+      case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL':
         this.#status.enter('held', fault.message);
         break;
       case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':
@@ -281,7 +286,7 @@ export class GuestSupervisor {
         const seedDeltaId = this.#o.random.bytes(8).readBigUInt64LE();
         const begun = await session.seedBegin(this.#o.facts.groupId, seedDeltaId.toString(16).padStart(16, '0'));
         const base = { term: holding.term, point: 0 };
-        await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared, ...(begun.images === undefined ? {} : { blockBytes: pageBytes }) }, base, signal);
+        await this.#fullPass(session, begun, { kind: 'seed', seedDeltaId, isCompared: step.isCompared, ...(begun.images === undefined ? {} : { blockBytes: comparePageBytes }) }, base, signal);
         return { holding: { ...begun, seed: 'done' }, base };
       }
       case 'resync': {

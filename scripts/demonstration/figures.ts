@@ -89,6 +89,45 @@ export interface PointsFigures {
   readonly leftovers: number;
 }
 
+/** One way of a guest from host to host. */
+export interface Leg {
+  /** Counters that the guest had reported as durable, and did not find again. */
+  readonly counts_lost: number;
+  /** From when no guest ran until one did, by the clocks of both hosts. */
+  readonly downtime_ms: number;
+  /** From when no guest ran until it said on its console what it found on its disk. */
+  readonly rto_ms: number;
+  /** Records that travelled from host to host for it: before, in the background, and while no guest ran. */
+  readonly moved_bytes: number;
+  readonly moved_bytes_while_down: number;
+  readonly fsck_clean: boolean;
+}
+
+export interface FailbackFigures {
+  readonly guest_disk_bytes: number;
+  readonly seed_ms: number;
+  readonly there: Leg;
+  readonly back: Leg & {
+    /** Between the old disk as the guest left it and what came home, in blocks of 4 KiB. */
+    readonly differed_bytes: number;
+  };
+  /** Points that can be had at the end, by term. */
+  readonly points: Readonly<Record<string, number>>;
+  /** What a failover would lose at the end, the guest being home and protected as before. */
+  readonly rpo_ms_at_end: number;
+}
+
+/** As {@link brokenPromises}, of the way there and back. */
+export function brokenFailbackPromises({ there, back, points }: FailbackFigures): string[] {
+  const broken: string[] = [];
+  for (const [way, { counts_lost, fsck_clean }] of Object.entries({ there, back })) {
+    if (counts_lost > 0) broken.push(`${counts_lost} counts were lost on the way ${way}`);
+    if (!fsck_clean) broken.push(`the file system is not clean on the way ${way}`);
+  }
+  if (Object.keys(points).length !== 3) broken.push(`there are points of terms ${Object.keys(points).join(', ')}: those of all three were to be kept`);
+  return broken;
+}
+
 /** As {@link brokenPromises}, of the points' demo. */
 export function brokenPointPromises(figures: PointsFigures): string[] {
   const broken: string[] = [];

@@ -1,5 +1,5 @@
 /**
- * The demo guest's disk: a qcow2 image with an ext4 file system that holds files of the kinds that disks hold (text that
+ * The demo guest's disk: an image with an ext4 file system that holds files of the kinds that disks hold (text that
  * compresses, data that does not) and free space, so that the first sync has something to move and something to skip.
  */
 import { execFile } from 'node:child_process';
@@ -13,17 +13,17 @@ const mebibyte = 1024 * 1024;
 
 export interface GuestDisk {
   readonly path: string;
-  readonly format: 'qcow2';
+  readonly format: 'qcow2' | 'raw';
   readonly sizeBytes: number;
   readonly dataBytes: number;
 }
 
 /** Works in `folder`, and leaves nothing there but the image. */
-export async function makeGuestDisk(folder: string): Promise<GuestDisk> {
+export async function makeGuestDisk(folder: string, format: GuestDisk['format'] = 'qcow2'): Promise<GuestDisk> {
   const sizeBytes = 1024 * mebibyte;
   const files = join(folder, 'files');
   const raw = join(folder, 'guest.raw');
-  const path = join(folder, 'guest.qcow2');
+  const path = format === 'raw' ? raw : join(folder, 'guest.qcow2');
   await mkdir(files);
   const text = textOf(4 * mebibyte);
   // Half of it random, half text: a third of the disk is in use.
@@ -35,10 +35,12 @@ export async function makeGuestDisk(folder: string): Promise<GuestDisk> {
   // mke2fs lives in sbin, which is not on everybody's PATH.
   const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', files, raw, String(sizeBytes / 1024)], { env });
-  await run('qemu-img', ['convert', '-q', '-f', 'raw', '-O', 'qcow2', raw, path]);
-  await rm(raw);
+  if (format === 'qcow2') {
+    await run('qemu-img', ['convert', '-q', '-f', 'raw', '-O', 'qcow2', raw, path]);
+    await rm(raw);
+  }
   await rm(files, { recursive: true });
-  return { path, format: 'qcow2', sizeBytes, dataBytes: count * 32 * mebibyte };
+  return { path, format, sizeBytes, dataBytes: count * 32 * mebibyte };
 }
 
 /** Lines as a server's log has them: alike, never the same. */

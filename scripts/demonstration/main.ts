@@ -7,7 +7,8 @@ import { Command, Option } from 'commander';
 
 import { readDurationMs } from '../../console/config/quantity.ts';
 import { printJson } from '../../console/terminal.ts';
-import { brokenPointPromises, brokenPromises } from './figures.ts';
+import { playFailback } from './failback-story.ts';
+import { brokenFailbackPromises, brokenPointPromises, brokenPromises } from './figures.ts';
 import { playPoints } from './points-story.ts';
 import { openScreen } from './screen.ts';
 import { openStage } from './stage.ts';
@@ -16,16 +17,18 @@ import { play } from './story.ts';
 interface Options {
   readonly json?: true;
   readonly points?: true;
+  readonly failback?: true;
   readonly capture: 'cbt' | 'writelog';
   readonly rpo?: string;
   readonly watch: string;
   readonly churn: string;
 }
 
-const { json, points, capture, watch, churn, ...given } = new Command('demo')
+const { json, points, failback, capture, watch, churn, ...given } = new Command('demo')
   .description('A real guest is protected, its host is lost, and it runs again from its replica')
   .option('--json', 'end with one JSON object of what was measured; the story goes to stderr')
   .option('--points', 'instead, boots three older points in turn as tests, while protection goes on')
+  .addOption(new Option('--failback', 'instead, the guest is handed over to the other host, works there, and is brought home onto its old disk').conflicts('points'))
   .addOption(new Option('--capture <kind>', 'how its changes are followed').choices(['cbt', 'writelog']).default('cbt'))
   .option('--rpo <duration>', 'how much may be lost (default: 1s, with a write log 500ms)')
   .option('--watch <duration>', 'how long the guest is watched before its host is lost, or its points are booted', '25s')
@@ -41,7 +44,7 @@ if (rpoMs === undefined || watchMs === undefined || !/^\d+$/.test(churn)) {
 }
 
 const screen = openScreen(json === true ? process.stderr : process.stdout);
-const stage = await openStage();
+const stage = await openStage(failback === true);
 const interrupted = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => reject(new Interruption(signal)));
 });
@@ -62,6 +65,7 @@ try {
   const options = { rpoMs, capture, watchMs, churnKib: Number(churn) };
   const story = points === true
     ? playPoints(stage, screen, options).then((figures) => ({ figures, broken: brokenPointPromises(figures) }))
+    : failback === true ? playFailback(stage, screen, options).then((figures) => ({ figures, broken: brokenFailbackPromises(figures) }))
     : play(stage, screen, options).then((figures) => ({ figures, broken: brokenPromises(figures, rpoMs) }));
   const { figures, broken } = await Promise.race([story, interrupted]);
   await stage.clear();

@@ -19,12 +19,16 @@ import { projectRoot, startLabGuest, type LabGuest, type LabGuestOptions } from 
 const run = promisify(execFile);
 const program = join(projectRoot(), 'dist', 'console', 'main.js');
 
-export type Role = 'source' | 'target';
+/** `source` at the first host, alpha, and `target` at the second, bravo; the other two are for the way back. */
+export type Role = 'source' | 'target' | 'bravo-source' | 'alpha-target';
+type Kind = 'source' | 'target';
 
 export interface Stage {
   readonly folder: string;
   readonly source: SourceClient;
   readonly target: TargetClient;
+  readonly bravoSource: SourceClient;
+  readonly alphaTarget: TargetClient;
   configPath(role: Role): string;
   /** Starts a daemon and waits until it answers its operator. Returns its pid. */
   startDaemon(role: Role): Promise<number>;
@@ -38,32 +42,40 @@ export interface Stage {
   clear(): Promise<void>;
 }
 
-export async function openStage(): Promise<Stage> {
+/** `isTwoWay`: both hosts have both roles. */
+export async function openStage(isTwoWay: boolean): Promise<Stage> {
   // Short, for the sockets in it: the path of a unix socket has at most 107 bytes.
   const folder = await mkdtemp(join(tmpdir(), 'af-demo-'));
   const configPath = (role: Role): string => join(folder, `${role}.yaml`);
   const logPath = (role: Role): string => join(folder, `${role}.log`);
   const source = new SourceClient(join(folder, 'source.sock'));
   const target = new TargetClient(join(folder, 'target.sock'));
+  const bravoSource = new SourceClient(join(folder, 'bs.sock'));
+  const alphaTarget = new TargetClient(join(folder, 'at.sock'));
+  const clients: Readonly<Record<Role, SourceClient | TargetClient>> = { source, target, 'bravo-source': bravoSource, 'alpha-target': alphaTarget };
   const daemons = new Map<Role, ChildProcess>();
   const guests: LabGuest[] = [];
   let isCleared = false;
 
-  await writeFile(configPath('source'), `role: source
-name: alpha
-data: ${join(folder, 'source')}
-spool: { folder: ${join(folder, 'spool')}, budget: 1GiB, keepFree: 64MiB }
-control: ${source.path}
+  const sourceConfig = (role: Role, host: string): Promise<void> => writeFile(configPath(role), `role: source
+name: ${host}
+data: ${join(folder, role)}
+spool: { folder: ${join(folder, `${role}-spool`)}, budget: 1GiB, keepFree: 64MiB }
+control: ${clients[role].path}
 `);
-  await writeFile(configPath('target'), `role: target
-name: bravo
+  const targetConfig = (role: Role, host: string, local: Role): Promise<void> => writeFile(configPath(role), `role: target
+name: ${host}
 listen: { host: 127.0.0.1, port: 0 }
 advertise: 127.0.0.1
-data: ${join(folder, 'target')}
+data: ${join(folder, role)}
 keepFree: 64MiB
-control: ${target.path}
-failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, overlayFolder: ${join(folder, 'overlays')} }
+control: ${clients[role].path}
+failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, overlayFolder: ${join(folder, role === 'target' ? 'overlays' : `${role}-overlays`)}${isTwoWay ? `, source: ${clients[local].path}` : ''} }
 `);
+  await sourceConfig('source', 'alpha');
+  await targetConfig('target', 'bravo', 'bravo-source');
+  await sourceConfig('bravo-source', 'bravo');
+  await targetConfig('alpha-target', 'alpha', 'source');
 
   const end = async (child: ChildProcess | undefined): Promise<void> => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -76,18 +88,20 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
     folder,
     source,
     target,
+    bravoSource,
+    alphaTarget,
     configPath,
     async startDaemon(role) {
       const log = await open(logPath(role), 'a');
       // In a session of its own: Ctrl-C is for the demo, which then ends the daemons in its own order.
-      const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, program, role, 'run', '--config', configPath(role)], {
+      const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, program, kindOf(role), 'run', '--config', configPath(role)], {
         stdio: ['ignore', log.fd, log.fd],
         detached: true,
       });
       await log.close();
       daemons.set(role, child);
       if (isCleared) await end(child);
-      const client = role === 'source' ? source : target;
+      const client = clients[role];
       const until = performance.now() + 30_000;
       while (!(await answers(client))) {
         if (child.exitCode !== null) throw new Error(`the ${role} ended with status ${child.exitCode}`);
@@ -109,7 +123,7 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
       return guest;
     },
     async lastWords() {
-      const logs = await Promise.all((['source', 'target'] as const).map(async (role) => [role, await readText(logPath(role))] as const));
+      const logs = await Promise.all([...daemons.keys()].map(async (role) => [role, await readText(logPath(role))] as const));
       return [
         ...logs.flatMap(([role, text]) => text.trim().split('\n').slice(-15).map((line) => `${role}: ${line}`)),
         ...guests.flatMap(({ qemuLog, serial }) => [...qemuLog.slice(-5), ...serial.slice(-5)].map(({ text }) => `guest: ${text}`)),
@@ -118,13 +132,16 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
     async clear() {
       isCleared = true;
       await Promise.all(guests.map((guest) => guest.kill()));
-      await end(daemons.get('source'));
-      await end(daemons.get('target'));
+      for (const kind of ['source', 'target']) await Promise.all([...daemons].filter(([role]) => kindOf(role) === kind).map(([, child]) => end(child)));
       // What is left was started by a daemon or a command: a guest that failed over, perhaps while we were interrupted.
       await endAllThatName(folder);
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
+}
+
+function kindOf(role: Role): Kind {
+  return role.endsWith('source') ? 'source' : 'target';
 }
 
 async function answers(client: SourceClient | TargetClient): Promise<boolean> {

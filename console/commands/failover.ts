@@ -80,7 +80,7 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
   if (option.yes !== true) {
     const report = await target.report();
     const point = option.at === undefined ? undefined : choosePoint(await target.points(name), option.at, report.atMs, name);
-    printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point)}\n`);
+    printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point, option.planned === true)}\n`);
     if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
   }
   if (option.planned !== true && (option.shutdownLimit !== undefined || option.onLimit !== undefined)) throw new UsageError('--shutdown-limit and --on-limit belong to --planned');

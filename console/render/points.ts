@@ -7,9 +7,15 @@ import { tint, type Look } from './look.ts';
 import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
 /** What a person is shown before they say yes. */
-export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number, chosen?: StoredPoint): string {
+export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs: number, chosen?: StoredPoint, isPlanned = false): string {
   const point = chosen ?? group.newest;
   if (point === null) return `${printable(group.name)} has no point yet: there is nothing to boot`;
+  if (isPlanned) {
+    return [
+      `${tint(look, 'strong', printable(group.name))} would be shut down where it runs, and boot here from its final point, in term ${group.term + 1}.`,
+      'Nothing would be lost. If anything fails before it runs here, it is started again where it was.',
+    ].join('\n');
+  }
   return [
     `${tint(look, 'strong', printable(group.name))} would boot here from point ${formatPoint(point)} (${point.kind}), cut ${formatInstant(point.cutAtMs)}.`,
     `What the guest wrote in the last ${tint(look, 'bad', formatSpan(atMs - point.cutAtMs))} (since that point) would be lost.`,
@@ -20,7 +26,7 @@ export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs:
 export function formatFailoverResult(look: Look, result: FailoverResult): string {
   return [
     `${tint(look, 'good', `${printable(result.group)} runs here`)} from point ${formatPoint(result.point)}, in term ${result.term}, ${formatSpan(result.rtoMs)} after it was asked for.`,
-    `Lost at most: the ${formatSpan(result.lostMs)} after that point.`,
+    result.downtimeMs === undefined ? `Lost at most: the ${formatSpan(result.lostMs)} after that point.` : `Nothing was lost; no guest ran for ${formatSpan(result.downtimeMs)}.`,
     `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
     ...result.overlayPaths.map((path) => `overlay ${printable(path)}`),
     ...(result.isComingHome ? ['It reads from this target until its data has come home behind it: see `afterimage status`.'] : []),

@@ -28,7 +28,8 @@ export function formatSourceStatus(look: Look, report: SourceReport, history: Pa
     ? 'no target is paired: run `afterimage target token` there, then `afterimage pair TOKEN` here'
     : report.targets.map((target) => formatTarget(look, report, target)).join('\n'));
   blocks.push(report.guests.length === 0 ? 'no guest is protected: `afterimage protect GUEST --qmp PATH`' : formatGuests(look, report.guests));
-  const notes = report.guests.flatMap((guest) => formatNotes(look, report, guest, history.get(guest.name) ?? null));
+  if (report.relays.length > 0) blocks.push(`on the way back to where they came from:\n${formatGuests(look, report.relays)}`);
+  const notes = [...report.guests, ...report.relays].flatMap((guest) => formatNotes(look, report, guest, history.get(guest.name) ?? null));
   if (notes.length > 0) blocks.push(notes.join('\n'));
   return `${blocks.join('\n\n')}\n`;
 }

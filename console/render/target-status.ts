@@ -74,14 +74,24 @@ function formatRetention(look: Look, group: string, { windowMs, windowHadMs, use
 
 function formatState(look: Look, group: GroupStoreReport, isTesting: boolean): string {
   if (group.state === 'failed-over') return tint(look, 'bad', 'failed over');
+  if (group.state === 'committed' && group.held === null) return tint(look, 'good', 'runs here');
+  if (group.isReclaimed && group.held === null) return group.newest === null ? tint(look, 'working', 'coming home') : tint(look, 'good', 'home at any time');
   if (group.held !== null) return tint(look, 'bad', 'held');
   if (group.newest === null) return tint(look, 'working', group.seed === 'done' ? 'awaits first point' : 'first sync');
   return isTesting ? `${tint(look, 'good', 'protected')}, ${tint(look, 'working', 'testing')}` : tint(look, 'good', 'protected');
 }
 
 function formatFailover(look: Look, report: TargetReport, guest: FailedOverGuest): string {
-  const state = guest.isRunning ? tint(look, 'good', 'runs here') : tint(look, 'bad', 'does not run');
-  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})${guest.home === null ? '' : `; ${formatHome(look, guest.home)}`}`;
+  const state = guest.isAwaited && guest.isRunning ? tint(look, 'bad', 'stands ready here, and waits for its source to let go of it')
+    : guest.isRunning ? tint(look, 'good', 'runs here') : tint(look, 'bad', 'does not run');
+  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})${guest.home === null ? '' : `; ${formatHome(look, guest.home)}`}${formatDecision(look, report, guest)}`;
+}
+
+function formatDecision(look: Look, report: TargetReport, { decision, isCommitting }: FailedOverGuest): string {
+  if (isCommitting) return '; then the failover is committed';
+  if (decision === null) return '';
+  const when = formatSpan(Math.max(0, decision.atMs - report.atMs));
+  return `; ${tint(look, 'working', decision.act === 'commit' ? `committed by itself in ${when}` : `rolled back by itself in ${when}, unless it is committed`)}`;
 }
 
 function formatTest(look: Look, report: TargetReport, test: TestGuest): string {

@@ -168,6 +168,9 @@ class Source implements SourceOperations {
     try {
       await capture.connect();
       if (base !== null) await capture.begin(base);
+    } catch (error) {
+      if (before !== undefined) await this.#supervise(before.guest);
+      throw error;
     } finally {
       await capture.close();
     }
@@ -188,12 +191,13 @@ class Source implements SourceOperations {
     if (found === undefined) return null;
     const { handover, images = [] } = found.guest;
     if (handover?.state === 'relinquished' && handover.term <= term) {
-      let isSame = true;
-      for (const image of handover.images) isSame &&= await isUntouched(image);
+      const found = await Promise.all(handover.images.map(isUntouched));
+      if (found.includes(null)) return null;
+      const isSame = !found.includes(false);
       return { point: isSame ? handover.point : null, images: handover.images.map(placeOf) };
     }
     const known = (await this.#state.lastPoint('points', found.guest.name))?.term ?? found.guest.term ?? 1;
-    if (images.length === 0 || term <= known || await isQemuThere(found.guest.qmpPath)) return null;
+    if (images.length === 0 || term <= known || await isQemuThere(found.guest.qmpPath) || (await Promise.all(images.map(isUntouched))).includes(null)) return null;
     await this.#keepGuest(found.guest.name, (guest) => ({ ...guest, supersededBy: term }));
     this.#deps.log.warn({ guest: found.guest.name, term }, `${found.guest.name} is live elsewhere since term ${term}; its disks here are taken for its way home`);
     return { point: null, images: images.map(placeOf) };

@@ -32,8 +32,12 @@ export async function listImages(qmp: QmpConnection): Promise<readonly GuestImag
   return images;
 }
 
-/** Whether nobody wrote to it since it was listed. */
-export async function isUntouched({ path, writtenAtNs }: GuestImage): Promise<boolean> {
-  const { mtimeNs } = await stat(path, { bigint: true });
-  return mtimeNs.toString() === writtenAtNs;
+/** Whether nobody wrote to it since it was listed; null when it is not there any more. */
+export async function isUntouched({ path, writtenAtNs }: GuestImage): Promise<boolean | null> {
+  try {
+    return (await stat(path, { bigint: true })).mtimeNs.toString() === writtenAtNs;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
 }

@@ -96,6 +96,8 @@ export class RelayCapture implements Capture {
     this.#disks = this.#o.guest.disks();
     if (held === null) return { standing: 'resync', why: 'the other target holds nothing of this guest' };
     if (this.#isPassSettled && this.#passed !== null && held.point === 0) return { standing: 'ready' };
+    // What was passed over is sealed, or is no longer all that the delta would need.
+    this.#isPassSettled = false;
     const newest = this.#newest();
     if (held.point === 0 || comparePoints(held, newest) > 0) return { standing: 'resync', why: `${formatPoint(held)} is no point of the target of this host` };
     const known = await this.#changes(held, newest);

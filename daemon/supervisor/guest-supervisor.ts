@@ -141,6 +141,8 @@ export class GuestSupervisor {
           continue;
         }
         await this.#connectGuest();
+        // Of an earlier life, or of an attempt whose undoing failed.
+        if (this.#handover.noted !== null) await this.#handover.takeUp(this.#o.capture.power());
         const session = await this.#awaitSession(signal);
         await this.#protect(session, signal);
       } catch (error) {
@@ -159,7 +161,6 @@ export class GuestSupervisor {
     this.#status.disks = guest.disks;
     void this.#o.capture.closed().then(() => { this.#isConnected = false; });
     await this.#o.noteImages?.(await this.#o.capture.power().images());
-    if (this.#handover.noted !== null) await this.#handover.takeUp(this.#o.capture.power());
   }
 
   /** Waits for the target; meanwhile keeps the figure of how far behind it is. */

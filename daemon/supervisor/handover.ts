@@ -36,6 +36,8 @@ export interface HandoverOptions {
 export class Handover {
   readonly #o: HandoverOptions;
   #noted: HandoverNote | null;
+  /** The file may say otherwise than `noted`: a write of it failed. */
+  #isUnsure = false;
   #order: YieldOrder | null = null;
   #verdict: ((order: Exclude<HandoverOrder, YieldOrder>) => void) | null = null;
   #wake: () => void = () => undefined;
@@ -100,6 +102,7 @@ export class Handover {
       return true;
     } catch (error) {
       await this.#undo(power);
+      // What the system refuses (a folder that cannot be written) is told by whoever supervises.
       if (!isFault(error)) throw error;
       session.answer({ t: 'kept', group, id, code: error.code, message: error.message.slice(0, 2000) });
       if (signal.aborted) throw error;
@@ -158,9 +161,11 @@ export class Handover {
   async #undo(power: GuestPower): Promise<void> {
     if (this.#noted?.state !== 'yielding') return;
     try {
+      // A guest must not run here while its file may say that it is let go of.
+      if (this.#isUnsure) await this.#note(this.#noted);
       await this.#startAgain(power, this.#noted);
     } catch (error) {
-      if (!isFault(error)) throw error;
+      if (!isFault(error) && (error as NodeJS.ErrnoException).syscall === undefined) throw error;
     }
   }
 
@@ -170,7 +175,9 @@ export class Handover {
   }
 
   async #note(note: HandoverNote | null): Promise<void> {
+    this.#isUnsure = true;
     await this.#o.note(note);
     this.#noted = note;
+    this.#isUnsure = false;
   }
 }

@@ -30,7 +30,7 @@ import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
 import type { GroupTurns } from './group-turns.ts';
 import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid, withMonitor } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
-import { Homecoming } from './homecoming.ts';
+import { allHome, Homecoming } from './homecoming.ts';
 import { LetGoWaits } from './let-go.ts';
 import type { TestFailovers } from './test-failover.ts';
 
@@ -61,6 +61,8 @@ export class Failovers {
   readonly #homecomings = new Map<string, Homecoming>();
   readonly #letGo: LetGoWaits;
   readonly #closing = new AbortController();
+  /** The last trouble of each group that was told. */
+  readonly #told = new Map<string, string>();
   #deciding: Promise<void> = Promise.resolve();
   #stores: (groupId: string) => GroupStore | null = () => null;
 
@@ -96,7 +98,7 @@ export class Failovers {
     return [...this.#noted.values()].map((note) => {
       const { groupId, group, term, point, qmpPath, logPath, pid, startedAtMs, view, isCommitting, decision } = note;
       const coming = this.#homecomings.get(groupId)?.report() ?? null;
-      const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? homeOf(view) : coming ?? { ...homeOf(view), state: 'waiting' as const, doneBytes: 0 };
+      const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? allHome(view.disks) : coming ?? { ...allHome(view.disks), state: 'waiting' as const, doneBytes: 0 };
       return { group, term, point, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
     });
   }
@@ -130,6 +132,8 @@ export class Failovers {
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
     if (known !== undefined && isAwaited(known) && known.pid !== null && planned === undefined) return this.#runAwaited(store, known, asked, request);
+    // One that was to run, and could not be told so.
+    if (known?.pid != null && !isAwaited(known)) await withMonitor(known.folder, runReady).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
@@ -147,15 +151,18 @@ export class Failovers {
       return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), request));
     }
     const handover = await askToYield(this.#o.orders, store, planned);
+    let ready: FailoverNote;
     try {
       const begun = await this.#begin(store, null, asked.atMs, handover);
       const booted = await this.#boot(store, begun, machine, false);
       await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term, sourceId: booted.adopted?.sourceId ?? before.sourceId }));
-      return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), { decision: { act: 'commit', afterMs: 0 }, ...request }));
+      ready = booted;
     } catch (error) {
       await this.#callBack(store, handover, error);
       throw error;
     }
+    // From here on there is no other guest to go back to: what fails is tried again.
+    return this.#result(store, ready, asked, machine, await this.#afterwards(store, await this.#run(store, ready), { decision: { act: 'commit', afterMs: 0 }, ...request }));
   }
 
   /** The guest stands still when it resolves, if it has to wait for its source, or for those who follow what it writes. */
@@ -273,7 +280,10 @@ export class Failovers {
   #tell(group: string, error: unknown): void {
     // A bug is none of the world's troubles, which bear a code.
     if (!(error instanceof Error && 'code' in error)) throw error;
-    this.#o.log.error({ group, err: error }, `the failover of ${group} could not be gone on with`);
+    // Met again and again until somebody does something about it; said once.
+    if (this.#told.get(group) === error.code) return;
+    this.#told.set(group, String(error.code));
+    this.#o.log.error({ group, err: error }, `the failover of ${group} could not be gone on with: ${error.message}`);
   }
 
   async #commit(store: GroupStore): Promise<void> {
@@ -484,7 +494,3 @@ interface Asked { readonly monotonicMs: number; readonly atMs: number }
 interface Machine { readonly hardware: GuestHardware; readonly accel: 'kvm' | 'tcg'; readonly network: NetworkChoice }
 type Handover = NonNullable<FailoverNote['handover']>;
 
-function homeOf({ disks }: NotedView): NonNullable<FailedOverGuest['home']> {
-  const totalBytes = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  return { state: 'home', doneBytes: totalBytes, totalBytes };
-}

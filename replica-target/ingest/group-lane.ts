@@ -223,23 +223,29 @@ export class GroupLane {
 
   /** Also of a source that does not announce the group any more, as it has let go of it. */
   #answered(answer: HandoverAnswer): void {
-    if (!this.#isOwner()) throw new Fault('GROUP_FOREIGN', `group ${answer.group} belongs to another source`, { group: answer.group });
+    // One that let go may say so again when the group is another's already, of which its guest did not run yet.
+    const wasOwner = answer.t === 'relinquished' && (this.#known()?.report().formerSourceIds.includes(this.#o.sourceId) ?? false);
+    if (!this.#isOwner() && !wasOwner) throw new Fault('GROUP_FOREIGN', `group ${answer.group} belongs to another source`, { group: answer.group });
     this.#o.orders.answered(answer);
   }
 
   /** Once more of a source that did not hear the answer: it is the owner no more, and nothing changes. */
   async #handOver({ group, term, sourceId }: Extract<SourceMessage, { t: 'handedOver' }>): Promise<void> {
-    const store = this.#o.registry.find(group);
-    if (store === null || store.groupId !== group) throw new Fault('GROUP_UNKNOWN', `group ${group} is not known here`, { group });
+    const store = this.#known();
+    if (store === null) throw new Fault('GROUP_UNKNOWN', `group ${group} is not known here`, { group });
     await store.handOver(this.#o.sourceId, term, sourceId);
     this.#o.orders.handedOver(group);
     this.#o.port.send({ t: 'group', ...store.holding() });
   }
 
   #isOwner(): boolean {
-    const { registry, groupId, sourceId } = this.#o;
-    const store = registry.find(groupId);
-    return store?.groupId === groupId && store.report().sourceId === sourceId;
+    return this.#known()?.report().sourceId === this.#o.sourceId;
+  }
+
+  /** Announced here or not. */
+  #known(): GroupStore | null {
+    const store = this.#o.registry.find(this.#o.groupId);
+    return store?.groupId === this.#o.groupId ? store : null;
   }
 
   async #forget(): Promise<void> {

@@ -49,7 +49,7 @@ export class BrokenGroup implements GroupStore {
     const { facts } = this;
     return {
       groupId: this.groupId, name: facts?.name ?? this.groupId, sourceId: facts?.sourceId ?? '', state: facts?.state ?? 'protected', term: facts?.term ?? 1,
-      rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', isReclaimed: facts?.reclaimed != null, disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
+      rpoMs: facts?.rpoMs ?? 0, seed: facts?.seed ?? 'none', isReclaimed: facts?.reclaimed != null, formerSourceIds: facts?.formerSourceIds ?? [], disks: [], newest: null, applied: null, pointCount: 0, oldest: null,
       journalBytes: 0, historyBytes: 0, replicaBytes: 0, retention: null,
       held: { code: this.#fault.code, sinceMs: this.#sinceMs, message: this.#fault.message },
     };

@@ -29,7 +29,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
-    groupId, name, sourceId, state, term, rpoMs, seed, isReclaimed: facts.reclaimed !== null,
+    groupId, name, sourceId, state, term, rpoMs, seed, isReclaimed: facts.reclaimed !== null, formerSourceIds: facts.formerSourceIds,
     disks: disks.map((one) => ({ ...one, replicaPath: replica.path(one.disk), isAtApplied: applier.mark.disks.some(({ disk }) => disk === one.disk) })),
     newest: newest === null ? null : storedPoint(newest, applied),
     applied,

@@ -4,7 +4,7 @@
  * guest wrote into its own disk (old records of ours included) is never taken for a record.
  */
 import { deltaRecordsMax } from '../../journal/limits.ts';
-import { formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
+import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { RecordView } from '../../journal/record.ts';
 import { decodePayload, openPayload, partPayload, sealPayload, type SealPayload } from '../../journal/seal.ts';
 
@@ -66,8 +66,8 @@ function followInside(chain: Chain, record: RecordView): Following {
   if (open.nextSequence > deltaRecordsMax) return misplaced(`more than ${deltaRecordsMax} records in delta ${hexId(open.deltaId)}`);
   if (header.sequence !== open.nextSequence) return misplaced(`sequence ${header.sequence}, expected ${open.nextSequence}`);
   if (header.term !== open.term || header.point !== open.point) {
-    // After a failover that was rolled back the same delta goes on in the raised term, from a durable part on.
-    const wrong = open.isAtPart && header.term > open.term ? pointFault(chain.newest, header) : `of point ${formatPoint(header)} in a delta of ${formatPoint(open)}`;
+    // From a durable part on the same delta may go on in a raised term, after a failover that was rolled back, or toward a later point of another target's.
+    const wrong = open.isAtPart && comparePoints(header, open) > 0 ? pointFault(chain.newest, header) : `of point ${formatPoint(header)} in a delta of ${formatPoint(open)}`;
     if (wrong !== null) return misplaced(wrong);
   }
   const next: OpenDelta = { ...open, term: header.term, point: header.point, nextSequence: header.sequence + 1, isAtPart: false };

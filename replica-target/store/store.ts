@@ -28,6 +28,8 @@ export interface GroupStoreReport {
   readonly groupId: string;
   readonly name: string;
   readonly sourceId: string;
+  /** Whose it was in earlier terms. */
+  readonly formerSourceIds: readonly string[];
   readonly state: GroupState;
   readonly term: number;
   readonly rpoMs: number;

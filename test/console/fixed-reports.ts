@@ -71,7 +71,7 @@ export const described: PointDescription = {
 };
 
 export const group: GroupStoreReport = {
-  groupId: '0123456789abcdef0123456789abcdef', name: 'web', sourceId: 'aa'.repeat(16), state: 'protected', term: 1, rpoMs: 5000, seed: 'done', isReclaimed: false,
+  groupId: '0123456789abcdef0123456789abcdef', name: 'web', sourceId: 'aa'.repeat(16), state: 'protected', term: 1, rpoMs: 5000, seed: 'done', isReclaimed: false, formerSourceIds: [],
   disks: [{ disk: 0, name: 'drive0', sizeBytes: 20 * GiB, replicaPath: '/srv/afterimage/web/replica/0.raw', isAtApplied: true }],
   newest: points[2]!, applied: { term: 1, point: 2 }, pointCount: 3, oldest: points[0]!, journalBytes: 64 * MiB, historyBytes: 10 * MiB, replicaBytes: 7 * GiB, retention: null, held: null,
 };

@@ -176,7 +176,7 @@ export class MemoryStore implements GroupStore {
 
   report(): GroupStoreReport {
     return {
-      groupId: this.groupId, name: this.announcement.name, sourceId: this.sourceId, state: 'protected', term: this.term, rpoMs: this.announcement.rpoMs, seed: this.seed, isReclaimed: false,
+      groupId: this.groupId, name: this.announcement.name, sourceId: this.sourceId, state: 'protected', term: this.term, rpoMs: this.announcement.rpoMs, seed: this.seed, isReclaimed: false, formerSourceIds: [],
       disks: [], newest: null, applied: this.newest, pointCount: 0, oldest: null, journalBytes: 0, historyBytes: 0, replicaBytes: 0, retention: null,
       held: this.failing === null ? null : { code: this.failing.code, sinceMs: 0, message: this.failing.message },
     };

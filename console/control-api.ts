@@ -44,6 +44,7 @@ export const requestBodies = {
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
+  startCheck: z.strictObject({ group: name, accel, network: z.enum(['none', 'user']).optional() }),
   failover: z.strictObject({ group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional() }),
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,

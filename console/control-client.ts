@@ -6,7 +6,8 @@ import { request } from 'node:http';
 import type { MarkRequest, PairedTarget, ProtectRequest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
-import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
+import type { StartReport } from '../replica-target/failover/start-finding.ts';
+import type { FailoverRequest, FailoverResult, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
@@ -61,6 +62,7 @@ export class TargetClient extends ControlClient {
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
+  checkStart(body: StartRequest): Promise<StartReport> { return this.post('/start-check', body); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
   testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }

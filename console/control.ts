@@ -44,6 +44,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
     routes.post('/token', requestBodies.nothing, () => operations.token());
+    routes.post('/start-check', requestBodies.startCheck, (request) => operations.checkStart(request));
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
     routes.post('/test', requestBodies.testFailover, (request) => operations.testFailover(request));

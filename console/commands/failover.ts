@@ -10,6 +10,7 @@ import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
 import { formatFailoverOutlook, formatFailoverResult, formatHome } from '../render/points.ts';
+import { formatRefusals } from '../render/start-check.ts';
 import { printable } from '../render/units.ts';
 import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
@@ -55,6 +56,8 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
     const report = await target.report();
     const point = option.at === undefined ? undefined : choosePoint(await target.points(name), option.at, report.atMs, name);
     printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point)}\n`);
+    const look = lookOf(process.stderr);
+    for (const line of formatRefusals(look, report.startChecks?.find(({ group }) => group === name))) printAside(`${line}\n`);
     if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
   }
   const result = await target.failover({ group: name, at: option.at, accel: option.accel, network: option.network });

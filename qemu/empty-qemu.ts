@@ -1,12 +1,13 @@
 /**
  * Starts a QEMU with no machine at all, asks it, ends it: what the program can do, without a guest. Invariant: it is ended
- * when the answer is there, when it takes too long, and when asking fails.
+ * when the answer is there, when it takes too long, when asking fails, and (where setpriv is installed) when whoever asks is killed.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { constants, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { findProgram } from '../host/node/programs.ts';
 import { Fault, isFault } from '../journal/fault.ts';
 import { connectQmp } from './qmp-client.ts';
 import type { QmpConnection } from './qmp.ts';
@@ -19,7 +20,8 @@ const pollMs = 20;
 export async function askEmptyQemu<T>(program: string, accel: 'kvm' | 'tcg', ask: (qmp: QmpConnection) => Promise<T>, limitMs = limitMsDefault): Promise<T> {
   const folder = await mkdtemp(join(tmpdir(), 'afterimage-ask-'));
   const socketPath = join(folder, 'qmp');
-  const child = spawn(program, ['-machine', 'none', '-accel', accel, '-nodefaults', '-nographic', '-S', '-qmp', `unix:${socketPath},server=on,wait=off`], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const [command, ...before] = await bound(program);
+  const child = spawn(command, [...before, '-machine', 'none', '-accel', accel, '-nodefaults', '-nographic', '-S', '-qmp', `unix:${socketPath},server=on,wait=off`], { stdio: ['ignore', 'ignore', 'pipe'] });
   giveWay(child.pid);
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => { said = (said + chunk.toString('utf8')).slice(-2000); });
@@ -39,6 +41,12 @@ export async function askEmptyQemu<T>(program: string, accel: 'kvm' | 'tcg', ask
     child.kill('SIGKILL');
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** setpriv becomes the program (same pid) after asking the kernel to kill it when we are gone. */
+async function bound(program: string): Promise<readonly [string, ...string[]]> {
+  const setpriv = await findProgram(process.env['PATH'] ?? '', 'setpriv');
+  return setpriv === null ? [program] : [setpriv, '--pdeathsig', 'KILL', '--', program];
 }
 
 /** Whoever waits for a guest comes first. */

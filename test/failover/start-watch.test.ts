@@ -33,6 +33,7 @@ function startRig(t: Test): Rig {
   const store = { groupId: 'ab', hardware: () => rig.hardware, report: () => ({ groupId: 'ab', name: 'web', state: rig.state, newest: {} }) } as unknown as GroupStore;
   const check = async (_store: GroupStore, question: StartQuestion): Promise<StartReport> => {
     asked.push(question);
+    await question.qemu?.askAfter;
     const verdict = await rig.answer();
     const findings: StartFinding[] = [{ check: 'QEMU', verdict: 'fine', found: 'there', advice: '' }, { check: 'memory', verdict, found: 'so much', advice: 'Add memory.' }];
     return { group: 'web', atMs: clock.nowMs(), verdict, accel: 'tcg', network: question.network ?? 'none', findings };
@@ -100,12 +101,22 @@ t.test('a failover takes what a young check found, and never waits for one', asy
   t.equal(rig.asked.length, 1, 'nothing was run');
   t.match(rig.lines.at(-1), { level: 40, msg: /^web is started here although it is refused: memory/ });
 
-  let answerNow: (verdict: StartVerdict) => void = () => undefined;
-  rig.answer = () => new Promise((resolve) => { answerNow = resolve; });
+  let waiting: ((verdict: StartVerdict) => void) | null = null;
+  rig.answer = () => new Promise((resolve) => { waiting = resolve; });
+  const answerNow = async (verdict: StartVerdict): Promise<void> => {
+    const answer = await waitFor(() => waiting, { limitMs: 5000, what: 'QEMU to be asked' });
+    waiting = null;
+    answer(verdict);
+  };
   const other = rig.watch.beside(rig.store, { network: 'user' });
   t.equal(rig.asked.length, 2, 'another network was asked for');
-  t.strictSame(await explained(other, async () => ({ pid: 7 })), { pid: 7, startCheck: null }, 'the failover is done first');
-  answerNow('refused');
+  const during = async (): Promise<{ pid: number }> => {
+    await new Promise(setImmediate);
+    t.equal(waiting, null, 'what takes a processor is put off');
+    return { pid: 7 };
+  };
+  t.strictSame(await explained(other, during), { pid: 7, startCheck: null }, 'the failover is done first');
+  await answerNow('refused');
   t.match(await other.ended, { verdict: 'refused', network: 'user' });
   t.match(rig.watch.report(), [{ network: 'none' }], 'what was asked otherwise is not kept');
 
@@ -113,8 +124,8 @@ t.test('a failover takes what a young check found, and never waits for one', asy
   const changed = rig.watch.beside(rig.store, {});
   t.equal(changed.found(), null, 'it was found of other hardware');
   const failing = explained(changed, async () => { throw new Fault('FAILOVER_BOOT', 'QEMU ended', { said: 'x' }); });
-  await waitFor(() => rig.asked.length === 3, { limitMs: 1000, what: 'the check' });
-  answerNow('refused');
+  t.equal(rig.asked.length, 3);
+  await answerNow('refused');
   await t.rejects(failing, { code: 'FAILOVER_BOOT', message: 'QEMU ended\nWhat stands in its way here: memory: so much (Add memory.)', facts: { said: 'x', refused: [{ check: 'memory' }] } });
   rig.answer = async () => { throw new Error('a bug'); };
   await t.rejects(explained(rig.watch.beside(rig.store, { accel: 'kvm' }), async () => { throw new Fault('FAILOVER_BOOT', 'QEMU ended'); }), { message: 'QEMU ended' });

@@ -1,5 +1,5 @@
 /** What the installed QEMU says of itself, when it is asked again, and programs that are no QEMU. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -26,9 +26,9 @@ void t.test('when it is asked again', { timeout: 60_000 }, async (t) => {
   const folder = shortFolder(t);
   const program = join(folder, 'qemu');
   const marker = join(folder, 'started');
-  const write = (last: string): void => writeFileSync(program, `#!/bin/sh\necho started >> ${marker}\n${last}\n`, { mode: 0o755 });
+  const failing = join(folder, 'failing');
   const starts = (): number => (existsSync(marker) ? readFileSync(marker, 'utf8').trim().split('\n').length : 0);
-  write(`exec ${installed} "$@"`);
+  writeFileSync(program, `#!/bin/sh\necho started >> ${marker}\nif [ -e ${failing} ]; then echo "no such accelerator" >&2; exit 3; fi\nexec ${installed} "$@"\n`, { mode: 0o755 });
   let release = (): void => undefined;
   const later = programAbilities(program, 'tcg', { askAfter: new Promise<void>((resolve) => { release = resolve; }) });
   await programAbilities(installed, 'tcg', { ageMsMax: 0 });
@@ -43,13 +43,40 @@ void t.test('when it is asked again', { timeout: 60_000 }, async (t) => {
   utimesSync(program, 1, 1);
   await programAbilities(program, 'tcg');
   t.equal(starts(), 3, 'another file');
-  write('echo "no such accelerator" >&2; exit 3');
-  await t.rejects(programAbilities(program, 'tcg'), { code: 'QMP_UNREACHABLE', message: 'it ended with 3: no such accelerator' });
-  write(`exec ${installed} "$@"`);
+  writeFileSync(failing, '');
+  await t.rejects(programAbilities(program, 'tcg', { ageMsMax: 0 }), { code: 'QMP_UNREACHABLE', message: 'it ended with 3: no such accelerator' });
+  rmSync(failing);
   await programAbilities(program, 'tcg');
   t.equal(starts(), 5, 'a failure is not remembered');
   rmSync(program);
   await t.rejects(programAbilities(program, 'tcg'), { code: 'ENOENT' });
+});
+
+/** Whether a process of that number still has this in its command line. */
+function runs(pid: number, word: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(word);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+void t.test('it ends with whoever asks, also when that is killed', { timeout: 30_000 }, async (t) => {
+  const folder = shortFolder(t);
+  const program = join(folder, 'qemu');
+  const pidFile = join(folder, 'pid');
+  writeFileSync(program, `#!/bin/sh\necho $$ > ${pidFile}\nexec ${installed} "$@"\n`, { mode: 0o755 });
+  const asking = spawn(process.execPath, [...process.execArgv, join(import.meta.dirname, 'asking-qemu.ts'), program, pidFile], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, TMPDIR: folder } });
+  t.teardown(() => { asking.kill('SIGKILL'); });
+  let said = '';
+  asking.stdout!.on('data', (chunk: Buffer) => { said += chunk.toString(); });
+  await until('QEMU to be asked', () => (said.includes('\n') ? true : undefined));
+  const pid = Number(said);
+  t.teardown(() => { if (runs(pid, folder)) process.kill(pid, 'SIGKILL'); });
+  t.ok(runs(pid, '-machine'));
+  asking.kill('SIGKILL');
+  await until('QEMU to be gone', () => (runs(pid, '-machine') ? undefined : true));
 });
 
 void t.test('a program that hangs is ended', { timeout: 30_000 }, async (t) => {
@@ -59,14 +86,6 @@ void t.test('a program that hangs is ended', { timeout: 30_000 }, async (t) => {
   writeFileSync(program, `#!/bin/sh\necho $$ > ${pidFile}\nexec tail -f /dev/null\n`, { mode: 0o755 });
   await t.rejects(askEmptyQemu(program, 'tcg', async () => 1, 1000), { code: 'QMP_TIMEOUT' });
   const pid = Number(readFileSync(pidFile, 'utf8'));
-  const isThere = (): boolean => {
-    try {
-      return /tail/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-      throw error;
-    }
-  };
-  await until('it to be gone', () => (isThere() ? undefined : true));
-  await t.rejects(askEmptyQemu(join(folder, 'none'), 'tcg', async () => 1), { code: 'QMP_UNREACHABLE', message: /ENOENT/ });
+  await until('it to be gone', () => (runs(pid, 'tail') ? undefined : true));
+  await t.rejects(askEmptyQemu(join(folder, 'none'), 'tcg', async () => 1), { code: 'QMP_UNREACHABLE', message: /ENOENT|No such file/ });
 });

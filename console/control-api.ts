@@ -59,6 +59,7 @@ export const requestBodies = {
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
+  startCheck: z.strictObject({ group: name, accel, network: z.enum(['none', 'user']).optional() }),
   failover: z.strictObject({
     group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional(),
     planned: z.strictObject({ shutdownMs: z.number().int().min(1000).max(shutdownMsMax), onLimit: z.enum(['stop', 'give-up']) }).optional(),

@@ -6,7 +6,8 @@ import { request } from 'node:http';
 import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
-import type { FailoverRequest, FailoverResult, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
+import type { StartReport } from '../replica-target/failover/start-finding.ts';
+import type { FailoverRequest, FailoverResult, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { PointId } from '../journal/point.ts';
@@ -67,6 +68,7 @@ export class TargetClient extends ControlClient {
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
+  checkStart(body: StartRequest): Promise<StartReport> { return this.post('/start-check', body); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
   async commitFailover(group: string): Promise<void> { await this.post('/failover/commit', { group }); }

@@ -48,6 +48,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
     routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));
     routes.post('/token', requestBodies.nothing, () => operations.token());
+    routes.post('/start-check', requestBodies.startCheck, (request) => operations.checkStart(request));
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
     routes.post('/failover/commit', requestBodies.commit, ({ group }) => operations.commitFailover(group));

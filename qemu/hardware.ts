@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { Fault } from '../journal/fault.ts';
 import { recordCpu } from './hardware-cpu.ts';
 import { recordDevices } from './hardware-devices.ts';
+import { recordFiles } from './hardware-files.ts';
 import { recordFirmware } from './hardware-firmware.ts';
 import { machineOptions } from './device-kinds.ts';
 import { askOrNull, lookUpNodes, takeDiskInventory } from './guest-disks.ts';
@@ -68,6 +69,8 @@ export const guestHardware = z.object({
     isSecure: z.boolean().optional(),
   }).optional(),
   kernel: z.object({ kernel: path, initrd: path.optional(), append: line.max(4096).optional() }).optional(),
+  /** What lies under the paths above, as far as it could be read. */
+  files: z.array(z.object({ path, sha256: z.string().regex(/^[0-9a-f]{64}$/) })).max(8).optional(),
   boot: z.object({ order: word.optional(), menu: z.boolean().optional(), strict: z.boolean().optional(), 'reboot-timeout': z.number().int().optional() }).optional(),
   rtcBase: z.enum(['utc', 'localtime']).optional(),
   /** What the record lacks, for people. */
@@ -110,6 +113,7 @@ export async function recordHardware(qmp: QmpConnection): Promise<GuestHardware>
     serialPorts: Math.min(4, devices.serialPorts),
     firmware: firmware.firmware,
     kernel: machine.kernel,
+    files: await recordFiles([machine.kernel?.kernel, machine.kernel?.initrd, firmware.firmware?.codePath, firmware.firmware?.biosPath]),
     boot: machine.boot,
     rtcBase: rtc.rtcBase,
     notes: notes.map((note) => note.slice(0, 500)),

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
 import type { PointId } from '../journal/point.ts';
 import type { DiskChanges } from './points/points.ts';
+import type { StartReport } from './failover/start-finding.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
 import type { ScrubOptions } from './points/scrub.ts';
@@ -32,6 +33,8 @@ export interface TargetOptions {
     readonly network: NetworkChoice;
     /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
     readonly overlayFolder: string;
+    /** How often it is looked whether each group could start here; every 6 h when absent. */
+    readonly checkEveryMs?: number;
   };
   /** Where points are served over NBD. */
   readonly nbd: PointServerOptions;
@@ -133,6 +136,8 @@ export interface FailoverResult {
   readonly downtimeMs?: number;
   /** The guest reads from a view of this target, until its data has come home behind it (`failovers` of the report). */
   readonly isComingHome: boolean;
+  /** Whether it could start here, as it was found shortly before or beside it; null when that was not known in time. */
+  readonly startCheck?: StartReport | null;
 }
 
 export interface TestRequest {
@@ -164,6 +169,15 @@ export interface TestResult {
   readonly logPath: string;
   readonly accel: 'kvm' | 'tcg';
   readonly network: TestNetwork;
+  /** As of a failover. */
+  readonly startCheck?: StartReport | null;
+}
+
+/** Could the group start here? What is left out is as the config says. */
+export interface StartRequest {
+  readonly group: string;
+  readonly accel?: AccelChoice | undefined;
+  readonly network?: NetworkChoice | undefined;
 }
 
 export interface TokenResult {
@@ -190,6 +204,8 @@ export interface TargetOperations {
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]>;
   /** Checks all that is stored of the group; with `at`, reads that point whole, too. Damage is no fault. Faults: POINT_UNKNOWN, REQUEST_INVALID (a check is under way). */
   verify(group: string, at: string | null): Promise<Verification>;
+  /** Looks whether the group's guest could start here, and changes nothing. What stands in its way is no fault. */
+  checkStart(request: StartRequest): Promise<StartReport>;
   /** A new pairing token. */
   token(): Promise<TokenResult>;
   /** Boots the newest acknowledged point, or the one that is named, on an overlay, in a new term. Faults: FAILOVER_*, POINT_UNKNOWN. */

@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { StartReport } from './failover/start-finding.ts';
 import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
 import type { GroupStoreReport } from './store/store.ts';
@@ -71,6 +72,8 @@ export interface TargetReport {
   readonly endedTests: readonly EndedTest[];
   /** When what is stored of each group was last checked, and what was found. */
   readonly checks?: readonly GroupChecked[];
+  /** Whether each group could start here, when that was last looked at: findings that are not fine. */
+  readonly startChecks?: readonly StartReport[];
   /** Where points are served over NBD, and to whom. */
   readonly nbd: PointServerReport;
   /** Refusals since start, by code. */

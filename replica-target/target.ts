@@ -13,10 +13,15 @@ import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.t
 import { Adoption } from './failover/adoption.ts';
 import { Failovers } from './failover/failover.ts';
 import { GroupTurns } from './failover/group-turns.ts';
+import { checkStart } from './failover/start-check.ts';
+import { checkEveryMsDefault, StartWatch } from './failover/start-check-watch.ts';
+import { explained } from './failover/start-explained.ts';
+import { refuseToMove } from './failover/refuse-to-move.ts';
+import type { StartReport } from './failover/start-finding.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { FailoverRequest, FailoverResult, LocalSource, RunningTarget, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
+import type { FailoverRequest, FailoverResult, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
@@ -54,6 +59,7 @@ class Target implements TargetOperations {
   readonly #secrets: Buffer[];
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
+  readonly #startWatch: StartWatch;
 
   private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
@@ -70,6 +76,10 @@ class Target implements TargetOperations {
     this.#scrub = new Scrub({
       ...(options.scrub ?? defaultScrub), clock: nodeClock, log: deps.log, groups: () => this.#scrubbed(),
       isPaused: () => this.#failovers.report().some(({ isRunning }) => isRunning),
+    });
+    this.#startWatch = new StartWatch({
+      everyMs: options.failover.checkEveryMs ?? checkEveryMsDefault, stores: () => this.#registry.groups(), clock: nodeClock, log: deps.log,
+      check: (store, question) => checkStart(store, { ...question, failover: options.failover, keepFreeBytes: options.keepFreeBytes, clock: nodeClock }),
     });
     this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
@@ -123,6 +133,7 @@ class Target implements TargetOperations {
       tests: this.#tests.report(),
       endedTests: this.#tests.ended(),
       checks: this.#scrubbed().map(({ name, checks }) => ({ group: name, ...checks.report() })),
+      startChecks: this.#startWatch.report(),
       nbd: this.#pointServer.report(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
@@ -166,8 +177,10 @@ class Target implements TargetOperations {
     return { token, address: this.#advertised(), fingerprint: this.#fingerprint };
   }
 
-  failover(request: FailoverRequest): Promise<FailoverResult> {
-    return this.#failovers.failOver(this.#group(request.group), request);
+  async failover(request: FailoverRequest): Promise<FailoverResult> {
+    const store = this.#group(request.group);
+    if (request.planned !== undefined) refuseToMove(await this.checkStart({ group: request.group, accel: request.accel, network: request.network }));
+    return explained(this.#startWatch.beside(store, request), () => this.#failovers.failOver(store, request));
   }
 
   stopFailover(group: string, isRolledBack: boolean): Promise<void> {
@@ -179,11 +192,17 @@ class Target implements TargetOperations {
   }
 
   testFailover(request: TestRequest): Promise<TestResult> {
-    return this.#tests.start(this.#group(request.group), request);
+    const store = this.#group(request.group);
+    return explained(this.#startWatch.beside(store, { accel: request.accel, network: request.network ?? 'none' }), () => this.#tests.start(store, request));
   }
 
   stopTest(group: string): Promise<void> {
     return this.#tests.stop(this.#group(group));
+  }
+
+  checkStart({ group, ...question }: StartRequest): Promise<StartReport> {
+    // A person may just have mended what is remembered.
+    return this.#startWatch.check(this.#group(group), { ...question, qemu: { ageMsMax: 0 } });
   }
 
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> {
@@ -192,6 +211,7 @@ class Target implements TargetOperations {
 
   async close(): Promise<void> {
     await this.#scrub.close();
+    await this.#startWatch.close();
     await this.#ingest.close();
     await this.#failovers.close();
     await this.#tests.close();

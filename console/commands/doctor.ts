@@ -1,30 +1,37 @@
-/** `doctor`: checks this host, with a config or without one. Exit code 1 when something would not work. */
+/**
+ * `doctor`: checks this host, with a config or without one; with `--failover`, asks the target that runs here whether a group's
+ * guest could start. Exit code 1 when something would not work.
+ */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { SourceState } from '../../daemon/source-state.ts';
 import { isFault } from '../../journal/fault.ts';
-import { choosePresent, type ConfigOption } from '../choose-config.ts';
+import { choosePresent, chooseTarget, type ConfigOption } from '../choose-config.ts';
 import type { Config } from '../config/config.ts';
-import { SourceClient } from '../control-client.ts';
+import { SourceClient, TargetClient } from '../control-client.ts';
 import { thisHost } from '../doctor/binaries.ts';
 import { fail, runChecks, type Check } from '../doctor/check.ts';
 import { planChecks, type DoctorQuestion } from '../doctor/checks-plan.ts';
-import { exitCodes } from '../exit-code.ts';
+import { exitCodes, UsageError } from '../exit-code.ts';
 import { formatDoctor } from '../render/doctor.ts';
+import { formatStartReport } from '../render/start-check.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
+import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
-interface DoctorOptions extends ConfigOption { readonly qmp?: readonly string[]; readonly json?: true; readonly tryKvm?: true }
+interface DoctorOptions extends ConfigOption { readonly qmp?: readonly string[]; readonly json?: true; readonly tryKvm?: true; readonly failover?: string }
 
 export function addDoctorCommand(program: Command): void {
   withConfig(program.command('doctor').description('check this host: QEMU, permissions, space, clock, ports'))
     .option('--qmp <path...>', 'look at the guests behind these QMP sockets as well')
     .option('--try-kvm', 'start a firmware under KVM for a moment')
+    .option('--failover <guest>', 'could it start here? (at the target, which must run)', readName)
     .option('--json', 'as JSON')
     .action(doctor);
 }
 
 async function doctor(option: DoctorOptions): Promise<void> {
+  if (option.failover !== undefined) return doctorFailover(option, option.failover);
   const configs = await choosePresent(option);
   const { targets, failed } = await pairedTargets(configs);
   const holders = await heldGuests(configs);
@@ -38,6 +45,14 @@ async function doctor(option: DoctorOptions): Promise<void> {
   if (option.json === true) printJson(report);
   else print(formatDoctor(lookOf(process.stdout), report));
   if (report.verdict === 'fail') process.exitCode = exitCodes.failed;
+}
+
+async function doctorFailover(option: DoctorOptions, group: string): Promise<void> {
+  if (option.qmp !== undefined || option.tryKvm === true) throw new UsageError('--failover looks at one guest’s start alone: it takes neither --qmp nor --try-kvm');
+  const report = await new TargetClient((await chooseTarget(option, 'doctor --failover')).controlPath).checkStart({ group });
+  if (option.json === true) printJson(report);
+  else print(formatStartReport(lookOf(process.stdout), report));
+  if (report.verdict === 'refused') process.exitCode = exitCodes.failed;
 }
 
 async function pairedTargets(configs: readonly Config[]): Promise<{ targets: DoctorQuestion['targets']; failed: Check[] }> {

@@ -12,6 +12,7 @@ import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
 import { formatFailoverOutlook, formatFailoverResult, formatHome } from '../render/points.ts';
+import { formatRefusals } from '../render/start-check.ts';
 import { printable } from '../render/units.ts';
 import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
@@ -81,6 +82,8 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
     const report = await target.report();
     const point = option.at === undefined ? undefined : choosePoint(await target.points(name), option.at, report.atMs, name);
     printAside(`${formatFailoverOutlook(lookOf(process.stderr), find(report.groups, name), report.atMs, point, option.planned === true)}\n`);
+    const look = lookOf(process.stderr);
+    for (const line of formatRefusals(look, report.startChecks?.find(({ group }) => group === name))) printAside(`${line}\n`);
     if (!await isAgreed(`Fail over ${name}? Type yes: `)) return;
   }
   if (option.planned !== true && (option.shutdownLimit !== undefined || option.onLimit !== undefined)) throw new UsageError('--shutdown-limit and --on-limit belong to --planned');

@@ -9,6 +9,7 @@ import type { z } from 'zod';
 import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
+import { checkEveryMsDefault } from '../../replica-target/failover/start-check-watch.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { defaultScrub } from '../../replica-target/points/scrub.ts';
@@ -131,7 +132,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
-      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder },
+      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder, checkEveryMs: file.failover?.check?.every ?? checkEveryMsDefault },
       nbd,
       retention: retentionOptions(file),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },

@@ -108,6 +108,7 @@ const retention = section({
 }).optional();
 
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
+const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
 const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 7d');
 
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
@@ -150,7 +151,7 @@ export const targetShape = section({
   data: field(...path),
   control: optional(...socketPath),
   log,
-  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path), source: optional(...socketPath) }).optional(),
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
   nbd: section({
     socket: optional(...socketPath),
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),

@@ -1,7 +1,6 @@
 /** Finds and runs the programs of others, bounded in time and output. */
 import { execFile } from 'node:child_process';
-import { access, constants, stat } from 'node:fs/promises';
-import { delimiter, isAbsolute, join } from 'node:path';
+import { findProgram } from '../../host/node/programs.ts';
 
 const runMsMax = 10_000;
 
@@ -29,19 +28,8 @@ export function qemuPackage(host: HostFacts): string {
   return qemuPackages[host.arch] ?? 'qemu-system-misc';
 }
 
-export async function findBinary(host: HostFacts, name: string): Promise<string | null> {
-  for (const folder of host.path.split(delimiter).filter(isAbsolute)) {
-    const path = join(folder, name);
-    try {
-      await access(path, constants.X_OK);
-      if ((await stat(path)).isFile()) return path;
-    } catch (error) {
-      // Not in this folder, or the folder may not be searched: the next one.
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOENT' && code !== 'ENOTDIR' && code !== 'EACCES' && code !== 'ELOOP') throw error;
-    }
-  }
-  return null;
+export function findBinary(host: HostFacts, name: string): Promise<string | null> {
+  return findProgram(host.path, name);
 }
 
 export type Ran = { readonly isDone: true; readonly output: string } | { readonly isDone: false; readonly why: string };

@@ -1,17 +1,9 @@
 /** Checks of the QEMU that is installed: there at all, new enough, built with what we need. */
-import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { Fault, isFault } from '../../journal/fault.ts';
+import { isFault } from '../../journal/fault.ts';
+import { askEmptyQemu } from '../../qemu/empty-qemu.ts';
 import { probeFeatures, unsuited, versionMin, type QemuFeatures } from '../../qemu/features.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
 import { findBinary, qemuName, qemuPackage, runBinary, type HostFacts } from './binaries.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
-
-/** From spawn until its QMP socket answers; a cold disk takes seconds, ms. */
-const probeMsMax = 15_000;
 
 function missing(name: string, packageName: string): Finding {
   return { ...fail(`${name} is not installed`, `apt install ${packageName}`), packages: [packageName] };
@@ -43,7 +35,7 @@ export function qemuFeaturesCheck(host: HostFacts): Check {
       if (path === null) return fail('there is no QEMU to ask', '');
       let features: QemuFeatures;
       try {
-        features = await probeBinary(path);
+        features = await askEmptyQemu(path, 'tcg', probeFeatures);
       } catch (error) {
         if (!isFault(error)) throw error;
         return fail(`${path} could not be asked: ${error.message}`, `Try: ${path} -machine none -nographic -qmp stdio`);
@@ -55,42 +47,6 @@ export function qemuFeaturesCheck(host: HostFacts): Check {
         : warn('all drivers and commands, but no x-debug-query-block-graph', 'Guests whose disks have filters above them cannot be protected with this QEMU.');
     },
   };
-}
-
-/** Starts the binary with no machine at all, asks it, ends it. */
-export async function probeBinary(path: string): Promise<QemuFeatures> {
-  const folder = await mkdtemp(join(tmpdir(), 'afterimage-doctor-'));
-  const socket = join(folder, 'qmp');
-  const child = spawn(path, ['-machine', 'none', '-accel', 'tcg', '-nodefaults', '-nographic', '-S', '-qmp', `unix:${socket},server=on,wait=off`], { stdio: ['ignore', 'ignore', 'pipe'] });
-  let words = '';
-  child.stderr.on('data', (chunk: Buffer) => { words = (words + chunk.toString('utf8')).slice(-2000); });
-  const ended = new Promise<never>((_resolve, reject) => {
-    child.once('error', (error) => reject(new Fault('QMP_UNREACHABLE', error.message)));
-    child.once('exit', (code, signal) => reject(new Fault('QMP_UNREACHABLE', `it ended with ${signal ?? code}: ${words.trim().split('\n')[0] ?? ''}`)));
-  });
-  try {
-    return await Promise.race([ended, ask(socket)]);
-  } finally {
-    child.kill('SIGKILL');
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-async function ask(socket: string): Promise<QemuFeatures> {
-  for (const endMs = performance.now() + probeMsMax; ;) {
-    try {
-      const qmp = await connectQmp(socket, { connectTimeoutMs: probeMsMax });
-      try {
-        return await probeFeatures(qmp);
-      } finally {
-        qmp.close();
-      }
-    } catch (error) {
-      // It has not made its socket yet.
-      if (!isFault(error, 'QMP_UNREACHABLE') || performance.now() > endMs) throw error;
-      await delay(50);
-    }
-  }
 }
 
 export function qemuImgCheck(host: HostFacts): Check {

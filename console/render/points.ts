@@ -4,6 +4,7 @@ import type { FailoverResult, TestResult } from '../../replica-target/operations
 import type { FailedOverGuest } from '../../replica-target/report.ts';
 import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
 import { tint, type Look } from './look.ts';
+import { formatRefusals } from './start-check.ts';
 import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
 /** What a person is shown before they say yes. */
@@ -29,6 +30,7 @@ export function formatFailoverResult(look: Look, result: FailoverResult): string
     result.downtimeMs === undefined ? `Lost at most: the ${formatSpan(result.lostMs)} after that point.` : `Nothing was lost; no guest ran for ${formatSpan(result.downtimeMs)}.`,
     `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
     ...result.overlayPaths.map((path) => `overlay ${printable(path)}`),
+    ...formatRefusals(look, result.startCheck),
     ...(result.isComingHome ? ['It reads from this target until its data has come home behind it: see `afterimage status`.'] : []),
   ].join('\n') + '\n';
 }
@@ -44,6 +46,7 @@ export function formatTestResult(look: Look, result: TestResult, atMs: number): 
     `${tint(look, 'good', `A test of ${printable(result.group)} runs`)} from point ${formatPoint(result.point)}, cut ${formatInstant(result.point.cutAtMs)} (${formatSpan(result.ageMs)} ago), ${formatSpan(result.rtoMs)} after it was asked for.`,
     `Protection goes on. ${result.network === 'none' ? 'Its network has no cable' : 'Its network leads nowhere'}; it may write ${formatBytes(result.budgetBytes)}; it ends and goes in ${formatSpan(result.endsAtMs - atMs)}.`,
     `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
+    ...formatRefusals(look, result.startCheck),
     `End it: afterimage test-failover ${printable(result.group)} --stop`,
   ].join('\n') + '\n';
 }

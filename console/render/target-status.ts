@@ -5,6 +5,7 @@ import type { RetentionReport } from '../../replica-target/points/retention.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
 import { formatHome } from './points.ts';
+import { formatStartLine } from './start-check.ts';
 import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
 export function formatTargetStatus(look: Look, report: TargetReport): string {
@@ -15,6 +16,7 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
   const notes = [
     ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
     ...report.groups.flatMap((group) => (group.retention === null ? [] : [formatRetention(look, group.name, group.retention)])),
+    ...(report.startChecks ?? []).map((check) => formatStartLine(look, report.atMs, check)),
     ...report.failovers.map((guest) => formatFailover(look, report, guest)),
     ...report.tests.map((test) => formatTest(look, report, test)),
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),

@@ -11,7 +11,7 @@ import { openSourceControl, openTargetControl } from '../../console/control.ts';
 import type { SourceOperations } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { FailoverResult, TargetOperations, TestResult } from '../../replica-target/operations.ts';
-import { described, points, sourceUp, targetUp, timeline } from './fixed-reports.ts';
+import { described, points, startChecked, sourceUp, targetUp, timeline } from './fixed-reports.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -59,6 +59,7 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     releasePoint: (...all) => told('releasePoint', ...all),
     verify: async (...all) => { await told('verify', ...all); return verified; },
     token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
+    checkStart: async (request) => { await told('checkStart', request); return startChecked; },
     failover: async (request) => { await told('failover', request); return failedOver; },
     changedSince: () => Promise.resolve([]),
     commitFailover: (...all) => told('commitFailover', ...all),
@@ -113,6 +114,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   t.strictSame(await client.verify('web', '-1h'), verified);
   await client.verify('web', undefined);
   t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
+  t.strictSame(await client.checkStart({ group: 'web', accel: 'tcg', network: 'user' }), startChecked);
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
   await client.stopTest('web');
@@ -120,7 +122,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
 });

@@ -1,6 +1,7 @@
 /** Reports with every part filled in, at a fixed time: what renderers and the control API are tested with. */
 import type { GroupTimeline, PointDescription } from '../../replica-target/points/point-desk.ts';
 import type { GuestReport, SourceReport } from '../../daemon/report.ts';
+import type { StartReport } from '../../replica-target/failover/start-finding.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
 import type { GroupStoreReport, StoredPoint } from '../../replica-target/store/store.ts';
 
@@ -74,6 +75,14 @@ export const group: GroupStoreReport = {
   groupId: '0123456789abcdef0123456789abcdef', name: 'web', sourceId: 'aa'.repeat(16), state: 'protected', term: 1, rpoMs: 5000, seed: 'done', isReclaimed: false, formerSourceIds: [],
   disks: [{ disk: 0, name: 'drive0', sizeBytes: 20 * GiB, replicaPath: '/srv/afterimage/web/replica/0.raw', isAtApplied: true }],
   newest: points[2]!, applied: { term: 1, point: 2 }, pointCount: 3, oldest: points[0]!, journalBytes: 64 * MiB, historyBytes: 10 * MiB, replicaBytes: 7 * GiB, retention: null, held: null,
+};
+
+export const startChecked: StartReport = {
+  group: 'web', atMs: atMs - 300_000, verdict: 'refused', accel: 'tcg', network: 'none', findings: [
+    { check: 'QEMU', verdict: 'fine', found: '/usr/bin/qemu-system-x86_64, 7.2.22', advice: '' },
+    { check: 'CPU model', verdict: 'warning', found: 'Skylake would lack avx512f', advice: 'Give both hosts a model that both have.' },
+    { check: 'machine type', verdict: 'refused', found: 'this QEMU has no machine pc-q35-99 \u001b[31m', advice: 'Install a newer one.' },
+  ],
 };
 
 export const targetUp: TargetReport = {

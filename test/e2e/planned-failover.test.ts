@@ -29,7 +29,9 @@ void t.test('nothing is lost, and the line of points goes on', { timeout: 240_00
   t.equal((await alpha.guest('web1')).phase, 'relinquished');
   const last = guest.serial.map(({ text }) => /^AF COUNTER (\d+) /.exec(text)).findLast((found) => found !== null);
   const [, found] = await watchFile(failover.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
-  t.equal(found, last![1], 'the counter is what it was when the guest went down');
+  const counted = Number(found) - Number(last![1]);
+  // The workload may be ended between the write and the word of it.
+  t.ok(counted === 0 || counted === 1, `the counter is what it was when the guest went down: ${last![1]}, ${found}`);
 
   await waitFor(async () => (await bravo.group('web1')).state === 'committed', { limitMs: 60_000, what: 'the failover to be committed by itself' });
   await waitFor(async () => (await bravo.guest('web1')).phase === 'protected', { limitMs: 60_000, what: 'the guest to be followed at bravo' });
@@ -41,8 +43,8 @@ void t.test('nothing is lost, and the line of points goes on', { timeout: 240_00
   t.equal(points.findLast(({ term }) => term === 1)?.kind, 'final');
 
   const test = await bravo.target.client.testFailover({ group: 'web1' });
-  const [, counted] = await watchFile(test.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
-  t.ok(Number(counted) > Number(found), `a point of the new term boots: ${counted}`);
+  const [, later] = await watchFile(test.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
+  t.ok(Number(later) > Number(found), `a point of the new term boots: ${later}`);
   await bravo.target.client.stopTest('web1');
   await t.rejects(bravo.target.client.stopFailover('web1', true), { code: 'FAILOVER_STATE' }, 'there is nothing to go back to');
 });

@@ -32,7 +32,7 @@ t.test('samples load', async (t) => {
     role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
-      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays' }, keepFreeBytes: 8 * GiB,
+      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', checkEveryMs: 6 * 3_600_000 }, keepFreeBytes: 8 * GiB,
       scrub: { rateBytesPerSecond: 20 * 1024 ** 2, everyMs: 7 * 86_400_000 },
       nbd: { socketPath: '/srv/afterimage/points.sock', listen: { host: '0.0.0.0', port: 10_809, keysPath: '/etc/afterimage/nbd.psk', clientFingerprints: [] } },
       retention: {
@@ -82,7 +82,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'role: target',
     'listen: 7228',
     'advertise: bravo:99999',
-    'failover: { accel: xen, network: bridge, overlayFolder: / }',
+    'failover: { accel: xen, network: bridge, overlayFolder: /, check: { every: 5s } }',
     'keepFree: -1GiB',
   ].join('\n')), [
     'F:1:1: data: is missing: expected an absolute path',
@@ -90,6 +90,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:12: advertise: expected host or host:port as sources reach this target, found "bravo:99999"',
     'F:4:20: failover.accel: expected one of kvm, tcg, auto, found "xen"',
     'F:4:34: failover.network: expected none or user, found "bridge"',
+    'F:4:76: failover.check.every: expected a duration from 1m to 31d, such as 6h, found "5s"',
     'F:5:11: keepFree: expected a size with its unit, such as 1GiB, found "-1GiB"',
   ]);
 });

@@ -57,6 +57,7 @@ export const requestBodies = {
   surrender: z.strictObject({ groupId, term }),
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
+  qmpPath: z.strictObject({ name, qmpPath: path }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
   startCheck: z.strictObject({ group: name, accel, network: z.enum(['none', 'user']).optional() }),

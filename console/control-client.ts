@@ -55,6 +55,7 @@ export class SourceClient extends ControlClient {
   async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
   mark(body: MarkRequest): Promise<MarkedPoint> { return this.post('/mark', body, longMsMax + answerMsMax); }
   async setCapture(name: string, capture: CaptureChoice): Promise<void> { await this.post('/capture', { name, capture }); }
+  async setQmpPath(name: string, qmpPath: string): Promise<void> { await this.post('/qmp-path', { name, qmpPath }); }
   async setRate(name: string, rateBytesPerSecond: number): Promise<void> { await this.post('/rate', { name, rateBytesPerSecond }); }
 }
 

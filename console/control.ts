@@ -33,6 +33,7 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
     routes.post('/resync', requestBodies.guest, ({ name }) => operations.resync(name));
     routes.post('/mark', requestBodies.mark, (request) => operations.mark(request));
     routes.post('/capture', requestBodies.capture, ({ name, capture }) => operations.setCapture(name, capture));
+    routes.post('/qmp-path', requestBodies.qmpPath, ({ name, qmpPath }) => operations.setQmpPath(name, qmpPath));
     routes.post('/rate', requestBodies.rate, ({ name, rateBytesPerSecond }) => operations.setRate(name, rateBytesPerSecond));
   });
 }

@@ -124,6 +124,8 @@ export interface SourceOperations {
   surrender(groupId: string, term: number): Promise<SurrenderedGuest | null>;
   /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */
   unprotect(name: string, isForgotten: boolean): Promise<void>;
+  /** The guest runs under another QMP socket from now on. What its new QEMU knows of the last point counts; else both sides are compared. Faults: GUEST_TAKEN. */
+  setQmpPath(name: string, qmpPath: string): Promise<void>;
   pause(name: string): Promise<void>;
   resume(name: string): Promise<void>;
   /** Takes effect with the next cut, which goes on from the same point. Fault REQUEST_INVALID: the guest's pace needs a write log. */

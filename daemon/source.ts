@@ -237,6 +237,15 @@ class Source implements SourceOperations {
     supervised.capture.choose(choice);
   }
 
+  async setQmpPath(name: string, qmpPath: string): Promise<void> {
+    const supervised = this.#guest(name);
+    const taken = [...this.#guests.values()].find(({ guest }) => guest.qmpPath === qmpPath && guest.name !== name);
+    if (taken !== undefined) throw new Fault('GUEST_TAKEN', `the guest at ${qmpPath} is protected already, as ${taken.guest.name}`, { name: taken.guest.name });
+    await this.#keepGuest(name, (guest) => ({ ...guest, qmpPath }));
+    await this.#endSupervision(supervised);
+    await this.#supervise(supervised.guest);
+  }
+
   resync(name: string): Promise<void> {
     return Promise.resolve().then(() => this.#guest(name).supervisor.resync());
   }

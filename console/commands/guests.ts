@@ -90,6 +90,12 @@ export function addGuestCommands(program: Command): void {
       print(`${name}: ${capture} from the next cut on; status says what is in use, and why\n`);
     });
 
+  withConfig(program.command('qmp').description('say where a guest’s QMP socket is now, when it was started in another way').argument('<guest>', 'its name', readName).argument('<path>', 'one that nobody else uses', (path: string) => resolve(path)))
+    .action(async (name: string, qmpPath: string, option: ConfigOption) => {
+      await (await client(option, 'qmp')).setQmpPath(name, qmpPath);
+      print(`${name} is followed at ${printable(qmpPath)} from now on\n`);
+    });
+
   withConfig(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))
     .action(async (name: string, rateBytesPerSecond: number, option: ConfigOption) => {
       await (await client(option, 'rate')).setRate(name, rateBytesPerSecond);

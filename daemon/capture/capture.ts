@@ -168,6 +168,8 @@ export interface Capture {
   agentChannel(): Promise<AgentChannel>;
   /** Which capture is wanted from the next cut on. Both go on from the same point. */
   choose(capture: CaptureChoice): void;
+  /** Nothing is cut for a while: what is kept on the disk for the next cut goes. Never rejects for what the system refuses. */
+  rest(): Promise<void>;
   /** Takes out what should not stay in the guest while nobody looks after it (write logs); the bitmaps stay. Needs `connect`. */
   park(): Promise<void>;
   /** Removes everything of ours from the guest (bitmaps, nodes, jobs, exports) and closes. */

@@ -174,6 +174,8 @@ export class CbtCapture implements Capture {
     return plan.standing;
   }
 
+  rest(): Promise<void> { return this.#spool.rest(); }
+
   async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
 
   power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock); }

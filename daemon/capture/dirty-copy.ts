@@ -84,7 +84,7 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
   const files: SpoolFile[] = [];
   try {
     const targets = [];
-    for (const disk of order.disks) targets.push(await addTarget(context, order.stamp, disk, files));
+    for (const [index, disk] of order.disks.entries()) targets.push(await addTarget(context, order.stamp, disk, files, capsOf(order.disks.slice(index + 1))));
     const isHeld = await hasForeignJobs(qmp);
     // A job with nothing to copy marks nothing.
     const shake = order.isHoldOnly === true || !await hasIoThreads(qmp, context.isStorageDaemon) ? null : await addHandshakes(context, order.stamp, order.disks);
@@ -123,14 +123,18 @@ export async function copyDirty(context: CopyContext, order: CopyOrder): Promise
   }
 }
 
+function capsOf(disks: readonly CopyDisk[]): number {
+  return disks.reduce((sum, { capBytes }) => sum + capBytes, 0);
+}
+
 function cyclePrefix(context: CopyContext, stamp: string): string {
   return nodeName(context.groupId, stamp, 0, 'top').slice(0, -2);
 }
 
-async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, files: SpoolFile[]): Promise<{ head: ReturnType<typeof makeDeltaImage>; file: SpoolFile }> {
+async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, files: SpoolFile[], followedBytes: number): Promise<{ head: ReturnType<typeof makeDeltaImage>; file: SpoolFile }> {
   const hasFooter = context.isVhdUsable && canHaveVhd(disk.sizeBytes);
   const head = makeDeltaImage({ diskSizeBytes: disk.sizeBytes, hasFooter, capBytes: disk.capBytes, randomBytes });
-  const file = await context.spool.createImage(`${stamp}-${disk.disk}`, { capBytes: disk.capBytes, pieces: head.pieces, blankBytes: head.layout.usedClusters * imageClusterBytes }, context.owner);
+  const file = await context.spool.createImage(`${stamp}-${disk.disk}`, { capBytes: disk.capBytes, pieces: head.pieces, blankBytes: head.layout.usedClusters * imageClusterBytes, followedBytes }, context.owner);
   files.push(file);
   try {
     await context.qmp.execute('blockdev-add', describeTarget({ groupId: context.groupId, stamp, disk: disk.disk }, head.layout, file.path));
@@ -141,7 +145,7 @@ async function addTarget(context: CopyContext, stamp: string, disk: CopyDisk, fi
     files.splice(files.indexOf(file), 1);
     context.isVhdUsable = false;
     try {
-      return await addTarget(context, stamp, disk, files);
+      return await addTarget(context, stamp, disk, files, followedBytes);
     } catch (second) {
       context.isVhdUsable = true; // it was not the VHD's fault
       throw second;

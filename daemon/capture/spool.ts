@@ -43,9 +43,7 @@ export class SpoolTally {
   }
 
   async drop(spare: Spare): Promise<void> {
-    if (!this.#spares.delete(spare)) return;
-    await rm(spare.path, { force: true });
-    await spare.handle.close();
+    if (this.#spares.delete(spare)) await letGo(spare);
   }
 
   /** Until what is asked for fits, or none is left. */
@@ -54,6 +52,26 @@ export class SpoolTally {
       if (await isEnough()) return;
       await this.drop(spare);
     }
+  }
+}
+
+/** Its space is free then. A file that the system does not let go of is in nobody's way: the next sweep finds it. */
+async function letGo({ path, handle }: Spare): Promise<void> {
+  for (const act of [() => rm(path, { force: true }), () => handle.close()]) {
+    try {
+      await act();
+    } catch (error) {
+      if (typeof (error as NodeJS.ErrnoException).syscall !== 'string') throw error;
+    }
+  }
+}
+
+/** All of it: a full file system may take a part without an error. */
+async function writeAll(handle: FileHandle, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at + done);
+    if (bytesWritten === 0) throw Object.assign(new Error('ENOSPC: nothing was written'), { code: 'ENOSPC', syscall: 'write' });
+    done += bytesWritten;
   }
 }
 
@@ -72,6 +90,8 @@ export interface SpoolContent {
   readonly pieces: readonly { readonly at: number; readonly bytes: Buffer }[];
   /** With it a used file will do: so much of its beginning is zeroes but for the pieces, and what follows does not matter. */
   readonly blankBytes?: number;
+  /** Of other images that are made for the same cut after this one: no used file may take their room. */
+  readonly followedBytes?: number;
 }
 
 interface Owner { readonly uid: number; readonly gid: number }
@@ -114,7 +134,7 @@ export class Spool {
   /** An empty image in a file of its own, all its space taken; the file may be longer. `owner`: who QEMU runs as. Fault SPOOL_FULL. */
   async createImage(name: string, content: SpoolContent, owner: Owner): Promise<SpoolFile> {
     this.#isAtRest = false;
-    const spare = content.blankBytes === undefined ? undefined : await this.#takeSpare(content.capBytes);
+    const spare = content.blankBytes === undefined ? undefined : await this.#takeSpare(content.capBytes, content.followedBytes ?? 0);
     return spare === undefined ? this.#create(`${name}${imageSuffix}`, content, owner) : this.#reuse(spare, content, owner);
   }
 
@@ -165,7 +185,7 @@ export class Spool {
     try {
       if (process.getuid?.() === 0) await handle.chown(owner.uid, owner.gid);
       await preallocate(handle, capBytes, path);
-      for (const { at, bytes } of pieces) await handle.write(bytes, 0, bytes.length, at);
+      for (const { at, bytes } of pieces) await writeAll(handle, bytes, at);
       return file;
     } catch (error) {
       await file.remove();
@@ -183,8 +203,8 @@ export class Spool {
         await this.#makeWay(sizeBytes - spare.sizeBytes);
         await preallocate(handle, sizeBytes, path);
       }
-      for (let at = 0; at < blankBytes; at += blank.length) await handle.write(blank, 0, Math.min(blank.length, blankBytes - at), at);
-      for (const { at, bytes } of pieces) await handle.write(bytes, 0, bytes.length, at);
+      for (let at = 0; at < blankBytes; at += blank.length) await writeAll(handle, blank.subarray(0, Math.min(blank.length, blankBytes - at)), at);
+      for (const { at, bytes } of pieces) await writeAll(handle, bytes, at);
       return file;
     } catch (error) {
       await file.remove();
@@ -193,26 +213,29 @@ export class Spool {
   }
 
   /** The smallest that holds the image, or else the largest; its space counts as used from the same tick on. */
-  async #takeSpare(capBytes: number): Promise<Spare | undefined> {
+  async #takeSpare(capBytes: number, followedBytes: number): Promise<Spare | undefined> {
+    if (this.#spares.length === 0) return undefined;
+    const { bavail, bsize } = await statfs(this.#options.folder);
     const fits = this.#spares.toSorted((one, other) => one.sizeBytes - other.sizeBytes);
     const spare = fits.find(({ sizeBytes }) => sizeBytes >= capBytes) ?? fits.at(-1);
     if (spare === undefined) return undefined;
     this.#spares.splice(this.#spares.indexOf(spare), 1);
     this.#oversized = spare.sizeBytes > capBytes * oversizedTimes ? this.#oversized + 1 : 0;
     const sizeBytes = Math.max(spare.sizeBytes, capBytes);
-    if (this.#oversized > oversizedMax || this.#tally.usedBytes + sizeBytes > this.#options.budgetBytes) {
+    const leftBytes = this.#options.budgetBytes - this.#tally.usedBytes - sizeBytes;
+    const isTight = sizeBytes > capBytes && followedBytes > Math.min(leftBytes, bavail * bsize - this.#options.freeBytesMin);
+    if (this.#oversized > oversizedMax || leftBytes < 0 || isTight) {
       this.#oversized = 0;
       await this.#tally.drop(spare);
       return undefined;
     }
     if (!this.#tally.take(spare)) return undefined;
     this.#take(sizeBytes);
-    const { nlink, size } = await spare.handle.stat();
-    if (nlink > 0 && size === spare.sizeBytes) return spare;
-    // Someone has cleaned the folder.
+    // Someone may have cleaned the folder.
+    const isWhole = await spare.handle.stat().then(({ nlink, size }) => nlink > 0 && size === spare.sizeBytes, () => false);
+    if (isWhole) return spare;
     this.#take(-sizeBytes);
-    await rm(spare.path, { force: true });
-    await spare.handle.close();
+    await letGo(spare);
     return undefined;
   }
 
@@ -326,6 +349,8 @@ export class SpoolFile {
     // Where nothing can be said of the folder, nothing is kept in it.
     if (!this.#isOpen || !this.#isLinked || !await this.#ends.keep().catch(() => false)) return this.remove();
     this.#isOpen = false;
+    // The name is the spare's, and may be the next file's.
+    this.#isLinked = false;
     this.#ends.released();
   }
 

@@ -81,6 +81,7 @@ export class RelayCapture implements Capture {
   agentChannel(): Promise<AgentChannel> { return Promise.resolve({ kind: 'none', why: 'its points are sent on from the target of this host' }); }
   choose(): void { /* whatever captures them, points are points */ }
   pausePass(): Promise<void> { return Promise.resolve(); }
+  rest(): Promise<void> { return Promise.resolve(); }
   park(): Promise<void> { return Promise.resolve(); }
 
   figures(): CaptureFigures {

@@ -173,6 +173,7 @@ export class GuestSupervisor {
       let isDone = false;
       const done = session.then(() => { isDone = true; }, () => { isDone = true; });
       await Promise.race([done, this.#o.clock.delay(50, signal)]);
+      if (!isDone) await this.#o.capture.rest();
       while (!isDone) {
         const link = this.#o.link.report();
         this.#status.enter('behind', `target ${link.state}: ${link.lastFault?.message ?? 'no connection yet'}`);
@@ -223,6 +224,7 @@ export class GuestSupervisor {
       default:
         this.#status.enter('behind', fault.message);
     }
+    await this.#o.capture.rest();
     const pauseMs = this.#retryMs * (0.5 + this.#o.random.fraction() / 2);
     this.#retryMs = Math.min(retryMsMax, this.#retryMs * 2);
     await this.#o.clock.delay(pauseMs, signal).catch((reason: unknown) => { if (!signal.aborted) throw reason; });

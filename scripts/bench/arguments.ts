@@ -1,7 +1,7 @@
 /** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
 import { parseArgs } from 'node:util';
 
-export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention', 'rpo', 'wire'] as const;
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention', 'rpo', 'wire', 'failover', 'failback'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchArguments {
@@ -24,10 +24,10 @@ export interface BenchArguments {
 const mib = 1024 * 1024;
 /** The smallest image in which every kind of content comes several times. */
 const sizeMibMin = 64;
-const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3 };
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3, failover: 5, failback: 3 };
 
-const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048 };
-const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1 };
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048, failover: 512, failback: 2048 };
+const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1, failover: 1, failback: 1 };
 const secondsDefault = 15;
 /** Long enough for some hundred cuts, log changes and applied batches. */
 const rpoSecondsDefault = 300;
@@ -45,6 +45,8 @@ export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size M
   retention thinning a day of points, one a second
   rpo       age of the newest durable point under 20 MB/s of random writes
   wire      bytes sent per byte that the guest changed, scattered writes of 4 KiB
+  failover  from the command to the guest's processors running, newest and older point
+  failback  bytes and time of the way home, 1 % changed on both sides, against rsync and nbdcopy
   --json       end with one JSON object; all else goes to stderr
   --runs       measured rounds (seed, delta: 5; overhead, memory, apply, wire: 3; retention, rpo: 1)
   --size       image in MiB, a smaller one while developing (2048); retention: what all points changed (10240)

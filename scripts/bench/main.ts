@@ -27,6 +27,8 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   apply: async () => (await import('./apply.ts')).apply,
   rpo: async () => (await import('./rpo.ts')).rpo,
   wire: async () => (await import('./wire.ts')).wire,
+  failover: async () => (await import('./failover.ts')).failover,
+  failback: async () => (await import('./failback.ts')).failback,
   retention: async () => (await import('./retention.ts')).retention,
 };
 

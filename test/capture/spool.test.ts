@@ -1,6 +1,6 @@
 /** What becomes of a delta image that went its way: the next one's file, unless its space is needed. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Spool, SpoolTally, type SpoolFile } from '../../daemon/capture/spool.ts';
@@ -113,4 +113,35 @@ void t.test('a spare that is much too large for long goes', async (test) => {
   test.match(join(log.path), /a-log\.log$/, 'a log is always a file of its own');
   await log.remove();
   await spool.rest();
+});
+
+void t.test('a large used file does not take the room of the next disk', async (test) => {
+  const { spoolOf } = setUp(test, 1024 * kib);
+  const spool = spoolOf('a-');
+  const [large, small] = [await spool.createImage('one', image(208 * kib, 4096), owner), await spool.createImage('two', image(20 * kib, 4096), owner)];
+  await large.recycle();
+  await small.recycle();
+  // Planned together, they fit.
+  const first = await spool.createImage('three', { ...image(21 * kib, 4096), followedBytes: 990 * kib }, owner);
+  const second = await spool.createImage('four', image(990 * kib, 4096), owner);
+  test.equal(spool.usedBytes, 1011 * kib);
+  await first.remove();
+  await second.remove();
+});
+
+void t.test('what the system does not let go of is no trouble of whoever asks', async (test) => {
+  const { spoolOf, tally, folder } = setUp(test, 1024 * kib);
+  const spool = spoolOf('a-');
+  const [one, two] = [await spool.createImage('one', image(64 * kib, 4096), owner), await spool.createImage('two', image(64 * kib, 4096), owner)];
+  await one.recycle();
+  await two.recycle();
+  // No file beneath it can be removed any more.
+  renameSync(folder, `${folder}-away`);
+  writeFileSync(folder, '');
+  await spool.rest();
+  test.match({ used: tally.usedBytes, spare: tally.spareBytes }, { used: 0, spare: 0 });
+  rmSync(folder);
+  renameSync(`${folder}-away`, folder);
+  await spool.sweepImages();
+  test.same(readdirSync(folder), [], 'the next sweep finds it');
 });

@@ -35,6 +35,7 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
     resync: (...all) => told('resync', ...all),
     resume: (...all) => told('resume', ...all),
     setCapture: (...all) => told('setCapture', ...all),
+    setQmpPath: (...all) => told('setQmpPath', ...all),
     setRate: (...all) => told('setRate', ...all),
     mark: async (request) => {
       await told('mark', request);
@@ -90,11 +91,17 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   await client.resume('web');
   await client.setCapture('web', 'writelog');
   await client.setRate('web', 0);
+  await client.setQmpPath('web', '/run/web-2.qmp');
+  const adopted = { name: 'web', groupId: 'ab'.repeat(16), qmpPath: '/run/c.sock', base: { term: 1, point: 7 }, term: 2, rpoMs: 1000, target: { name: 'bravo', fingerprint: 'cd' }, points: { nbdPath: '/n', controlPath: '/c' }, token: null };
+  await client.adopt(adopted);
+  t.equal(await client.surrender('ab'.repeat(16), 2), null);
+  await client.abandon('ab'.repeat(16));
   t.strictSame(await client.mark({ name: 'web', isApp: true, label: 'before "upgrade"' }), { term: 1, point: 13, kind: 'app', cutAtMs: 5, isAppWanted: true, reason: null, frozenMs: 40, label: 'before "upgrade"' });
   for (const label of ['', 'x'.repeat(201), 'two\nlines']) await t.rejects(client.mark({ name: 'web', label }), { code: 'REQUEST_INVALID', message: /^label: / });
   t.strictSame(calls, [
     ['pair', 'TOKEN'], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
-    ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setCapture', 'web', 'writelog'], ['setRate', 'web', 0], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
+    ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setCapture', 'web', 'writelog'], ['setRate', 'web', 0], ['setQmpPath', 'web', '/run/web-2.qmp'],
+    ['adopt', adopted], ['abandon', 'ab'.repeat(16)], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
   ]);
 });
 
@@ -116,6 +123,11 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
   t.strictSame(await client.checkStart({ group: 'web', accel: 'tcg', network: 'user' }), startChecked);
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
+  const planned = { group: 'web', planned: { shutdownMs: 60_000, onLimit: 'stop' as const }, decision: { act: 'commit' as const, afterMs: 0 } };
+  t.strictSame(await client.failover(planned), failedOver);
+  await t.rejects(client.failover({ group: 'web', planned: { shutdownMs: 0, onLimit: 'stop' } }), { code: 'REQUEST_INVALID', message: /shutdownMs/ });
+  await client.commitFailover('web');
+  t.strictSame(await client.changedSince('ab'.repeat(16), { term: 1, point: 1 }, { term: 1, point: 2 }), []);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
   await client.stopTest('web');
   await t.rejects(client.testFailover({ group: 'web', network: 'user' as never }), { code: 'REQUEST_INVALID', message: /network/ });
@@ -123,6 +135,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
     ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['failover', planned], ['commitFailover', 'web'],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
 });

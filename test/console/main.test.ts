@@ -129,7 +129,7 @@ t.test('a source from start to end', async (t) => {
     { code: 0, stdout: /^ {2}afterimage seed-from mail 0 IMAGE {4}# .*8\.0 GiB\nThen here:\n {2}afterimage resume mail$/m });
   t.match(await ask('protect', 'bad', '--qmp', '/q'), { code: 1, stdout: '', stderr: /^GUEST_UNSUITED: guest bad, disk 1: it has no quorum\n {2}what it means / });
   await Promise.all([
-    ...[['unprotect', 'web', '--forget'], ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['rate', 'web', '0']].map(async (args) => t.match(await ask(...args), { code: 0 }, args.join(' '))),
+    ...[['unprotect', 'web', '--forget'], ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['rate', 'web', '0'], ['qmp', 'web', '/run/w2.qmp']].map(async (args) => t.match(await ask(...args), { code: 0 }, args.join(' '))),
     (async () => t.match(await ask('pair', ' TOKEN '), { code: 0, stdout: 'paired with bravo at bravo:7228, fingerprint TOKEN\n' }))(),
   ]);
   t.match(await ask('mark', 'web', '--label', 'before upgrade'), { code: 0, stdout: /^web: point 1\.13 is mark, cut 1970-.*, labelled "before upgrade"\n$/ });
@@ -145,7 +145,7 @@ t.test('a source from start to end', async (t) => {
     ['protect', { name: 'mail', qmpPath: '/run/m.qmp', rpoMs: 1000, capture: 'writelog', target: 'bravo', rateBytesPerSecond: 1024 ** 2, isPaused: true, storageDaemonDisks: ['n0', 'n1'] }],
     ['protect', { name: 'bad', qmpPath: '/q', rpoMs: 5000, capture: 'cbt' }],
     ['mark', { name: 'web', isApp: false, label: 'before upgrade', limitMs: 60_000 }], ['mark', { name: 'web', isApp: true, limitMs: 5000 }], ['mark', { name: 'web', isApp: false, limitMs: 60_000 }],
-    ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['setRate', 'web', 0], ['unprotect', 'web', true],
+    ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['setQmpPath', 'web', '/run/w2.qmp'], ['setRate', 'web', 0], ['unprotect', 'web', true],
   ]);
   const [all, mail, nobody, second] = await Promise.all([ask('status'), ask('status', 'mail'), ask('status', 'nobody'), ask('source', 'run')]);
   t.match(all, { code: 0, stdout: /^source 0\.1\.0, [^]*\nGUEST +PHASE[^]*\nweb +protected/ });

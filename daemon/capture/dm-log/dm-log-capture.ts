@@ -219,6 +219,10 @@ export class DmLogCapture implements Capture {
   /** There is one way only. */
   choose(): void { /* whatever is chosen, the log is followed */ }
 
+  rest(): Promise<void> {
+    return Promise.resolve();
+  }
+
   park(): Promise<void> {
     return Promise.resolve();
   }

@@ -71,6 +71,8 @@ class FileGroupRegistry implements GroupRegistry {
   readonly #folder: string;
   readonly #lock: DiskLock;
   readonly #groups = new Map<string, Group>();
+  /** Whose making failed, maybe with `group.json` in place. */
+  readonly #halfMade = new Set<string>();
   /** Groups are made and removed one at a time. */
   #changing: Promise<unknown> = Promise.resolve();
 
@@ -214,8 +216,8 @@ class FileGroupRegistry implements GroupRegistry {
   async #make(sourceId: string, announcement: GroupAnnouncement, reclaimed: ReclaimedImages | null): Promise<FileGroupStore> {
     const { disk, clock } = this.#d;
     const folder = new GroupFolder(join(this.#folder, announcement.group));
-    // Files that this process does not know as a group are not written over.
-    if (await readFacts(disk, folder) !== null) throw new Fault('STORE_SYNC', `${folder.path} holds a group that could not be opened at the start`, { path: folder.path });
+    // Files that this process does not know as a group are not written over, but for what an attempt of its own left, which holds nothing yet.
+    if (!this.#halfMade.has(announcement.group) && await readFacts(disk, folder) !== null) throw new Fault('STORE_SYNC', `${folder.path} holds a group that could not be opened at the start`, { path: folder.path });
     const facts: GroupFacts = {
       version: groupFormatVersion, incompatible: [], groupId: announcement.group, name: announcement.name, sourceId, formerSourceIds: [],
       term: announcement.term, fencedBelow: announcement.term, state: 'protected',
@@ -226,12 +228,17 @@ class FileGroupRegistry implements GroupRegistry {
     };
     try {
       for (const path of [folder.path, ...folder.folders, folder.catalog]) await makeFolder(disk, path);
-      await reclaimed?.place((index) => folder.image(index), announcement.disks);
-      await disk.syncFolder(folder.replica);
+      if (reclaimed !== null) {
+        await reclaimed.place((index) => folder.image(index), announcement.disks);
+        await disk.syncFolder(folder.replica);
+      }
       await disk.syncFolder(folder.path);
       await disk.syncFolder(this.#folder);
+      this.#halfMade.add(announcement.group);
       await writeFacts(disk, folder, facts);
-      return await FileGroupStore.open(this.#d, folder, facts);
+      const made = await FileGroupStore.open(this.#d, folder, facts);
+      this.#halfMade.delete(announcement.group);
+      return made;
     } catch (error) {
       throw storeFault(error, `making ${folder.path}`);
     }

@@ -45,11 +45,15 @@ async function persist(disk: SimulatedDisk, script: CrashScript, acknowledged: A
 }
 
 const script = makeCrashScript(15, 10);
+/** About as many as it takes until a group is there, and then some. */
+const makingOperations = 30;
 
 for (const code of ['EIO', 'ENOSPC'] as const) {
   t.test(`each operation fails once with ${code}`, async (t) => {
-    for (let nth = 0; ; nth++) {
-      const endsAtFault = nth % 2 === 0;
+    for (let turn = 0; ; turn++) {
+      // While a group is made each ends both ways, later by turns.
+      const nth = turn < 2 * makingOperations ? turn >> 1 : turn - makingOperations;
+      const endsAtFault = turn % 2 === 0;
       const failure = failingOnce(nth, code);
       try {
         const acknowledged = nothingAcknowledged();

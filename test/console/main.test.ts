@@ -35,7 +35,7 @@ export async function startSource(options, deps) {
       if (request.name === 'bad') throw new Fault('GUEST_UNSUITED', 'it has no quorum', { guest: 'bad', disk: 1 });
       return { name: request.name, groupId: '00', target: 'bravo' };
     },
-    unprotect: told('unprotect'), pause: told('pause'), resync: told('resync'), resume: told('resume'), setCapture: told('setCapture'), setRate: told('setRate'),
+    unprotect: told('unprotect'), pause: told('pause'), resync: told('resync'), resume: told('resume'), setCapture: told('setCapture'), setRate: told('setRate'), setQmpPath: told('setQmpPath'),
     mark: async (request) => {
       calls.push(['mark', request]);
       const point = { term: 1, point: 13, cutAtMs: 0, isAppWanted: request.isApp };

@@ -103,7 +103,7 @@ class Target implements TargetOperations {
       const orders = new SourceOrders(nodeClock);
       const fingerprint = fingerprintOf(identity.cert);
       const pairing = { name: options.name, fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await made!.token()).token };
-      const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, log: deps.log });
+      const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, clock: nodeClock, log: deps.log });
       const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());

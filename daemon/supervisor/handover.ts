@@ -33,6 +33,9 @@ export interface HandoverOptions {
   readonly relinquish: (term: number, sourceId: string) => Promise<void>;
 }
 
+/** What the target may take to apply what waits, and to start the guest, ms. */
+const verdictMsMax = 300_000;
+
 export class Handover {
   readonly #o: HandoverOptions;
   #noted: HandoverNote | null;
@@ -95,7 +98,7 @@ export class Handover {
       const images = await power.images();
       const verdict = this.#awaitVerdict(id, signal);
       session.answer({ t: 'yielded', group, id, point, stoppedAtMs });
-      const said = await verdict;
+      const said = await this.#inTime(verdict);
       if (said.t === 'recall') throw new Fault('HANDOVER_ENDED', `the planned failover of ${name} to point ${formatPoint(point)} came to nothing at the target`, { group: name });
       // `stayAway` says so.
       await this.#note({ state: 'relinquished', term: said.term, sourceId: said.sourceId, point, images: [...images] });
@@ -141,6 +144,17 @@ export class Handover {
       await power.standStill();
     }
     return clock.nowMs();
+  }
+
+  /** Fault HANDOVER_ENDED: a guest that stands still does not wait for ever. What the target says later is not listened to, and it hears of the guest instead. */
+  async #inTime(verdict: Promise<Exclude<HandoverOrder, YieldOrder>>): Promise<Exclude<HandoverOrder, YieldOrder>> {
+    const over = new AbortController();
+    const late = this.#o.clock.delay(verdictMsMax, over.signal).then(() => null, () => null);
+    const said = await Promise.race([verdict, late]).finally(() => over.abort(new Error('answered')));
+    if (said !== null) return said;
+    this.#verdict = null;
+    verdict.catch(() => undefined);
+    throw new Fault('HANDOVER_ENDED', `the target of ${this.#o.name} did not go on within ${verdictMsMax} ms`, { group: this.#o.name });
   }
 
   #awaitVerdict(id: string, signal: AbortSignal): Promise<Exclude<HandoverOrder, YieldOrder>> {

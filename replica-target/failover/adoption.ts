@@ -3,17 +3,22 @@
  * taken back in vain, which is fine. It decides nothing about the failover.
  */
 import type { Logger } from 'pino';
+import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { PointId } from '../../journal/point.ts';
 import type { AdoptedGuest, LocalSource } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import { capturePath } from './guest-launch.ts';
 
+/** How long a guest waits for the one who is to follow it, ms: connecting to its monitor, and pairing the first time. */
+const adoptMsMax = 5_000;
+
 export interface AdoptionOptions {
   /** Null: nobody follows the guests that run here. */
   readonly localSource: LocalSource | null;
   /** This target, as a source pairs with it. */
   readonly pairing: { readonly name: string; readonly fingerprint: string; readonly points: AdoptedGuest['points']; token(): Promise<string> };
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
@@ -40,17 +45,27 @@ export class Adoption {
       ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint }, points: pairing.points }),
     });
     try {
-      const sourceId = await localSource.sourceId();
-      await adopt(null).catch(async (error: unknown) => {
+      const sourceId = await this.#inTime(localSource.sourceId());
+      await this.#inTime(adopt(null).catch(async (error: unknown) => {
         if (!isFault(error, 'TARGET_UNPAIRED')) throw error;
         await adopt(await pairing.token());
-      });
+      }));
       return { sourceId, formerSourceId: before };
     } catch (error) {
       if (!(error instanceof Fault)) throw error;
       log.error({ group: name, code: error.code }, `${name} runs here and nobody follows what it writes: ${error.message}`);
       return null;
     }
+  }
+
+  /** A source that hangs does not keep a guest down. Should it get there later it finds the guest running, and lets it be. */
+  async #inTime<T>(asked: Promise<T>): Promise<T> {
+    const over = new AbortController();
+    const late = this.#o.clock.delay(adoptMsMax, over.signal).then(() => 'late' as const, () => 'late' as const);
+    const answer = await Promise.race([asked.then((value) => ({ value })), late]).finally(() => over.abort(new Error('answered')));
+    if (answer !== 'late') return answer.value;
+    asked.catch(() => undefined);
+    throw new Fault('DAEMON_UNREACHABLE', `the source of this host did not answer within ${adoptMsMax} ms`, { limitMs: adoptMsMax });
   }
 
   /** Resolves when the group belongs to `formerSourceId` again. */

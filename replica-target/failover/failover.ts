@@ -220,11 +220,11 @@ export class Failovers {
     return this.#result(store, known, asked, { accel }, await this.#afterwards(store, await this.#run(store, known), request));
   }
 
-  /** Nothing ran here: the source takes its guest up again, once the group is open to it. Not where it may have let go. */
+  /** Nothing ran here: the source takes its guest up again. Not where it may have let go. */
   async #callBack(store: GroupStore, { id }: Handover, error: unknown): Promise<void> {
     if (isFault(error, 'SOURCE_ABSENT') && error.facts['isReady'] === true) return;
-    await this.#undo(store);
-    this.#o.orders.tell({ t: 'recall', group: store.groupId, id });
+    // The source need not wait for what is cleared away here: nothing runs.
+    await this.#undo(store).finally(() => this.#o.orders.tell({ t: 'recall', group: store.groupId, id }));
   }
 
   /** From failed over to protected: what ran here is ended and thrown away. */

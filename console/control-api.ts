@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
-import { labelCharactersMax } from '../journal/limits.ts';
+import { groupGuestsMax, labelCharactersMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
 
 /** A request is a few paths and names. */
@@ -38,6 +38,8 @@ export const shutdownMsMax = 3_600_000;
 export const decisionMsMax = 31 * 86_400_000;
 
 const groupId = z.string().regex(/^[0-9a-f]{32}$/);
+/** The guests of a group of several. */
+const members = z.array(z.strictObject({ name, qmpPath: path })).min(2).max(groupGuestsMax);
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const term = count.min(1);
 
@@ -46,11 +48,11 @@ export const requestBodies = {
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
     name, qmpPath: path, dmLogPath: path.optional(), rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
-    isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
+    members: members.optional(), isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
   adopt: z.strictObject({
-    name, groupId, qmpPath: path, base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
+    name, groupId, qmpPath: path, members: members.optional(), base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
     target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }).nullable(), points: z.strictObject({ nbdPath: path, controlPath: path }).nullable(), token: z.string().min(1).max(4096).nullable(),
   }),
   abandon: z.strictObject({ groupId }),

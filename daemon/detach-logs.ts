@@ -1,11 +1,12 @@
 /**
  * What a service manager's stop hook does, also after a SIGKILL: takes the write logs out of every protected guest that can be
- * reached, without a daemon. The dirty bitmaps stay, and the next life goes on from them.
+ * reached, without a daemon, and has guests go on that were paused for a cut. The dirty bitmaps stay, and the next life goes on from them.
  */
 import { isFault } from '../journal/fault.ts';
 import { takeDiskInventory, takeStorageDaemonInventory } from '../qemu/guest-disks.ts';
 import { connectQmp } from '../qemu/qmp-client.ts';
 import { detachLogs } from './capture/writelog/log-nodes.ts';
+import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { SourceState, type ProtectedGuest } from './source-state.ts';
 
 /** Of each step, ms: a hook has to be through within a second or so. */
@@ -19,12 +20,15 @@ export interface DetachedGuest {
 }
 
 export async function detachWriteLogs(dataFolder: string): Promise<DetachedGuest[]> {
+  const paused = new PausedNotes(pausedFolder(dataFolder));
+  await paused.prepare();
+  await paused.goOn();
   // The kernel's own logs are nobody's to take out.
   const guests = (await new SourceState(dataFolder).guests()).filter(({ dmLogPath }) => dmLogPath === undefined);
-  return Promise.all(guests.map(detachGuest));
+  return Promise.all(guests.flatMap(({ name, qmpPath, storageDaemonDisks, members }) => (members ?? [{ name, qmpPath }]).map((one) => detachGuest({ ...one, storageDaemonDisks }))));
 }
 
-async function detachGuest({ name, qmpPath, storageDaemonDisks }: ProtectedGuest): Promise<DetachedGuest> {
+async function detachGuest({ name, qmpPath, storageDaemonDisks }: Pick<ProtectedGuest, 'name' | 'qmpPath' | 'storageDaemonDisks'>): Promise<DetachedGuest> {
   try {
     const qmp = await connectQmp(qmpPath, { connectTimeoutMs: stepMsMax, commandTimeoutMs: stepMsMax });
     try {

@@ -4,6 +4,7 @@
  */
 import type { CaptureChoice } from './capture/capture.ts';
 import type { Logger } from 'pino';
+import type { Consistency } from './joint/joint-capture.ts';
 import type { PointId } from '../journal/point.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 
@@ -31,6 +32,9 @@ export interface GuestOptions {
   readonly freezeLimitMs?: number | undefined;
   /** How often an application-consistent point is taken by itself; absent: only when asked for. */
   readonly appEveryMs?: number | undefined;
+  /** Of a group of several: whether all are paused around a cut (the default), and for how long at most; absent: 1 s. */
+  readonly consistency?: Consistency | undefined;
+  readonly pauseMsMax?: number | undefined;
 }
 
 /** What of each disk changed between two points of the target of this host. Faults: POINT_UNKNOWN, DAEMON_UNREACHABLE. */
@@ -44,11 +48,16 @@ export interface SourceDeps {
   readonly version: string;
 }
 
+/** One of several guests that fail over together. */
+export interface GroupMember { readonly name: string; readonly qmpPath: string }
+
 export interface ProtectRequest {
   /** The guest's name; also the name of its group (journal/wire.ts `safeName`). */
   readonly name: string;
   /** Absolute path of the guest's QMP socket; with `dmLogPath`, of the device. */
   readonly qmpPath: string;
+  /** The guests of a group of several, which share one line of points; `qmpPath` is then that of the first. Their names are like no other guest's here. */
+  readonly members?: readonly GroupMember[] | undefined;
   /** Absolute path of what the kernel's dm-log-writes target logs the device's writes to: a disk that no QEMU serves. */
   readonly dmLogPath?: string | undefined;
   /** 1 s to 1 h; from 100 ms on with a write log. */
@@ -70,6 +79,8 @@ export interface AdoptRequest {
   readonly name: string;
   readonly groupId: string;
   readonly qmpPath: string;
+  /** Of a group of several guests. */
+  readonly members?: readonly GroupMember[] | undefined;
   /** What its disks hold. Null: not known, so that both sides are compared. */
   readonly base: { readonly term: number; readonly point: number } | null;
   readonly term: number;

@@ -29,6 +29,8 @@ export interface GuestReport {
   readonly name: string;
   readonly groupId: string;
   readonly qmpPath: string;
+  /** Of a group of several guests. */
+  readonly members?: readonly { readonly name: string; readonly qmpPath: string }[] | undefined;
   readonly target: string;
   readonly term: number;
   readonly rpoMs: number;

@@ -7,6 +7,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson, readJsonFolder, replaceJson, syncFolder } from '../host/node/json-file.ts';
+import { groupGuestsMax } from '../journal/limits.ts';
 import { pointKinds } from '../journal/point.ts';
 import { safeName } from '../journal/wire.ts';
 
@@ -35,6 +36,8 @@ const protectedGuest = z.object({
   storageDaemonDisks: z.array(z.object({ name: z.string().min(1), node: z.string().min(1) })).optional(),
   /** The log of a device of dm-log-writes, whose path is then `qmpPath`: there is no QEMU. */
   dmLogPath: z.string().min(1).optional(),
+  /** The guests of a group of several, in the order in which their disks are numbered; `qmpPath` is then that of the first. */
+  members: z.array(z.object({ name: safeName, qmpPath: z.string().min(1) })).min(2).max(groupGuestsMax).optional(),
   /** Its points are sent on to this target too: the way back to where it came from. */
   relay: z.object({ target: safeName, nbdPath: z.string().min(1), controlPath: z.string().min(1) }).optional(),
   /** Its images, as its QEMU named them last. */

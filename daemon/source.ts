@@ -16,8 +16,12 @@ import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
 import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
 import { FrozenNotes } from './freeze/frozen-notes.ts';
+import { JointAppHold } from './joint/joint-app-hold.ts';
+import { JointCapture } from './joint/joint-capture.ts';
+import { PauseGuard, PauseWatchdog } from './joint/pause-guard.ts';
+import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
-import type { AdoptRequest, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
+import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
@@ -35,6 +39,8 @@ const pairLimitMs = 15_000;
 const freezeLimitMsDefault = 5_000;
 /** How long `mark` waits for the target, ms. */
 const markLimitMsDefault = 60_000;
+/** How long the guests of a group may be paused for a cut: below what services take for a failure. */
+const pauseMsMaxDefault = 1_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
 interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
@@ -49,6 +55,8 @@ class Source implements SourceOperations {
   readonly #guests = new Map<string, Supervised>();
   readonly #spoolTally = new SpoolTally();
   readonly #frozenNotes: FrozenNotes;
+  readonly #pausedNotes: PausedNotes;
+  readonly #pauseWatchdog: PauseWatchdog;
   /** Names and QMP paths of guests whose `protect` is under way. */
   readonly #beingProtected = new Set<string>();
   #sourceId = '';
@@ -58,6 +66,8 @@ class Source implements SourceOperations {
     this.#deps = deps;
     this.#state = new SourceState(options.dataFolder);
     this.#frozenNotes = new FrozenNotes(join(options.dataFolder, 'frozen'));
+    this.#pausedNotes = new PausedNotes(pausedFolder(options.dataFolder));
+    this.#pauseWatchdog = new PauseWatchdog(this.#pausedNotes.folder);
   }
 
   async start(): Promise<void> {
@@ -67,6 +77,8 @@ class Source implements SourceOperations {
     await this.#frozenNotes.prepare();
     // Before anything else: a guest that stands still waits for it.
     await thawLeftovers(this.#frozenNotes, this.#deps.log);
+    await this.#pausedNotes.prepare();
+    await this.#pausedNotes.goOn();
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
     for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
@@ -109,11 +121,14 @@ class Source implements SourceOperations {
 
   async protect(request: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> {
     const target = this.#chooseTarget(request.target);
+    const places = placesOf(request);
+    const twice = places.find((place, at) => places.indexOf(place) !== at);
+    if (twice !== undefined) throw new Fault('REQUEST_INVALID', `${twice} is named twice`, { name: request.name });
     for (const { guest } of this.#guests.values()) {
-      if (guest.name === request.name || guest.qmpPath === request.qmpPath) {
-        throw new Fault('GUEST_TAKEN', `${guest.name === request.name ? `a guest named ${guest.name}` : `the guest at ${guest.qmpPath}`} is protected already, as ${guest.name}`, { name: guest.name });
-      }
+      const taken = placesOf(guest).find((place) => places.includes(place));
+      if (taken !== undefined) throw new Fault('GUEST_TAKEN', `${taken} is protected already, as ${guest.name}`, { name: guest.name });
     }
+    if (request.members !== undefined && (request.capture ?? 'cbt') !== 'cbt') throw new Fault('REQUEST_INVALID', 'the guests of a group of several are followed by dirty bitmaps', { name: request.name });
     const choice = request.dmLogPath === undefined ? request.capture ?? 'cbt' : 'writelog';
     refusePace(request.rpoMs, choice);
     const guest: ProtectedGuest = {
@@ -127,8 +142,8 @@ class Source implements SourceOperations {
       isPaused: request.isPaused ?? false,
       ...(request.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: request.storageDaemonDisks.map((node) => ({ name: node, node })) }),
       ...(request.dmLogPath === undefined ? {} : { dmLogPath: request.dmLogPath }),
+      ...(request.members === undefined ? {} : { members: [...request.members] }),
     };
-    const places = [guest.name, guest.qmpPath];
     const taken = places.find((place) => this.#beingProtected.has(place));
     if (taken !== undefined) throw new Fault('GUEST_TAKEN', `${taken} is being protected already`, { name: guest.name });
     for (const place of places) this.#beingProtected.add(place);
@@ -147,7 +162,7 @@ class Source implements SourceOperations {
     return { name: guest.name, groupId: guest.groupId, target: guest.target };
   }
 
-  async adopt({ base, token, target, points, ...adopted }: AdoptRequest): Promise<void> {
+  async adopt({ base, token, target, points, members, ...adopted }: AdoptRequest): Promise<void> {
     const { name, groupId } = adopted;
     const before = this.#guests.get(name);
     if (before !== undefined && before.guest.groupId !== groupId) throw new Fault('GUEST_TAKEN', `another guest is protected here as ${name}`, { name });
@@ -157,10 +172,10 @@ class Source implements SourceOperations {
       if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target.name}`, { target: target.name });
       await this.pair(token);
     }
-    const { handover: _, relay: __, supersededBy: ___, ...fromBefore } = before?.guest ?? {};
+    const { handover: _, relay: __, supersededBy: ___, members: ____, ...fromBefore } = before?.guest ?? {};
     const way = points === null ? undefined : onlyOther(this.#links, targetName);
     const guest: ProtectedGuest = {
-      capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, target: targetName, isPaused: false,
+      capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, members: members === undefined ? undefined : [...members], target: targetName, isPaused: false,
       ...(way === undefined || points === null ? {} : { relay: { target: way, ...points } }),
     };
     await this.#endSupervision(before);
@@ -197,7 +212,7 @@ class Source implements SourceOperations {
       return { point: isSame ? handover.point : null, images: handover.images.map(placeOf) };
     }
     const known = (await this.#state.lastPoint('points', found.guest.name))?.term ?? found.guest.term ?? 1;
-    if (images.length === 0 || term <= known || await isQemuThere(found.guest.qmpPath) || (await Promise.all(images.map(isUntouched))).includes(null)) return null;
+    if (images.length === 0 || term <= known || (await Promise.all(qmpPathsOf(found.guest).map(isQemuThere))).includes(true) || (await Promise.all(images.map(isUntouched))).includes(null)) return null;
     await this.#keepGuest(found.guest.name, (guest) => ({ ...guest, supersededBy: term }));
     this.#deps.log.warn({ guest: found.guest.name, term }, `${found.guest.name} is live elsewhere since term ${term}; its disks here are taken for its way home`);
     return { point: null, images: images.map(placeOf) };
@@ -230,6 +245,7 @@ class Source implements SourceOperations {
 
   async setCapture(name: string, choice: CaptureChoice): Promise<void> {
     const supervised = this.#guest(name);
+    if (supervised.guest.members !== undefined && choice !== 'cbt') throw new Fault('REQUEST_INVALID', 'the guests of a group of several are followed by dirty bitmaps', { name });
     if (supervised.guest.dmLogPath !== undefined) throw new Fault('REQUEST_INVALID', `${name} is followed by the kernel’s log of its writes, and by nothing else`, { name });
     refusePace(supervised.guest.rpoMs, choice);
     supervised.guest = { ...supervised.guest, capture: choice };
@@ -238,10 +254,13 @@ class Source implements SourceOperations {
   }
 
   async setQmpPath(name: string, qmpPath: string): Promise<void> {
-    const supervised = this.#guest(name);
-    const taken = [...this.#guests.values()].find(({ guest }) => guest.qmpPath === qmpPath && guest.name !== name);
+    const supervised = [...this.#guests.values()].find(({ guest }) => guest.members?.some((member) => member.name === name)) ?? this.#guest(name);
+    const { members, name: group } = supervised.guest;
+    if (members !== undefined && group === name) throw new Fault('REQUEST_INVALID', `${name} is a group: name the guest (${members.map((member) => member.name).join(', ')})`, { name });
+    const taken = [...this.#guests.values()].find(({ guest }) => qmpPathsOf(guest).includes(qmpPath) && (guest.name !== name));
     if (taken !== undefined) throw new Fault('GUEST_TAKEN', `the guest at ${qmpPath} is protected already, as ${taken.guest.name}`, { name: taken.guest.name });
-    await this.#keepGuest(name, (guest) => ({ ...guest, qmpPath }));
+    const moved = members?.map((member) => (member.name === name ? { name, qmpPath } : member));
+    await this.#keepGuest(group, (guest) => ({ ...guest, ...(moved === undefined ? { qmpPath } : { members: moved, qmpPath: moved[0]!.qmpPath }) }));
     await this.#endSupervision(supervised);
     await this.#supervise(supervised.guest);
   }
@@ -281,6 +300,7 @@ class Source implements SourceOperations {
   async close(): Promise<void> {
     await Promise.all([...this.#guests.values()].map((supervised) => this.#endSupervision(supervised)));
     await Promise.all([...this.#links.values()].map(({ link }) => link.close()));
+    this.#pauseWatchdog.leave();
   }
 
   #guest(name: string): Supervised {
@@ -321,13 +341,23 @@ class Source implements SourceOperations {
       const notePath = join(this.#options.dataFolder, 'dm-logs', `${guest.groupId}.json`);
       return new DmLogCapture({ devicePath: guest.qmpPath, logPath: guest.dmLogPath, notePath, clock: nodeClock, random: nodeRandom });
     }
+    const { members, name } = guest;
+    if (members === undefined) return this.#captureOf(guest, guest);
+    const { consistency = 'strict', pauseMsMax = pauseMsMaxDefault } = this.#options.guests?.[name] ?? {};
+    return new JointCapture({
+      members: members.map((member) => ({ ...member, capture: this.#captureOf(guest, member) })), consistency, pauseMsMax,
+      guard: new PauseGuard(name, this.#pausedNotes, this.#pauseWatchdog), clock: nodeClock,
+    });
+  }
+
+  #captureOf(guest: ProtectedGuest, { name, qmpPath }: GroupMember): Capture {
     const { folder, budgetBytes, keepFreeBytes } = this.#options.spool;
     return new CbtCapture({
       groupId: guest.groupId,
-      qmpPath: guest.qmpPath,
+      qmpPath,
       capture: guest.capture,
       rpoMs: guest.rpoMs,
-      spool: { folder: join(folder, guest.name), budgetBytes, freeBytesMin: keepFreeBytes, tally: this.#spoolTally },
+      spool: { folder: join(folder, name), budgetBytes, freeBytesMin: keepFreeBytes, tally: this.#spoolTally },
       clock: nodeClock,
       log: this.#deps.log,
       ...(guest.storageDaemonDisks === undefined ? {} : { storageDaemonDisks: guest.storageDaemonDisks }),
@@ -342,10 +372,7 @@ class Source implements SourceOperations {
       capture,
       app: {
         everyMs: options.appEveryMs ?? null,
-        hold: () => new AppHold({
-          guest: guest.name, agentPath: options.agentPath ?? null, findChannel: () => capture.agentChannel(), limitMs: options.freezeLimitMs ?? freezeLimitMsDefault,
-          notes: this.#frozenNotes, clock: nodeClock, log: this.#deps.log,
-        }),
+        hold: () => (guest.members === undefined || !(capture instanceof JointCapture) ? this.#appHold(guest.name, capture) : new JointAppHold(capture.members.map((member) => this.#appHold(member.name, member.capture)))),
       },
       // Of a guest whose points are sent on it is the way on that is asked to hand it over.
       handover: guest.relay === undefined ? guest.handover ?? null : null,
@@ -370,14 +397,19 @@ class Source implements SourceOperations {
     supervised.relay.start();
   }
 
+  #appHold(guest: string, capture: Capture): AppHold {
+    const { agentPath = null, freezeLimitMs = freezeLimitMsDefault } = this.#options.guests?.[guest] ?? {};
+    return new AppHold({ guest, agentPath, findChannel: () => capture.agentChannel(), limitMs: freezeLimitMs, notes: this.#frozenNotes, clock: nodeClock, log: this.#deps.log });
+  }
+
   /** What a guest's supervision to one target, and that of its points being sent on to another, have in common. */
   async #supervision(guest: ProtectedGuest, target: string, kind: 'points' | 'relayed'): Promise<Omit<SupervisorOptions, 'capture' | 'handover' | 'relinquish'>> {
     const linked = this.#links.get(target);
     if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${target}, which is not paired`, { guest: guest.name });
     const { link, encoder, passes } = linked;
-    const { name, groupId, qmpPath, rpoMs } = guest;
+    const { name, groupId, qmpPath, rpoMs, members } = guest;
     return {
-      facts: { name, groupId, qmpPath, target, rpoMs }, link, encoder, passes, clock: nodeClock, random: nodeRandom,
+      facts: { name, groupId, qmpPath, target, rpoMs, ...(members === undefined ? {} : { members }) }, link, encoder, passes, clock: nodeClock, random: nodeRandom,
       log: this.#deps.log.child({ guest: name, ...(kind === 'relayed' ? { to: target } : {}) }),
       rateBytesPerSecond: guest.rateBytesPerSecond,
       isPaused: guest.isPaused,
@@ -402,6 +434,15 @@ class Source implements SourceOperations {
     await supervised?.relay?.close();
     await supervised?.supervisor.close();
   }
+}
+
+/** All names and paths by which it is known. */
+function placesOf({ name, qmpPath, members }: Pick<ProtectedGuest, 'name' | 'qmpPath'> & { readonly members?: readonly GroupMember[] | undefined }): string[] {
+  return [name, ...(members === undefined ? [qmpPath] : members.flatMap((member) => [member.name, member.qmpPath]))];
+}
+
+function qmpPathsOf({ qmpPath, members }: ProtectedGuest): string[] {
+  return members?.map((member) => member.qmpPath) ?? [qmpPath];
 }
 
 function placeOf({ disk, path, format, sizeBytes }: GuestImage): SurrenderedGuest['images'][number] {

@@ -24,6 +24,9 @@ export const sealPayloadBytesMax = 64 * 1024;
 /** A point's label, in UTF-16 code units. */
 export const labelCharactersMax = 200;
 
+/** Guests of one group. */
+export const groupGuestsMax = 64;
+
 /** Disks of one group; the record's disk field has 16 bits, QEMU guests rarely have more than 26. */
 export const diskCountMax = 256;
 

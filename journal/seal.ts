@@ -20,6 +20,17 @@ export const freezeFacts = z.object({
 });
 export type FreezeFacts = z.infer<typeof freezeFacts>;
 
+/**
+ * Of a point of several guests, ms. `pausedMs`: they were cut at one instant, for which all of them were stopped, no longer than that. `spreadMs`: each
+ * was cut by itself, all within this time: between two of them the point is of no one instant.
+ */
+export const jointFacts = z.object({ pausedMs: count.optional(), spreadMs: count.optional() });
+export type JointFacts = z.infer<typeof jointFacts>;
+
+/** What a seal says of how its point came about. */
+export const cutFacts = z.object({ ...freezeFacts.shape, ...jointFacts.shape });
+export type CutFacts = z.infer<typeof cutFacts>;
+
 /** `base`: the newest sealed point that this delta follows; null for the first point of a group. */
 export const openPayload = z.object({ base: pointId.nullable() });
 /** `part`: 1 for the first durable part of this delta, and so on. */
@@ -36,7 +47,7 @@ export const sealPayload = z.object({
   changedBytes: count,
   disks: z.array(diskSize).min(1).max(diskCountMax),
   label: z.string().max(labelCharactersMax).optional(),
-  ...freezeFacts.shape,
+  ...cutFacts.shape,
 });
 
 export type OpenPayload = z.infer<typeof openPayload>;

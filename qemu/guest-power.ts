@@ -19,11 +19,11 @@ const lookMs = 100;
 /** A guest that was booting did not see the button; one that is on its way down takes no notice of it, ms. */
 const pressAgainMs = 10_000;
 
-interface Status { readonly status: string; readonly running: boolean }
+export interface RunState { readonly status: string; readonly running: boolean }
 
 /** QEMU's run state (qapi/run-state.json, `RunState`). */
-export async function runState(qmp: QmpConnection): Promise<Status> {
-  return qmp.execute<Status>('query-status');
+export async function runState(qmp: QmpConnection): Promise<RunState> {
+  return qmp.execute<RunState>('query-status');
 }
 
 /**

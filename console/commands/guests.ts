@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
 import type { CaptureChoice } from '../../daemon/capture/capture.ts';
+import type { GroupMember } from '../../daemon/operations.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import { safeName } from '../../journal/wire.ts';
 import { chooseSource, type ConfigOption } from '../choose-config.ts';
@@ -20,6 +21,7 @@ const disksMsMax = 10_000;
 
 interface ProtectOptions extends ConfigOption {
   readonly qmp?: string;
+  readonly guest?: readonly GroupMember[];
   readonly device?: string;
   readonly log?: string;
   readonly rpo: number;
@@ -41,6 +43,7 @@ export function addGuestCommands(program: Command): void {
 
   withConfig(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
     .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
+    .option('--guest <name=path...>', 'in place of --qmp, the guests of a group of several, with their QMP sockets: they share one line of points, and fail over together', readMember)
     .option('--device <path>', 'in place of a guest, a device of the kernel’s dm-log-writes target', (path) => resolve(path))
     .option('--log <path>', 'the device that it logs to', (path) => resolve(path))
     .option('--rpo <duration>', 'how much may be lost, 1s to 1h; from 100ms on with --capture writelog', readRpo, 5000)
@@ -124,7 +127,12 @@ async function protect(name: string, option: ProtectOptions): Promise<void> {
 }
 
 /** Where what is to be protected is found. */
-function placeOf({ qmp, device, log, storageDaemonDisk }: ProtectOptions): { readonly qmpPath: string; readonly dmLogPath?: string } {
+function placeOf({ qmp, guest, device, log, storageDaemonDisk }: ProtectOptions): { readonly qmpPath: string; readonly dmLogPath?: string; readonly members?: readonly GroupMember[] } {
+  if (guest !== undefined) {
+    if (qmp !== undefined || device !== undefined || log !== undefined || storageDaemonDisk !== undefined) throw new UsageError('--guest names all that is to be protected: it goes with none of --qmp, --device, --log and --storage-daemon-disk');
+    if (guest.length < 2) throw new UsageError('a group of several guests has two --guest at least; one alone is named by --qmp');
+    return { qmpPath: guest[0]!.qmpPath, members: guest };
+  }
   if (qmp !== undefined && device === undefined && log === undefined) return { qmpPath: qmp };
   if (qmp === undefined && device !== undefined && log !== undefined && storageDaemonDisk === undefined) return { qmpPath: device, dmLogPath: log };
   throw new UsageError(qmp === undefined ? 'required option \'--qmp <path>\' not specified (or \'--device <path>\' and \'--log <path>\', both)' : '--qmp is of a guest, --device and --log are of a device: one or the other');
@@ -153,6 +161,12 @@ async function client(option: ConfigOption, what: string): Promise<SourceClient>
 export function readName(text: string): string {
   if (!safeName.safeParse(text).success) throw new InvalidArgumentError('Expected letters, digits, dots, dashes and underscores, at most 63.');
   return text;
+}
+
+function readMember(text: string, before: readonly GroupMember[] = []): readonly GroupMember[] {
+  const [name, ...path] = text.split('=');
+  if (path.length === 0 || path.join('') === '') throw new InvalidArgumentError('Expected a name and the path of its QMP socket: web=/run/web.sock.');
+  return [...before, { name: readName(name!), qmpPath: resolve(path.join('=')) }];
 }
 
 function readRpo(text: string): number {

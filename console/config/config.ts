@@ -107,7 +107,9 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
     options: {
       name, dataFolder: file.data,
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
-      guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app }]) => [guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every })])),
+      guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit }]) => [
+        guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit }),
+      ])),
     },
   };
 }

@@ -69,6 +69,7 @@ const duration = (minMs: number, maxMs: number, expected: string) => [expected, 
 /** Each such point freezes the guest for a moment. */
 const appEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 1h');
 /** A service that waits for its disk longer than this is taken for dead by what watches it. */
+const pauseLimit = duration(50, 30_000, 'a duration from 50ms to 30s, such as 1s');
 const freezeLimit = duration(500, 30_000, 'a duration from 500ms to 30s, such as 5s');
 const socketPath = [`an absolute path of at most ${socketPathBytesMax} bytes`, ofText((text) => (isAbsolute(text) && !text.includes('\0') && Buffer.byteLength(tidied(text)) <= socketPathBytesMax ? tidied(text) : undefined))] as const;
 const size = sizeAtLeast(0, 'a size with its unit, such as 1GiB');
@@ -116,7 +117,7 @@ const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 /** By name; they need not be protected yet. */
 const guests = z.record(
   safeName,
-  section({ agent: optional(...socketPath), freezeLimit: optional(...freezeLimit), app: section({ every: field(...appEvery) }).optional() }),
+  section({ agent: optional(...socketPath), freezeLimit: optional(...freezeLimit), app: section({ every: field(...appEvery) }).optional(), consistency: optional(...oneOf(['strict', 'per-guest'])), pauseLimit: optional(...pauseLimit) }),
   {
     error: (issue) => {
       if (issue.code === 'invalid_key') return `expected ${name[0]} for a guest`;

@@ -32,5 +32,8 @@ export function guestPower(qmp: QmpConnection, clock: Clock): GuestPower {
     startAgain: (waitMs) => startAgain(qmp, { waitMs, clock }),
     images: () => listImages(qmp),
     end: () => endGuest(qmp),
+    runState: () => runState(qmp),
+    pause: () => standStill(qmp),
+    goOn: async () => { await qmp.execute('cont'); },
   };
 }

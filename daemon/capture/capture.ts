@@ -4,9 +4,10 @@
  */
 import type { Fault } from '../../journal/fault.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
+import type { JointFacts } from '../../journal/seal.ts';
 import type { AgentChannel } from '../../qemu/agent-channel.ts';
 import type { GuestImage } from '../../qemu/guest-images.ts';
-import type { ShutDownOptions } from '../../qemu/guest-power.ts';
+import type { RunState, ShutDownOptions } from '../../qemu/guest-power.ts';
 
 /** One run of bytes of one disk, at most journal/limits.ts `runBytesMax` long when it is data. */
 export type CapturedRun =
@@ -29,6 +30,8 @@ export interface CapturedDelta {
   /** Wall clock and monotonic clock of the source at the cut, ms. */
   readonly cutAtMs: number;
   readonly cutMonotonicMs: number;
+  /** Of a cut of several guests. */
+  readonly about?: JointFacts;
   readonly disks: readonly DiskSize[];
   /** Bytes of all runs, known before the first is read. */
   readonly changedBytes: number;
@@ -46,6 +49,14 @@ export interface CapturedDelta {
 export interface CutHold {
   /** Before the cut's last preparations: resolves when the guest stands still, or will not. Never rejects. */
   begin(): Promise<void>;
+  /** After them, with nothing left to do before the instant. Rejects with CUT_PAUSED when it is not to come: nothing was cut then, and the next cut may. */
+  still?(): Promise<void>;
+  /** QEMU itself has stopped the guest from `still` to `release`: which comes when the guest may go on without harm to its QEMU. */
+  readonly isPausing?: boolean;
+  /** Aborted when the guest must go on. */
+  readonly signal?: AbortSignal;
+  /** What may be copied meanwhile; more goes in rounds, for which no guest is held. */
+  readonly heldBytesMax?: number;
   /**
    * The instant has passed (`isCut`), or is not to come. The first call counts; it acts at once, and the copy goes on meanwhile.
    * Resolves, when the guest goes on, with the kind of the point. Never rejects.
@@ -114,6 +125,11 @@ export interface GuestPower {
   images(): Promise<readonly GuestImage[]>;
   /** Ends its QEMU, unless the guest runs. */
   end(): Promise<void>;
+  runState(): Promise<RunState>;
+  /** Stops its processors; all that it wrote is with QEMU then, and nothing is under way. */
+  pause(): Promise<void>;
+  /** On from where it stood. */
+  goOn(): Promise<void>;
 }
 
 /** What the capture finds when it connects. */

@@ -197,6 +197,7 @@ export class CbtCapture implements Capture {
       void this.#keeper.observe(this.#linked(), this.#delta.changedBytes);
       return this.#delta;
     } catch (error) {
+      if (isFault(error, 'CUT_PAUSED')) this.#standing = standing; // given up before the instant
       this.#figures.droppedCycles += 1;
       if (isFault(error, 'DELTA_BROKEN')) this.#margin = Math.min(marginMax, this.#margin * 2);
       // Logs of long ago may be what fills the spool.
@@ -230,7 +231,7 @@ export class CbtCapture implements Capture {
       const { clock, groupId, log, passStallLimitMs: stallLimitMs } = this.#o;
       const onFault = (fault: Fault): void => {
         log.debug({ code: fault.code }, fault.message);
-        if (fault.facts['stallLimitMs'] !== undefined) isStalled = true;
+        isStalled ||= fault.facts['stallLimitMs'] !== undefined;
       };
       const socketPath = join(this.#o.spool.folder, `${shortGroup(groupId)}-pass`);
       await mirrorDisks({ qmp, watch, owner, clock, groupId, stamp: this.#stamps.next(clock.nowMs()), onFault, socketPath, bufferBytes: this.#passBufferBytes, stallLimitMs }, disks, sink, options, this.#pause);
@@ -336,14 +337,14 @@ export class CbtCapture implements Capture {
   }
 
   /** What a cut now would copy of each disk, and whether that fits the spool. */
-  async #survey(standing: Standing): Promise<Survey> {
+  async #survey(standing: Standing, hold?: CutHold): Promise<Survey> {
     const { bitmaps } = await queryNodes(this.#linked().qmp);
     const source = sourceRole(standing);
     const disks = this.#disks.map(({ trackNode, sizeBytes }, disk) => ({
       disk, trackNode, sizeBytes, bitmap: this.#name(disk, source), dirtyBytes: dirtyBytesOf(bitmaps, trackNode, this.#name(disk, source)),
     }));
     this.#figures.dirtyBytes = disks.reduce((sum, { dirtyBytes }) => sum + dirtyBytes, 0);
-    return { disks, plan: planCycle(disks, await this.#spool.roomBytes(), this.#margin) };
+    return { disks, plan: planCycle(disks, Math.min(await this.#spool.roomBytes(), hold?.heldBytesMax ?? Infinity), this.#margin) };
   }
 
   async #take(standing: Standing, next: PointId, kind: PointKind, hold: CutHold | undefined): Promise<SpooledDelta> {
@@ -358,13 +359,13 @@ export class CbtCapture implements Capture {
       }
     }
     if (standing.work === null && !this.#logs.isIn) await this.#attachLogs();
-    const survey = await this.#survey(standing);
+    const survey = await this.#survey(standing, hold);
     // No guest is held for a round, which is no point.
     if (hold === undefined || survey.plan.kind !== 'whole') return this.#copy(standing, next, kind, survey);
     try {
       await hold.begin();
       // What the guest wrote out before it stood still counts as well.
-      return await this.#copy(standing, next, kind, await this.#survey(standing), hold);
+      return await this.#copy(standing, next, kind, await this.#survey(standing, hold), hold);
     } finally {
       await hold.release(false);
     }
@@ -379,7 +380,7 @@ export class CbtCapture implements Capture {
           stamp: this.#stamps.next(this.#o.clock.nowMs()), bitmapMode: 'never', actionsBefore: adds,
           disks: disks.map((disk, index) => ({ ...disk, capBytes: plan.caps[index]!.capBytes })),
           actionsBehind: await this.#logs.cutActions(this.#linked()),
-          ...(hold === undefined ? {} : { onInstant: () => void hold.release(true) }),
+          ...(hold === undefined ? {} : { hold }),
         });
         this.#figures.cycles += 1;
         this.#margin = Math.max(marginMin, this.#margin * 0.9);

@@ -33,7 +33,13 @@ export interface AppOutcome extends FreezeFacts {
   readonly fault: Fault | null;
 }
 
-export class AppHold implements CutHold {
+/** A hold whose outcome the point's seal tells. */
+export interface AppCutHold extends CutHold {
+  readonly isUsed: boolean;
+  readonly outcome: AppOutcome;
+}
+
+export class AppHold implements AppCutHold {
   readonly #o: AppHoldOptions;
   #watchdog: Watchdog | null = null;
   #fault: Fault | null = new Fault('FREEZE_LATE', 'no freeze was tried: the delta went in rounds');

@@ -72,7 +72,7 @@ export async function sendDelta(session: TargetSession, sending: DeltaSending, d
       await lane.sendRecord(makeRecord(frameHeader(identity, 'part', sequence), encodePayload({ part })));
     } else {
       const seal: SealPayload = {
-        base: sending.base, kind: delta.kind, cutAtMs: Math.round(delta.cutAtMs), records: sequence + 1, changedBytes: delta.changedBytes, disks: delta.disks.map((disk) => ({ ...disk })), ...sending.about,
+        base: sending.base, kind: delta.kind, cutAtMs: Math.round(delta.cutAtMs), records: sequence + 1, changedBytes: delta.changedBytes, disks: delta.disks.map((disk) => ({ ...disk })), ...delta.about, ...sending.about,
       };
       await lane.sendRecord(makeRecord(frameHeader(identity, 'seal', sequence), encodePayload(seal)));
     }

@@ -15,6 +15,7 @@ export interface GuestFacts {
   readonly name: string;
   readonly groupId: string;
   readonly qmpPath: string;
+  readonly members?: GuestReport['members'];
   readonly target: string;
   readonly rpoMs: number;
 }

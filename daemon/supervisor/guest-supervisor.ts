@@ -13,7 +13,6 @@ import { comparePageBytes } from '../../journal/limits.ts';
 import { formatPoint, type PointId, type PointKind } from '../../journal/point.ts';
 import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts';
-import type { AppHold } from '../freeze/app-hold.ts';
 import type { GuestReport, MarkedPoint } from '../report.ts';
 import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
 import type { PassTurns } from '../resync/pass-turns.ts';

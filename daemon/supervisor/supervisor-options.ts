@@ -5,7 +5,7 @@ import type { Random } from '../../host/random.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
 import type { GuestImage } from '../../qemu/guest-images.ts';
 import type { Capture } from '../capture/capture.ts';
-import type { AppHold } from '../freeze/app-hold.ts';
+import type { AppCutHold } from '../freeze/app-hold.ts';
 import type { PassTurns } from '../resync/pass-turns.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink } from '../stream/session.ts';
@@ -47,5 +47,5 @@ export interface SupervisorOptions {
   /** The group's term, as far as an earlier life knew it. */
   readonly term?: number;
   /** Application-consistent points: how often by themselves (null: only when asked for), and what holds the guest still for one. */
-  readonly app?: { readonly everyMs: number | null; hold(): AppHold };
+  readonly app?: { readonly everyMs: number | null; hold(): AppCutHold };
 }

@@ -5,12 +5,12 @@
  */
 import type { AbstractLevel } from 'abstract-level';
 import { comparePoints, type PointId, type PointKind } from '../../journal/point.ts';
-import type { FreezeFacts } from '../../journal/seal.ts';
+import type { CutFacts } from '../../journal/seal.ts';
 
 export type CatalogLevel = AbstractLevel<string | Buffer | Uint8Array, string, string>;
 
 /** A point as history files and catalog keep it. */
-export interface PointFacts extends PointId, FreezeFacts {
+export interface PointFacts extends PointId, CutFacts {
   readonly kind: PointKind;
   readonly cutAtMs: number;
   readonly arrivedAtMs: number;

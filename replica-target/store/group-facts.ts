@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import type { Disk } from '../../host/disk.ts';
 import { pointKinds, type PointId } from '../../journal/point.ts';
-import { freezeFacts } from '../../journal/seal.ts';
+import { cutFacts } from '../../journal/seal.ts';
 import { safeName, wireDisk, wireHardware } from '../../journal/wire.ts';
 import type { PointFacts } from './catalog.ts';
 import { readChecked, replaceChecked } from './checked-json.ts';
@@ -47,7 +47,7 @@ export type GroupFacts = z.infer<typeof groupFacts>;
 
 /** A point, as the small files keep it. */
 export const pointFacts = z.object({
-  ...pointId.shape, kind: z.enum(pointKinds), cutAtMs: count, arrivedAtMs: count, changedBytes: count, label: z.string().optional(), ...freezeFacts.shape,
+  ...pointId.shape, kind: z.enum(pointKinds), cutAtMs: count, arrivedAtMs: count, changedBytes: count, label: z.string().optional(), ...cutFacts.shape,
 });
 
 const appliedMark = z.object({

@@ -5,7 +5,7 @@
 import { xxh64 } from '@node-rs/xxhash';
 import { z } from 'zod';
 import { pointKinds } from '../../journal/point.ts';
-import { freezeFacts } from '../../journal/seal.ts';
+import { cutFacts } from '../../journal/seal.ts';
 
 /** "AIU1" (header), "AIUR" (run), "AIUT" (trailer), little-endian, at byte 8. */
 const headerMagic = 0x31554941;
@@ -33,7 +33,7 @@ export const historyFacts = z.object({
   disksAfter: sizes,
   points: z.array(z.object({
     term: count, point: count, kind: z.enum(pointKinds), cutAtMs: count, arrivedAtMs: count, changedBytes: count, label: z.string().optional(),
-    ...freezeFacts.shape,
+    ...cutFacts.shape,
   })).min(1),
 });
 export type HistoryFacts = z.infer<typeof historyFacts>;

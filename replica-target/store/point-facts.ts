@@ -1,5 +1,5 @@
 /** What is kept of a point, from its seal and from when it arrived. Pure. */
-import { freezeFacts } from '../../journal/seal.ts';
+import { cutFacts } from '../../journal/seal.ts';
 import type { PointFacts } from './catalog.ts';
 import type { SealedDelta } from './journal-recovery.ts';
 
@@ -11,6 +11,6 @@ export function pointFacts({ id, seal }: Pick<SealedDelta, 'id' | 'seal'>, previ
     arrivedAtMs: Math.max(arrivedAtMs ?? seal.cutAtMs, previous?.arrivedAtMs ?? 0),
     changedBytes: seal.changedBytes,
     ...(seal.label === undefined ? {} : { label: seal.label }),
-    ...freezeFacts.parse(seal),
+    ...cutFacts.parse(seal),
   };
 }

@@ -4,7 +4,7 @@ import type { GroupAnnouncement, GroupHolding } from '../../journal/wire.ts';
 import type { PointId, PointKind } from '../../journal/point.ts';
 import type { RetentionReport } from '../points/retention.ts';
 import type { GroupPoints } from '../points/points.ts';
-import type { FreezeFacts } from '../../journal/seal.ts';
+import type { CutFacts } from '../../journal/seal.ts';
 
 /** Durable when it is handed out: the caller may acknowledge it. */
 export interface Durable { readonly term: number; readonly point: number; readonly part?: number }
@@ -12,7 +12,7 @@ export interface Durable { readonly term: number; readonly point: number; readon
 /** `committed`: its guest runs here for good, and its changes are taken as deltas of the term. */
 export type GroupState = 'protected' | 'failed-over' | 'committed';
 
-export interface StoredPoint extends PointId, FreezeFacts {
+export interface StoredPoint extends PointId, CutFacts {
   readonly kind: PointKind;
   /** Source's wall clock at the cut, and target's at arrival, ms. Neither runs backward from point to point. */
   readonly cutAtMs: number;

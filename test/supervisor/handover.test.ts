@@ -48,6 +48,9 @@ class Host {
       startAgain: () => this.call('startAgain', () => { this.isRunning = true; }),
       images: async () => { await this.call('images', () => undefined); return []; },
       end: () => this.call('end', () => undefined),
+      runState: () => Promise.resolve({ status: this.isRunning ? 'running' : 'paused', running: this.isRunning }),
+      pause: () => this.call('pause', () => { this.isRunning = false; }),
+      goOn: () => this.call('goOn', () => { this.isRunning = true; }),
     };
   }
 

@@ -62,8 +62,9 @@ export interface TargetDeps {
 export interface AdoptedGuest {
   readonly name: string;
   readonly groupId: string;
-  /** A monitor of its own. */
+  /** A monitor of its own; of a group of several, of the first. */
   readonly qmpPath: string;
+  readonly members?: readonly { readonly name: string; readonly qmpPath: string }[];
   /** What its disks hold, as long as it stands still. Null: not known, so that both sides are compared. */
   readonly base: { readonly term: number; readonly point: number } | null;
   readonly term: number;
@@ -117,6 +118,15 @@ export interface PlannedOptions {
   readonly onLimit: 'stop' | 'give-up';
 }
 
+/** One guest of a group that was started here. */
+export interface StartedGuest {
+  readonly name: string;
+  readonly qmpPath: string;
+  readonly pid: number;
+  /** What it says on its first serial port. */
+  readonly logPath: string;
+}
+
 export interface FailoverResult {
   readonly group: string;
   /** The term that the group entered by this. */
@@ -127,6 +137,8 @@ export interface FailoverResult {
   readonly lostMs: number;
   /** From the request until the guest's processors ran, ms. */
   readonly rtoMs: number;
+  readonly guests: readonly StartedGuest[];
+  /** Of the first of them. */
   readonly qmpPath: string;
   readonly pid: number;
   readonly logPath: string;
@@ -164,6 +176,8 @@ export interface TestResult {
   readonly ageMs: number;
   readonly endsAtMs: number;
   readonly budgetBytes: number;
+  readonly guests: readonly StartedGuest[];
+  /** Of the first of them. */
   readonly qmpPath: string;
   readonly pid: number;
   readonly logPath: string;

@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { GuestReport } from './failover/group-guests.ts';
 import type { StartReport } from './failover/start-finding.ts';
 import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
@@ -16,10 +17,13 @@ export interface FailedOverGuest {
   readonly group: string;
   readonly term: number;
   readonly point: { readonly term: number; readonly point: number };
+  readonly guests: readonly GuestReport[];
+  /** Of the first of them. */
   readonly qmpPath: string;
   /** What the guest says on its first serial port. */
   readonly logPath: string;
   readonly pid: number | null;
+  /** All of them. */
   readonly isRunning: boolean;
   readonly startedAtMs: number;
   /** It stands ready and does not run: its source has not said that it let go of it. */
@@ -37,9 +41,12 @@ export interface TestGuest {
   readonly group: string;
   readonly point: { readonly term: number; readonly point: number };
   readonly cutAtMs: number;
+  readonly guests: readonly GuestReport[];
+  /** Of the first of them. */
   readonly qmpPath: string;
   readonly logPath: string;
   readonly pid: number | null;
+  /** Any of them. */
   readonly isRunning: boolean;
   readonly startedAtMs: number;
   readonly endsAtMs: number;

@@ -24,11 +24,16 @@ export function formatFailoverOutlook(look: Look, group: GroupStoreReport, atMs:
   ].join('\n');
 }
 
+/** A line for each guest. */
+function formatStarted({ guests, accel }: Pick<FailoverResult, 'guests' | 'accel'>): string[] {
+  return guests.map(({ name, pid, qmpPath, logPath }) => `${guests.length === 1 ? '' : `${printable(name)}: `}pid ${pid} (${accel}), QMP ${printable(qmpPath)}, log ${printable(logPath)}`);
+}
+
 export function formatFailoverResult(look: Look, result: FailoverResult): string {
   return [
     `${tint(look, 'good', `${printable(result.group)} runs here`)} from point ${formatPoint(result.point)}, in term ${result.term}, ${formatSpan(result.rtoMs)} after it was asked for.`,
     result.downtimeMs === undefined ? `Lost at most: the ${formatSpan(result.lostMs)} after that point.` : `Nothing was lost; no guest ran for ${formatSpan(result.downtimeMs)}.`,
-    `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
+    ...formatStarted(result),
     ...result.overlayPaths.map((path) => `overlay ${printable(path)}`),
     ...formatRefusals(look, result.startCheck),
     ...(result.isComingHome ? ['It reads from this target until its data has come home behind it: see `afterimage status`.'] : []),
@@ -45,7 +50,7 @@ export function formatTestResult(look: Look, result: TestResult, atMs: number): 
   return [
     `${tint(look, 'good', `A test of ${printable(result.group)} runs`)} from point ${formatPoint(result.point)}, cut ${formatInstant(result.point.cutAtMs)} (${formatSpan(result.ageMs)} ago), ${formatSpan(result.rtoMs)} after it was asked for.`,
     `Protection goes on. ${result.network === 'none' ? 'Its network has no cable' : 'Its network leads nowhere'}; it may write ${formatBytes(result.budgetBytes)}; it ends and goes in ${formatSpan(result.endsAtMs - atMs)}.`,
-    `pid ${result.pid} (${result.accel}), QMP ${printable(result.qmpPath)}, log ${printable(result.logPath)}`,
+    ...formatStarted(result),
     ...formatRefusals(look, result.startCheck),
     `End it: afterimage test-failover ${printable(result.group)} --stop`,
   ].join('\n') + '\n';

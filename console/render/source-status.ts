@@ -83,6 +83,7 @@ function formatNotes(look: Look, report: SourceReport, guest: GuestReport, earli
   const notes: string[] = [];
   if (guest.pass !== null) notes.push(`${guest.name}: ${phases[guest.phase].text} ${formatPass(look, guest.pass, report.atMs, earlier)}`);
   else if (guest.phase !== 'protected') notes.push(`${guest.name}: ${phases[guest.phase].text} for ${formatSpan(report.atMs - guest.phaseSinceMs)}: ${printable(guest.detail)}`);
+  if (guest.members !== undefined) notes.push(tint(look, 'quiet', `${guest.name}: a group of ${guest.members.map(({ name }) => printable(name)).join(', ')}`));
   if (guest.capture !== null && guest.capture.capture === 'writelog') notes.push(`${guest.name}: its writes are logged, ${formatBytes(guest.capture.logBytes)} in the logs (${printable(guest.capture.captureWhy)})`);
   else if (guest.capture?.captureWhy.startsWith('the write log') === true) notes.push(tint(look, 'bad', `${guest.name}: dirty bitmaps instead: ${printable(guest.capture.captureWhy)}`));
   if (guest.marked !== null) notes.push(`${guest.name}: ${formatMarked(look, guest.marked)}`);

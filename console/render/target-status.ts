@@ -86,7 +86,12 @@ function formatState(look: Look, group: GroupStoreReport, isTesting: boolean): s
 function formatFailover(look: Look, report: TargetReport, guest: FailedOverGuest): string {
   const state = guest.isAwaited && guest.isRunning ? tint(look, 'bad', 'stands ready here, and waits for its source to let go of it')
     : guest.isRunning ? tint(look, 'good', 'runs here') : tint(look, 'bad', 'does not run');
-  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (pid ${guest.pid ?? absent}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago, QMP ${printable(guest.qmpPath)})${guest.home === null ? '' : `; ${formatHome(look, guest.home)}`}${formatDecision(look, report, guest)}`;
+  return `${printable(guest.group)}: failed over to point ${formatPoint(guest.point)} in term ${guest.term}, ${state} (${formatGuests(look, guest.guests)}, started ${formatSpan(report.atMs - guest.startedAtMs)} ago)${guest.home === null ? '' : `; ${formatHome(look, guest.home)}`}${formatDecision(look, report, guest)}`;
+}
+
+function formatGuests(look: Look, guests: FailedOverGuest['guests']): string {
+  if (guests.length === 1) return `pid ${guests[0]!.pid ?? absent}, QMP ${printable(guests[0]!.qmpPath)}`;
+  return guests.map(({ name, pid, isRunning, qmpPath }) => `${printable(name)} ${isRunning ? `pid ${pid ?? absent}` : tint(look, 'bad', 'does not run')}, QMP ${printable(qmpPath)}`).join('; ');
 }
 
 function formatDecision(look: Look, report: TargetReport, { decision, isCommitting }: FailedOverGuest): string {
@@ -98,7 +103,7 @@ function formatDecision(look: Look, report: TargetReport, { decision, isCommitti
 
 function formatTest(look: Look, report: TargetReport, test: TestGuest): string {
   const state = test.isRunning ? tint(look, 'good', 'runs') : tint(look, 'bad', 'does not run');
-  return `${printable(test.group)}: a test of point ${formatPoint(test.point)} (cut ${formatInstant(test.cutAtMs)}) ${state} (pid ${test.pid ?? absent}, ${formatBytes(test.usedBytes)} of ${formatBytes(test.budgetBytes)} written, ends in ${formatSpan(Math.max(0, test.endsAtMs - report.atMs))}, QMP ${printable(test.qmpPath)})`;
+  return `${printable(test.group)}: a test of point ${formatPoint(test.point)} (cut ${formatInstant(test.cutAtMs)}) ${state} (${formatGuests(look, test.guests)}, ${formatBytes(test.usedBytes)} of ${formatBytes(test.budgetBytes)} written, ends in ${formatSpan(Math.max(0, test.endsAtMs - report.atMs))})`;
 }
 
 const ends: Readonly<Record<EndedTest['why'], string>> = {

@@ -39,14 +39,24 @@ function formatPointTable(look: Look, points: readonly RestorePoint[], atMs: num
     { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
     { head: 'CHANGED', align: 'right' }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
   ], points.map((point) => [
-    formatPoint(point), point.kind, formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', point.frozenMs === undefined ? '' : formatSpan(point.frozenMs), `${point.keptBy}${point.isHeld ? ', held' : ''}`, printable(point.label ?? ''),
+    formatPoint(point), formatKind(point), formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${point.isHeld ? ', held' : ''}`, printable(point.label ?? ''),
   ]));
+}
+
+/** Guests that were cut one by one are of no one instant, and a point says so wherever it is named. */
+export function formatKind({ kind, spreadMs }: Pick<RestorePoint, 'kind' | 'spreadMs'>): string {
+  return spreadMs === undefined ? kind : `${kind}, guest by guest within ${formatSpan(spreadMs)}`;
+}
+
+/** How long the guest, or the guests of a group, stood still for it. */
+function formatStill({ frozenMs, pausedMs }: RestorePoint): string {
+  return [...(frozenMs === undefined ? [] : [formatSpan(frozenMs)]), ...(pausedMs === undefined ? [] : [`paused ${formatSpan(pausedMs)}`])].join(', ');
 }
 
 /** `GUEST at POINT (kind), cut …`. */
 export function formatChosenPoint(look: Look, { group, point }: PointDescription): string {
-  return `${tint(look, 'strong', printable(group))} at point ${formatPoint(point)} (${point.kind}${point.label === undefined ? '' : `, ${printable(point.label)}`}), cut ${formatInstant(point.cutAtMs)}`;
+  return `${tint(look, 'strong', printable(group))} at point ${formatPoint(point)} (${formatKind(point)}${point.label === undefined ? '' : `, ${printable(point.label)}`}), cut ${formatInstant(point.cutAtMs)}`;
 }
 
 export function formatExport(look: Look, description: PointDescription, written: WrittenExport): string {

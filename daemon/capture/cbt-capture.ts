@@ -177,7 +177,6 @@ export class CbtCapture implements Capture {
   rest(): Promise<void> { return this.#spool.rest(); }
 
   async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
-
   power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock); }
 
   begin(base: PointId): Promise<void> { return this.#inTurn(() => beginAt(this.#linked().qmp, { groupId: this.#o.groupId, disks: this.#disks }, base)); }

@@ -8,6 +8,7 @@ import { Fault, isFault } from '../../journal/fault.ts';
 import type { PointId } from '../../journal/point.ts';
 import type { AdoptedGuest, LocalSource } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
+import type { NotedGuest } from './group-guests.ts';
 import { capturePath } from './guest-launch.ts';
 
 /** How long a guest waits for the one who is to follow it, ms: connecting to its monitor, and pairing the first time. */
@@ -35,12 +36,13 @@ export class Adoption {
    * While the guest stands still; `base`: what its disks hold, null: not known. Resolves with who follows it, and whose the group was
    * before; null when nobody does, which does not keep it from running.
    */
-  async give(store: GroupStore, folder: string, base: PointId | null): Promise<{ readonly sourceId: string; readonly formerSourceId: string } | null> {
+  async give(store: GroupStore, guests: readonly NotedGuest[], base: PointId | null): Promise<{ readonly sourceId: string; readonly formerSourceId: string } | null> {
     const { localSource, pairing, log } = this.#o;
     if (localSource === null) return null;
     const { groupId, name, sourceId: before, term, rpoMs, isReclaimed } = store.report();
     const adopt = (token: string | null): Promise<void> => localSource.adopt({
-      name, groupId, qmpPath: capturePath(folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
+      name, groupId, qmpPath: capturePath(guests[0]!.folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
+      ...(guests.length === 1 ? {} : { members: guests.map((guest) => ({ name: guest.name, qmpPath: capturePath(guest.folder) })) }),
       // A guest that comes home is protected to where it was protected before.
       ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint }, points: pairing.points }),
     });

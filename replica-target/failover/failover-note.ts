@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { pointKinds } from '../../journal/point.ts';
+import { notedGuest } from './group-guests.ts';
 
 const pointId = z.object({ term: z.number().int(), point: z.number().int() });
 
@@ -14,9 +15,8 @@ export const failoverNote = z.object({
   point: pointId,
   /** Overlays, firmware variables, sockets and logs of this failover. */
   folder: z.string(),
-  qmpPath: z.string(),
-  logPath: z.string(),
-  pid: z.number().int().nullable(),
+  /** Empty until something was to be booted. */
+  guests: z.array(notedGuest),
   startedAtMs: z.number(),
   /** Of the point, which may be given up once nothing depends on it. Null: nothing was booted yet. */
   facts: z.object({ kind: z.enum(pointKinds), cutAtMs: z.number(), arrivedAtMs: z.number(), changedBytes: z.number(), label: z.string().optional() }).nullable().default(null),

@@ -12,9 +12,9 @@ import type { Clock } from '../../host/clock.ts';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
-import { isGuestRunning, stopGuest } from '../../qemu/boot.ts';
+import { isGuestRunning } from '../../qemu/boot.ts';
+import type { RecordedGuest } from '../../qemu/group-hardware.ts';
 import { runReady } from '../../qemu/guest-blocks.ts';
-import type { GuestHardware } from '../../qemu/hardware.ts';
 import type { SourceOrders } from '../ingest/source-orders.ts';
 import type { FailoverRequest, FailoverResult, NetworkChoice, TargetOptions } from '../operations.ts';
 import { pointExportName } from '../points/nbd-exports.ts';
@@ -27,10 +27,11 @@ import { askToYield } from './ask-to-yield.ts';
 import { bootImages } from './boot-images.ts';
 import { failoverNote, isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
+import { areAll, areSome, eachMonitor, firstOf, launchGuests, lookUpGuests, placeGuests, recordedGuests, reportGuests, startedGuests, stopGuests } from './group-guests.ts';
 import type { GroupTurns } from './group-turns.ts';
-import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid, withMonitor } from './guest-launch.ts';
+import { chooseAccel, overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
-import { allHome, Homecoming } from './homecoming.ts';
+import { allHome, GroupHomecoming } from './homecoming.ts';
 import { LetGoWaits } from './let-go.ts';
 import type { TestFailovers } from './test-failover.ts';
 
@@ -58,7 +59,7 @@ export interface FailoversOptions {
 export class Failovers {
   readonly #o: FailoversOptions;
   readonly #noted = new Map<string, FailoverNote>();
-  readonly #homecomings = new Map<string, Homecoming>();
+  readonly #homecomings = new Map<string, GroupHomecoming>();
   readonly #letGo: LetGoWaits;
   readonly #closing = new AbortController();
   /** The last trouble of each group that was told. */
@@ -96,10 +97,11 @@ export class Failovers {
 
   report(): FailedOverGuest[] {
     return [...this.#noted.values()].map((note) => {
-      const { groupId, group, term, point, qmpPath, logPath, pid, startedAtMs, view, isCommitting, decision } = note;
+      const { groupId, group, term, point, startedAtMs, view, isCommitting, decision } = note;
       const coming = this.#homecomings.get(groupId)?.report() ?? null;
       const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? allHome(view.disks) : coming ?? { ...allHome(view.disks), state: 'waiting' as const, doneBytes: 0 };
-      return { group, term, point, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
+      const guests = reportGuests(note.guests);
+      return { group, term, point, guests, ...firstOf(note.guests), isRunning: guests.length > 0 && guests.every(({ isRunning }) => isRunning), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
     });
   }
 
@@ -131,20 +133,21 @@ export class Failovers {
     const { planned } = request;
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
-    if (known !== undefined && isAwaited(known) && known.pid !== null && planned === undefined) return this.#runAwaited(store, known, asked, request);
-    // One that was to run, and could not be told so.
-    if (known?.pid != null && !isAwaited(known)) await withMonitor(known.folder, runReady).catch((error: unknown) => this.#tell(known.group, error));
+    if (known !== undefined && isAwaited(known) && areAll(known.guests) && planned === undefined) return this.#runAwaited(store, known, asked, request);
+    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await eachMonitor(known.guests, runReady).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
     const chosen = request.at === undefined ? null : await this.#choose(store, request.at, asked.atMs);
-    const machine: Machine = { hardware: recordedHardware(store), accel: await chooseAccel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
+    const machine: Machine = { recorded: recordedGuests(store), accel: await chooseAccel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
     const isRestart = known !== undefined && before.state !== 'protected';
     if (isRestart) {
       const refusal = refuseOtherPoint(before.name, known.point, chosen);
       if (refusal !== null) throw new Fault('FAILOVER_STATE', refusal, { group: before.name, ...known.point });
     }
     if (endsTest) await this.#o.tests.endForFailover(store);
+    // What ended of it starts anew, and is looked after anew.
+    if (isRestart) await this.#homecomings.get(store.groupId)?.stop();
     if (planned === undefined) {
       const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null);
       const booted = await this.#boot(store, begun, machine, isRestart);
@@ -166,18 +169,21 @@ export class Failovers {
   }
 
   /** The guest stands still when it resolves, if it has to wait for its source, or for those who follow what it writes. */
-  async #boot(store: GroupStore, begun: FailoverNote, { hardware, accel, network }: Machine, isRestart: boolean): Promise<FailoverNote> {
+  async #boot(store: GroupStore, begun: FailoverNote, { recorded, accel, network }: Machine, isRestart: boolean): Promise<FailoverNote> {
     const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await this.#point(store, begun);
     let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
     await mkdir(note.folder, { recursive: true, mode: 0o700 });
     const disks = await bootImages(store, note, this.#o.viewSocketPath);
     if (note.isHome) await store.lendImages(true);
-    const isFollowed = !isRestart && this.#o.adoption.isPossible;
-    const pid = await launchGuest({ group: note.group, place: guestPlace(note.folder), hardware, disks, network, accel, isStopped: isAwaited(note) || isFollowed, log: this.#o.log });
-    note = { ...note, pid };
+    // Noted first: whatever dies meanwhile, they are found by their sockets.
+    if (note.guests.length === 0) note = { ...note, guests: placeGuests(recorded, note.folder) };
     await this.#note(note);
+    const guests = await launchGuests(note.guests, recorded, disks, { network, accel, isStopped: true, log: this.#o.log });
+    note = { ...note, guests };
+    await this.#note(note);
+    const isFollowed = !isRestart && this.#o.adoption.isPossible;
     if (isFollowed) {
-      note = { ...note, adopted: await this.#o.adoption.give(store, note.folder, note.view === null ? note.point : null) };
+      note = { ...note, adopted: await this.#o.adoption.give(store, note.guests, note.view === null ? note.point : null) };
       await this.#note(note);
     }
     return note;
@@ -188,7 +194,7 @@ export class Failovers {
     if (booted.adopted !== null) await store.own(booted.adopted.sourceId);
     const note: FailoverNote = { ...booted, handover: booted.handover === null ? null : { ...booted.handover, state: 'taken' } };
     await this.#note(note);
-    await withMonitor(note.folder, runReady);
+    await eachMonitor(note.guests, runReady);
     return note;
   }
 
@@ -203,9 +209,8 @@ export class Failovers {
 
   async #result(store: GroupStore, booted: FailoverNote, asked: Asked, { accel }: Pick<Machine, 'accel'>, { handover, view }: FailoverNote): Promise<FailoverResult> {
     const point = await this.#point(store, booted);
-    const { qmpPath, logPath } = guestPlace(booted.folder);
     return {
-      group: booted.group, term: booted.term, point, accel, qmpPath, logPath, pid: booted.pid!,
+      group: booted.group, term: booted.term, point, accel, ...startedGuests(booted.guests),
       lostMs: handover === null ? Math.max(0, asked.atMs - point.cutAtMs) : 0,
       rtoMs: this.#o.clock.monotonicMs() - asked.monotonicMs,
       ...(handover === null ? {} : { downtimeMs: Math.max(0, this.#o.clock.nowMs() - handover.stoppedAtMs) }),
@@ -231,7 +236,7 @@ export class Failovers {
   async #undo(store: GroupStore): Promise<void> {
     const note = await this.#known(store.groupId);
     await this.#homecomings.get(store.groupId)?.stop();
-    if (note?.pid != null) await stopGuest(note.pid, note.qmpPath);
+    if (note !== undefined) await stopGuests(note.guests);
     if (note?.isHome === true) await store.lendImages(false);
     if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
     if (store.report().state === 'failed-over') await store.rollBack();
@@ -244,7 +249,7 @@ export class Failovers {
     if (this.#letGo.heard(groupId, 'let go')) return;
     this.#behind(groupId, async (store) => {
       const now = await this.#known(groupId);
-      if (now === undefined || !isAwaited(now) || now.pid === null) return;
+      if (now === undefined || !isAwaited(now) || !areAll(now.guests)) return;
       await this.#afterwards(store, await this.#run(store, now), { decision: { act: 'commit', afterMs: 0 } });
       this.#o.log.warn({ group: now.group }, `the source of ${now.group} has let go of it: it runs here`);
     });
@@ -266,7 +271,7 @@ export class Failovers {
   async #handedOver(store: GroupStore): Promise<void> {
     const note = await this.#known(store.groupId);
     if (note === undefined || store.report().state !== 'protected') return;
-    if (note.pid !== null) await stopGuest(note.pid, note.qmpPath);
+    await stopGuests(note.guests);
     await this.#forget(note);
   }
 
@@ -311,7 +316,7 @@ export class Failovers {
         const { groupId, group, decision } = note;
         const store = this.#stores(groupId);
         // A guest that came home and has ended since is nobody's here.
-        if (note.isHome && store === null && (note.pid === null || !isGuestRunning(note.pid, note.qmpPath))) await this.#forget(note).catch((error: unknown) => this.#tell(group, error));
+        if (note.isHome && store === null && reportGuests(note.guests).every(({ isRunning }) => !isRunning)) await this.#forget(note).catch((error: unknown) => this.#tell(group, error));
         if (decision === null || store === null || this.#o.clock.nowMs() < decision.atMs) continue;
         try {
           await (decision.act === 'commit' ? this.commit(store) : this.stop(store, true));
@@ -334,11 +339,10 @@ export class Failovers {
     const isNewest = chosen === null || (chosen.term === newest?.term && chosen.point === newest.point);
     const point: PointId = isNewest ? applied ?? { term: 0, point: 0 } : { term: chosen.term, point: chosen.point };
     const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-${term}`);
-    const { qmpPath, logPath } = guestPlace(folder);
     // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
     // Home on its own old disks: nothing is left to go back to, as its source let go of it, and nothing to bring home.
     const isHome = handover !== null && store.report().isReclaimed;
-    let note: FailoverNote = { isHome, groupId, group: name, term, point, folder, qmpPath, logPath, pid: null, startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
+    let note: FailoverNote = { isHome, groupId, group: name, term, point, folder, guests: [], startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
     try {
       await this.#note(note);
       if (!isNewest) note = await this.#hold(store, note, chosen);
@@ -393,8 +397,8 @@ export class Failovers {
       if (note.handover !== null) this.#o.orders.tell({ t: 'recall', group: store.groupId, id: note.handover.id });
       return;
     }
-    if (note.pid !== null) await stopGuest(note.pid, note.qmpPath);
-    await this.#note({ ...note, pid: null, decision: null });
+    await stopGuests(note.guests);
+    await this.#note({ ...note, guests: note.guests.map((guest) => ({ ...guest, pid: null })), decision: null });
   }
 
   /** Files, hold and note, in this order: as long as there is a trace, the note tells where. */
@@ -408,28 +412,29 @@ export class Failovers {
   }
 
   async #takeUp(store: GroupStore, note: FailoverNote): Promise<void> {
-    const pid = await runningPid(note.pid, note.qmpPath);
+    const guests = await lookUpGuests(note.guests);
     if (store.report().state === 'protected') {
       // Killed before the term was raised, or in the middle of a roll-back: nothing of it counts.
-      if (pid !== null) await stopGuest(pid, note.qmpPath);
+      await stopGuests(guests);
       await this.#forget(note);
       return;
     }
-    if (pid !== note.pid) await this.#note({ ...note, pid });
+    if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
-    if (pid !== null && !isAwaited(note)) await withMonitor(note.folder, runReady).catch((error: unknown) => this.#tell(note.group, error));
-    this.#bringHome(store, { ...note, pid });
+    if (areAll(guests) && !isAwaited(note)) await eachMonitor(guests, runReady).catch((error: unknown) => this.#tell(note.group, error));
+    this.#bringHome(store, { ...note, guests });
   }
 
   /** All that is not in the guest's own images, when it was booted from a view, or is to be committed. */
-  #bringHome(store: GroupStore, { groupId, group, folder, qmpPath, pid, view, isCommitting }: FailoverNote): void {
-    if (pid === null || !(isCommitting || view?.isHome === false)) return;
-    const disks = view?.disks ?? store.report().disks.filter(({ isAtApplied }) => isAtApplied);
-    this.#homecomings.set(groupId, new Homecoming({
-      group, folder, log: this.#o.log,
-      sizes: new Map(disks.map(({ disk, sizeBytes }) => [disk, sizeBytes])),
-      isRunning: () => isGuestRunning(pid, qmpPath),
-      onHome: async () => { await this.#arrived(store.groupId); },
+  #bringHome(store: GroupStore, { groupId, group, guests, view, isCommitting }: FailoverNote): void {
+    if (!areAll(guests) || !(isCommitting || view?.isHome === false)) return;
+    const sizes = new Map((view?.disks ?? store.report().disks.filter(({ isAtApplied }) => isAtApplied)).map(({ disk, sizeBytes }) => [disk, sizeBytes]));
+    const recorded = recordedGuests(store);
+    this.#homecomings.set(groupId, new GroupHomecoming({
+      group, log: this.#o.log, onHome: async () => { await this.#arrived(store.groupId); },
+      guests: guests.map(({ folder, pid, qmpPath }, at) => ({
+        folder, isRunning: () => isGuestRunning(pid!, qmpPath), sizes: new Map([...sizes].filter(([disk]) => recorded[at]?.disks?.includes(disk) ?? true)),
+      })),
     }));
   }
 
@@ -447,8 +452,8 @@ export class Failovers {
 
   #rule(store: GroupStore, note: FailoverNote | undefined, step: FailoverStep): { readonly endsTest: boolean } {
     const { name, state } = store.report();
-    const ruling = rule({ name, state, isTesting: this.#o.tests.isTesting(store.groupId), failedOverPid: note?.pid ?? null }, step);
-    if (!ruling.may) throw new Fault('FAILOVER_STATE', ruling.why, { group: name, state, ...(note?.pid == null ? {} : { pid: note.pid }) });
+    const ruling = rule({ name, state, isTesting: this.#o.tests.isTesting(store.groupId), failedOverPid: note !== undefined && areAll(note.guests) ? firstOf(note.guests).pid : null }, step);
+    if (!ruling.may) throw new Fault('FAILOVER_STATE', ruling.why, { group: name, state, ...(note === undefined || !areSome(note.guests) ? {} : { pid: note.guests.find(({ pid }) => pid !== null)!.pid }) });
     return ruling;
   }
 
@@ -461,10 +466,9 @@ export class Failovers {
   /** Whether its guest runs is looked at anew: a pid that is noted is one that runs. */
   async #known(groupId: string): Promise<FailoverNote | undefined> {
     const note = this.#noted.get(groupId);
-    if (note === undefined) return undefined;
-    const pid = await runningPid(note.pid, note.qmpPath);
-    if (pid === note.pid) return note;
-    const found = { ...note, pid };
+    const guests = await lookUpGuests(note?.guests ?? []);
+    if (note === undefined || guests.every((guest, at) => guest === note.guests[at])) return note;
+    const found = { ...note, guests };
     await this.#note(found);
     return found;
   }
@@ -487,10 +491,9 @@ export class Failovers {
 }
 
 /** Pace of looking for what is to be decided, and after a decision that could not be carried out, ms. */
-const decideMs = 500;
-const decideAgainMs = 5_000;
+const [decideMs, decideAgainMs] = [500, 5_000];
 
 interface Asked { readonly monotonicMs: number; readonly atMs: number }
-interface Machine { readonly hardware: GuestHardware; readonly accel: 'kvm' | 'tcg'; readonly network: NetworkChoice }
+interface Machine { readonly recorded: readonly RecordedGuest[]; readonly accel: 'kvm' | 'tcg'; readonly network: NetworkChoice }
 type Handover = NonNullable<FailoverNote['handover']>;
 

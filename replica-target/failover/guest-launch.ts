@@ -5,13 +5,10 @@
 import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
-import { Fault } from '../../journal/fault.ts';
 import { bootCommand, findGuest, isGuestRunning, startGuest, type BootDisk } from '../../qemu/boot.ts';
-import { guestHardware, type GuestHardware } from '../../qemu/hardware.ts';
+import type { GuestHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
-import type { GroupStore } from '../store/store.ts';
 import { isThere, putInPlace } from './overlays.ts';
 
 /** Where everything of one guest lies that runs here. */
@@ -52,16 +49,6 @@ export async function withMonitor<T>(folder: string, act: (qmp: QmpConnection) =
   } finally {
     qmp.close();
   }
-}
-
-/** Fault FAILOVER_BOOT. */
-export function recordedHardware(store: GroupStore): GuestHardware {
-  const parsed = guestHardware.safeParse(store.hardware());
-  if (!parsed.success) {
-    const { name } = store.report();
-    throw new Fault('FAILOVER_BOOT', `the recorded hardware of ${name} cannot be used: ${z.prettifyError(parsed.error)}`, { group: name });
-  }
-  return parsed.data;
 }
 
 export interface Launch {

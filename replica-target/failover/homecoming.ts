@@ -107,3 +107,36 @@ export function allHome(disks: readonly { readonly sizeBytes: number }[]): HomeR
   const totalBytes = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   return { state: 'home', doneBytes: totalBytes, totalBytes };
 }
+
+export interface GroupHomecomingOptions extends Pick<HomecomingOptions, 'group' | 'onHome' | 'log'> {
+  /** Each with its disks, by number, and their sizes. */
+  readonly guests: readonly Pick<HomecomingOptions, 'folder' | 'sizes' | 'isRunning'>[];
+}
+
+/** Of all guests of a group: `onHome` comes once, when the last has arrived. */
+export class GroupHomecoming {
+  readonly #each: readonly Homecoming[];
+
+  constructor({ guests, onHome, ...common }: GroupHomecomingOptions) {
+    const waiting = new Set(guests.keys());
+    this.#each = guests.map((guest, at) => new Homecoming({
+      ...common, ...guest,
+      onHome: async () => {
+        if (waiting.size > 1 || !waiting.has(at)) return void waiting.delete(at);
+        // Tried again when it fails.
+        await onHome();
+        waiting.delete(at);
+      },
+    }));
+  }
+
+  report(): HomeReport {
+    const reports = this.#each.map((one) => one.report());
+    const state = reports.every((one) => one.state === 'home') ? 'home' : reports.some((one) => one.state === 'streaming') ? 'streaming' : 'waiting';
+    return { state, doneBytes: reports.reduce((sum, { doneBytes }) => sum + doneBytes, 0), totalBytes: reports.reduce((sum, { totalBytes }) => sum + totalBytes, 0) };
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#each.map((one) => one.stop()));
+  }
+}

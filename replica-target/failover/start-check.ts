@@ -5,11 +5,10 @@
  */
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { z } from 'zod';
 import type { Clock } from '../../host/clock.ts';
 import { findProgram } from '../../host/node/programs.ts';
 import { isFault } from '../../journal/fault.ts';
-import { guestHardware, type GuestHardware } from '../../qemu/hardware.ts';
+import { readGroupHardware, type RecordedGuest } from '../../qemu/group-hardware.ts';
 import { programAbilities, type AbilitiesOptions, type ProgramAbilities } from '../../qemu/program-abilities.ts';
 import { runningGuests, type RunningGuest } from '../../qemu/running-guests.ts';
 import type { AccelChoice, TargetOptions } from '../operations.ts';
@@ -49,19 +48,29 @@ type Asked = Omit<StartCheckOptions, 'accel' | 'network'> & { readonly accel: 'k
 async function find(store: GroupStore, report: GroupStoreReport, asked: Asked): Promise<StartFinding[]> {
   const recorded = store.hardware();
   if (Object.keys(recorded).length === 0) return [refused('hardware', 'none was recorded: no QEMU serves the disks at the source', 'Its points are for export, view and NBD; a guest for them is yours to start.')];
-  const parsed = guestHardware.safeParse(recorded);
-  if (!parsed.success) return [refused('hardware', `what was recorded cannot be used: ${z.prettifyError(parsed.error)}`, 'Run the same release at source and target.')];
-  return judgeStart(await gather(report, parsed.data, asked));
+  const read = readGroupHardware(recorded, report.name);
+  if ('flaw' in read) return [refused('hardware', `what was recorded cannot be used: ${read.flaw}`, 'Run the same release at source and target.')];
+  const { guests } = read;
+  if (guests.length === 1) return judgeStart(await gather(report, guests[0]!, asked, 0));
+  const memoryOf = ({ hardware }: RecordedGuest): number => hardware.memory.sizeBytes + (hardware.memory.pluggedBytes ?? 0);
+  const findings: StartFinding[] = [];
+  // Each has to find room beside all others.
+  const memoryBytes = guests.reduce((sum, guest) => sum + memoryOf(guest), 0);
+  for (const guest of guests) {
+    for (const finding of judgeStart(await gather(report, guest, asked, memoryBytes - memoryOf(guest)))) findings.push({ ...finding, check: `${guest.name}: ${finding.check}` });
+  }
+  return findings;
 }
 
-async function gather(report: GroupStoreReport, hardware: GuestHardware, { failover, keepFreeBytes, accel, network, qemu, searchPath = process.env['PATH'] ?? '' }: Asked): Promise<StartFacts> {
+/** `othersBytes`: memory that the other guests of the group will take. */
+async function gather(report: GroupStoreReport, { hardware, disks: own }: RecordedGuest, { failover, keepFreeBytes, accel, network, qemu, searchPath = process.env['PATH'] ?? '' }: Asked, othersBytes: number): Promise<StartFacts> {
   const { overlayFolder } = failover;
   const bridge = /^bridge:(.*)$/.exec(network)?.[1];
   const [program, memory, files, disks, space, bridgeFacts, running] = await Promise.all([
     askProgram(`qemu-system-${hardware.arch}`, searchPath, accel, qemu),
     readMemory(),
     namedFiles(hardware),
-    Promise.all(report.disks.map(async ({ name, replicaPath, isAtApplied }) => ({ name, isAtApplied, isThere: await canRead(replicaPath) }))),
+    Promise.all(report.disks.filter(({ disk }) => own === null || own.includes(disk)).map(async ({ name, replicaPath, isAtApplied }) => ({ name, isAtApplied, isThere: await canRead(replicaPath) }))),
     overlaySpace(overlayFolder),
     bridge === undefined ? null : bridgeState(bridge),
     runningGuests(),
@@ -73,7 +82,7 @@ async function gather(report: GroupStoreReport, hardware: GuestHardware, { failo
   return {
     hasPoint: report.newest !== null,
     hardware, accel, program, hostCpus: availableParallelism(), files, disks, network, bridge: bridgeFacts,
-    memory: { ...memory, availableBytes: memory.availableBytes + freed.reduce((sum, bytes) => sum + bytes, 0) },
+    memory: { ...memory, availableBytes: Math.max(0, memory.availableBytes + freed.reduce((sum, bytes) => sum + bytes, 0) - othersBytes) },
     overlays: { folder: overlayFolder, ...space, keepFreeBytes, replicaBytes: report.replicaBytes },
     running: running.filter((guest) => !isOwn(guest)),
     socketPathBytes: socketPathBytes(overlayFolder, report),
@@ -102,5 +111,5 @@ async function askOrWhy(path: string, accel: 'kvm' | 'tcg', asking: AbilitiesOpt
 
 /** A test's folder and that of the next failover differ in a word; all socket names in them are as long as this one. */
 function socketPathBytes(overlayFolder: string, { groupId, term }: GroupStoreReport): number {
-  return Math.max(...['test', String(term + 1)].map((end) => Buffer.byteLength(guestPlace(join(overlayFolder, `${groupId.slice(0, 12)}-${end}`)).qmpPath)));
+  return Math.max(...['test', String(term + 1)].map((end) => Buffer.byteLength(guestPlace(join(overlayFolder, `${groupId.slice(0, 12)}-${end}`, 'g00')).qmpPath)));
 }

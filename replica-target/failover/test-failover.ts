@@ -16,8 +16,8 @@ import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { segmentBytes } from '../../journal/limits.ts';
 import { formatPoint } from '../../journal/point.ts';
-import { isGuestRunning, stopGuest, type BootDisk } from '../../qemu/boot.ts';
-import { continueGuest, runStateOf } from '../../qemu/guest-blocks.ts';
+import type { BootDisk } from '../../qemu/boot.ts';
+import { continueGuest, runReady, runStateOf } from '../../qemu/guest-blocks.ts';
 import type { TargetOptions, TestRequest, TestResult } from '../operations.ts';
 import { pointExportName } from '../points/nbd-exports.ts';
 import { choosePoint } from '../points/point-selector.ts';
@@ -25,8 +25,9 @@ import type { GroupPoints, RestorePoint, ViewDisk } from '../points/points.ts';
 import type { EndedTest, TestGuest } from '../report.ts';
 import type { GroupStore } from '../store/store.ts';
 import { rule, testBudget, testBudgetBytesMin, whyTestEnds, type FailoverStep, type TestEnd } from './failover-plan.ts';
+import { areSome, eachMonitor, firstOf, launchGuests, lookUpGuests, notedGuest, placeGuests, recordedGuests, reportGuests, startedGuests, stopGuests } from './group-guests.ts';
 import type { GroupTurns } from './group-turns.ts';
-import { chooseAccel, guestPlace, launchGuest, overlayPath, recordedHardware, runningPid, withMonitor } from './guest-launch.ts';
+import { chooseAccel, overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
 import { allocatedBytes, makeOverlay } from './overlays.ts';
 
@@ -36,10 +37,8 @@ const noted = z.object({
   point: z.object({ term: z.number().int(), point: z.number().int() }),
   cutAtMs: z.number(),
   folder: z.string(),
-  qmpPath: z.string(),
-  logPath: z.string(),
-  /** Null until its guest ran: such a test is not taken up again. */
-  pid: z.number().int().nullable(),
+  /** None of them has a pid until all of them were started: such a test is not taken up again. */
+  guests: z.array(notedGuest),
   /** Unique: by it a hold is found that was taken and not noted any more. */
   holdReason: z.string(),
   holdId: z.string().nullable(),
@@ -91,17 +90,17 @@ export class TestFailovers {
     for (const note of await readJsonFolder(this.#o.folder, noted)) {
       this.#noted.set(note.groupId, note);
       const store = stores.find(({ groupId }) => groupId === note.groupId);
-      const pid = await runningPid(note.pid, note.qmpPath);
-      if (note.pid === null || store?.report().state === 'failed-over') {
-        await this.#endQuietly({ ...note, pid }, note.pid === null ? 'interrupted' : 'failover');
-      } else if (pid === null) await this.#endQuietly(note, 'guest-ended');
+      const guests = await lookUpGuests(note.guests);
+      if (!areSome(note.guests) || store?.report().state === 'failed-over') {
+        await this.#endQuietly(note, !areSome(note.guests) ? 'interrupted' : 'failover');
+      } else if (!areSome(guests)) await this.#endQuietly(note, 'guest-ended');
     }
     this.#watching = this.#watch();
   }
 
   report(): TestGuest[] {
-    return [...this.#noted.values()].map(({ groupId, group, point, cutAtMs, qmpPath, logPath, pid, startedAtMs, endsAtMs, budgetBytes, network }) => ({
-      group, point, cutAtMs, qmpPath, logPath, pid, isRunning: pid !== null && isGuestRunning(pid, qmpPath), startedAtMs, endsAtMs, budgetBytes, network,
+    return [...this.#noted.values()].map(({ groupId, group, point, cutAtMs, guests, startedAtMs, endsAtMs, budgetBytes, network }) => ({
+      group, point, cutAtMs, guests: reportGuests(guests), ...firstOf(guests), isRunning: reportGuests(guests).some(({ isRunning }) => isRunning), startedAtMs, endsAtMs, budgetBytes, network,
       usedBytes: this.#usedBytes.get(groupId) ?? 0,
     }));
   }
@@ -147,17 +146,16 @@ export class TestFailovers {
     const { name } = store.report();
     const points = store.restorePoints;
     const point = choosePoint(await points.list(), request.at ?? 'newest', startedAtMs, name);
-    const hardware = recordedHardware(store);
+    const recorded = recordedGuests(store);
     const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
     const network = request.network ?? 'none';
     const disks = await disksOf(points, point);
     await mkdir(this.#o.failover.overlayFolder, { recursive: true, mode: 0o700 });
     const budgetBytes = await this.#budget(name, request.budgetBytes ?? null, disks);
 
-    const place = guestPlace(join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-test`));
-    const { folder, qmpPath, logPath } = place;
+    const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-test`);
     let note: Noted = {
-      groupId, group: name, point: { term: point.term, point: point.point }, cutAtMs: point.cutAtMs, folder, qmpPath, logPath, pid: null,
+      groupId, group: name, point: { term: point.term, point: point.point }, cutAtMs: point.cutAtMs, folder, guests: placeGuests(recorded, folder),
       holdReason: `test failover of ${name} (${randomBytes(4).toString('hex')})`, holdId: null, network, startedAtMs,
       endsAtMs: startedAtMs + (request.limitMs ?? testLimitMsDefault), budgetBytes, disks: disks.map(({ disk }) => disk),
     };
@@ -170,13 +168,14 @@ export class TestFailovers {
       await rm(folder, { recursive: true, force: true });
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const bootDisks = await this.#overlay(groupId, point, disks, folder, budgetBytes);
-      const pid = await launchGuest({ group: name, place, hardware, disks: bootDisks, network, accel, log: this.#o.log });
-      note = { ...note, pid };
+      const guests = await launchGuests(note.guests, recorded, bootDisks, { network, accel, isStopped: true, log: this.#o.log });
+      note = { ...note, guests };
       await this.#note(note);
-      this.#o.log.info({ group: name, point: note.point, pid }, `a test of ${name} runs from point ${formatPoint(point)}`);
-      return { group: name, point, rtoMs: monotonicMs() - askedMs, ageMs: Math.max(0, startedAtMs - point.cutAtMs), endsAtMs: note.endsAtMs, budgetBytes, qmpPath, pid, logPath, accel, network };
+      await eachMonitor(guests, runReady);
+      this.#o.log.info({ group: name, point: note.point }, `a test of ${name} runs from point ${formatPoint(point)}`);
+      return { group: name, point, rtoMs: monotonicMs() - askedMs, ageMs: Math.max(0, startedAtMs - point.cutAtMs), endsAtMs: note.endsAtMs, budgetBytes, ...startedGuests(note.guests), accel, network };
     } catch (error) {
-      await this.#endQuietly({ ...note, pid: await runningPid(note.pid, qmpPath) }, 'interrupted');
+      await this.#endQuietly(note, 'interrupted');
       throw error;
     }
   }
@@ -232,7 +231,7 @@ export class TestFailovers {
     const note = this.#noted.get(groupId);
     if (note === undefined) return;
     const paths = note.disks.map((disk) => overlayPath(note.folder, disk));
-    const isRunning = note.pid !== null && isGuestRunning(note.pid, note.qmpPath);
+    const isRunning = reportGuests(note.guests).some((guest) => guest.isRunning);
     const usedBytes = await allocatedBytes(paths);
     this.#usedBytes.set(groupId, usedBytes);
     const runState = isRunning ? await this.#runState(note) : null;
@@ -245,9 +244,11 @@ export class TestFailovers {
     else if (runState === 'io-error') await this.#continue(note);
   }
 
-  async #runState({ folder }: Noted): Promise<string | null> {
+  /** Of the first that was stopped by an error, if any. */
+  async #runState({ guests }: Noted): Promise<string | null> {
     try {
-      return await withMonitor(folder, runStateOf);
+      const states = await eachMonitor(await lookUpGuests(guests), runStateOf);
+      return states.find((state) => state === 'io-error') ?? states[0] ?? null;
     } catch (error) {
       // QEMU may be ending, or stand still until the view is back; limit and budget hold all the same.
       if (isFault(error)) return null;
@@ -255,9 +256,9 @@ export class TestFailovers {
     }
   }
 
-  async #continue({ group, folder }: Noted): Promise<void> {
+  async #continue({ group, guests }: Noted): Promise<void> {
     try {
-      await withMonitor(folder, continueGuest);
+      await eachMonitor(await lookUpGuests(guests), async (qmp) => { if (await runStateOf(qmp) === 'io-error') await continueGuest(qmp); });
     } catch (error) {
       if (!isFault(error)) throw error;
       this.#o.log.warn({ group, code: error.code }, error.message);
@@ -285,8 +286,7 @@ export class TestFailovers {
   /** Guest, files, hold, note, in this order: as long as there is a trace, the note tells where. */
   async #end(note: Noted | undefined, why: TestEnd): Promise<void> {
     if (note === undefined) return;
-    const pid = await runningPid(note.pid, note.qmpPath);
-    if (pid !== null) await stopGuest(pid, note.qmpPath);
+    await stopGuests(await lookUpGuests(note.guests));
     await rm(note.folder, { recursive: true, force: true });
     await releaseHold(this.#o.pointsOf(note.groupId), note);
     await rm(this.#notePath(note.groupId), { force: true });

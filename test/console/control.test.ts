@@ -44,8 +44,8 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
   };
 }
 
-const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg', isComingHome: true };
-const tested: TestResult = { group: 'web', point: points[1]!, rtoMs: 1500, ageMs: 15_000, endsAtMs: 9, budgetBytes: 1 << 30, qmpPath: '/q', pid: 8, logPath: '/l', accel: 'tcg', network: 'none' };
+const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, guests: [{ name: 'web', qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg', isComingHome: true };
+const tested: TestResult = { group: 'web', point: points[1]!, rtoMs: 1500, ageMs: 15_000, endsAtMs: 9, budgetBytes: 1 << 30, guests: [{ name: 'web', qmpPath: '/q', pid: 8, logPath: '/l' }], qmpPath: '/q', pid: 8, logPath: '/l', accel: 'tcg', network: 'none' };
 
 const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, historyBytes: 4, replicaBytes: 5, replicaComparedBytes: 0, read: null, findings: [], findingsLeftOff: 0, points: { count: 3, goodCount: 3, newestGood: '1.3' } };
 

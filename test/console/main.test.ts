@@ -55,7 +55,7 @@ export async function startTarget(options, deps) {
     timeline: async () => (${JSON.stringify(timeline)}),
     describePoint: async () => (${JSON.stringify(described)}),
     token: async () => ({ token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
-    failover: async (request) => ({ group: request.group, term: 2, point: ${JSON.stringify(points[2])}, lostMs: 1, rtoMs: 2, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: request.accel ?? 'kvm' }),
+    failover: async (request) => ({ group: request.group, term: 2, point: ${JSON.stringify(points[2])}, lostMs: 1, rtoMs: 2, guests: [{ name: request.group, qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: request.accel ?? 'kvm' }),
     stopFailover: async (group, isRolledBack) => { deps.log.info({ group, isRolledBack }, 'fake stop'); },
     seedFrom: async (group, disk, imagePath) => { deps.log.info({ group, disk, imagePath }, 'fake seed'); },
   };

@@ -90,7 +90,7 @@ t.test('what a killed target left of tests is found', { timeout: 60_000 }, async
     await rig.points.hold(point, 'somebody else’s', null);
     const pid = isRunning ? await startEmptyQemu(t, qmpPath) : 4_000_000;
     await replaceJson(join(rig.folder, 'tests', `${groupId}.json`), {
-      groupId, group: 'web', point: { term: 1, point: 2 }, cutAtMs: 1, folder, qmpPath, logPath: join(folder, 'console.log'), pid: hasPid ? pid : null,
+      groupId, group: 'web', point: { term: 1, point: 2 }, cutAtMs: 1, folder, guests: [{ name: 'web', folder, qmpPath, logPath: join(folder, 'console.log'), pid: hasPid ? pid : null }],
       holdReason: 'test failover of web (1234)', holdId: hasNotedHold ? holdId : null, network: 'none', startedAtMs: 1, endsAtMs: Date.now() + endsInMs, budgetBytes: 64 << 20, disks: [0],
     });
     const tests = new TestFailovers(rig.options);
@@ -111,7 +111,7 @@ t.test('a test that runs is taken up, and goes on beside the next process', { ti
   await mkdir(join(rig.folder, 'tests'));
   const pid = await startEmptyQemu(t, qmpPath);
   await replaceJson(join(rig.folder, 'tests', `${groupId}.json`), {
-    groupId, group: 'web', point: { term: 1, point: 2 }, cutAtMs: 1, folder, qmpPath, logPath: join(folder, 'console.log'), pid,
+    groupId, group: 'web', point: { term: 1, point: 2 }, cutAtMs: 1, folder, guests: [{ name: 'web', folder, qmpPath, logPath: join(folder, 'console.log'), pid }],
     holdReason: 'test failover of web (1234)', holdId: null, network: 'none', startedAtMs: 1, endsAtMs: Date.now() + 60_000, budgetBytes: 64 << 20, disks: [0],
   });
   for (let life = 0; life < 2; life++) {
@@ -138,7 +138,7 @@ t.test('a failover that died before its term was raised is forgotten, with its h
   const pid = await startEmptyQemu(t, qmpPath);
   await rig.points.hold(point, 'failover of web (1234)', null);
   await replaceJson(join(notes, `${groupId}.json`), {
-    groupId, group: 'web', term: 2, point: { term: 1, point: 2 }, folder, qmpPath, logPath: join(folder, 'console.log'), pid: null, startedAtMs: 1,
+    groupId, group: 'web', term: 2, point: { term: 1, point: 2 }, folder, guests: [{ name: 'web', folder, qmpPath, logPath: join(folder, 'console.log'), pid: null }], startedAtMs: 1,
     view: { holdReason: 'failover of web (1234)', holdId: null, isHome: false, disks: [] },
   });
   const tests = new TestFailovers(rig.options);

@@ -31,7 +31,7 @@ t.test('status shows the worst line of each group', async (t) => {
 });
 
 t.test('a failover that went on says in spite of what', async (t) => {
-  const result = { group: 'web', term: 2, point: points[2]!, lostMs: 1, rtoMs: 1, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: 'tcg' as const, isComingHome: false };
+  const result = { group: 'web', term: 2, point: points[2]!, lostMs: 1, rtoMs: 1, guests: [{ name: 'web', qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: 'tcg' as const, isComingHome: false };
   t.match(formatFailoverResult(plainLook, { ...result, startCheck: startChecked }), 'refused  machine type: this QEMU has no machine pc-q35-99  [31m. Install a newer one.\n');
   t.notMatch(formatFailoverResult(plainLook, { ...result, startCheck: null }), /refused/);
 });

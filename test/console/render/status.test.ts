@@ -81,20 +81,20 @@ t.test('a target', async (t) => {
     'points over NBD: /srv/afterimage/points.sock, 192.0.2.9:10809 (TLS); 4 connections read 1 points',
     'refused since start: WIRE_SECRET 3×',
   ]);
-  const failedOver = { ...targetUp, sources: [], groups: [{ ...group, state: 'failed-over' as const }], failovers: [{ group: 'web', term: 2, point: { term: 1, point: 3 }, qmpPath: '/q', logPath: '/l', pid: 77, isRunning: true, startedAtMs: atMs - 5000, home: null, isAwaited: false, isCommitting: false, decision: null }] };
+  const failedOver = { ...targetUp, sources: [], groups: [{ ...group, state: 'failed-over' as const }], failovers: [{ group: 'web', term: 2, point: { term: 1, point: 3 }, guests: [{ name: 'web', qmpPath: '/q', logPath: '/l', pid: 77, isRunning: true }], qmpPath: '/q', logPath: '/l', pid: 77, isRunning: true, startedAtMs: atMs - 5000, home: null, isAwaited: false, isCommitting: false, decision: null }] };
   const text = formatTargetStatus(plainLook, failedOver);
   t.match(text, /^web +failed over/m);
-  t.match(text, /^web: failed over to point 1\.3 in term 2, runs here \(pid 77, started 5\.0 s ago, QMP \/q\)/m);
+  t.match(text, /^web: failed over to point 1\.3 in term 2, runs here \(pid 77, QMP \/q, started 5\.0 s ago\)/m);
   t.match(text, /no source is connected/);
   const coming = formatTargetStatus(plainLook, { ...failedOver, failovers: [{ ...failedOver.failovers[0]!, home: { state: 'streaming', doneBytes: 1 << 29, totalBytes: 1 << 30 } }] });
-  t.match(coming, /QMP \/q\); coming home: 50 %, 512 MiB of 1\.0 GiB$/m);
+  t.match(coming, /ago\); coming home: 50 %, 512 MiB of 1\.0 GiB$/m);
   const testing = formatTargetStatus(plainLook, {
     ...targetUp,
-    tests: [{ group: 'web', point: { term: 1, point: 2 }, cutAtMs: atMs - 15_000, qmpPath: '/q', logPath: '/l', pid: 78, isRunning: true, startedAtMs: atMs - 5000, endsAtMs: atMs + 60_000, budgetBytes: 1 << 30, usedBytes: 1 << 20, network: 'none' }],
+    tests: [{ group: 'web', point: { term: 1, point: 2 }, cutAtMs: atMs - 15_000, guests: [{ name: 'web', qmpPath: '/q', logPath: '/l', pid: 78, isRunning: true }], qmpPath: '/q', logPath: '/l', pid: 78, isRunning: true, startedAtMs: atMs - 5000, endsAtMs: atMs + 60_000, budgetBytes: 1 << 30, usedBytes: 1 << 20, network: 'none' }],
     endedTests: [{ group: 'web', point: { term: 1, point: 1 }, endedAtMs: atMs - 30_000, why: 'budget' }],
   });
   t.match(testing, /^web +protected, testing/m);
-  t.match(testing, /^web: a test of point 1\.2 \(cut 2030-01-02 03:03:50\) runs \(pid 78, 1\.0 MiB of 1\.0 GiB written, ends in 1 min, QMP \/q\)$/m);
+  t.match(testing, /^web: a test of point 1\.2 \(cut 2030-01-02 03:03:50\) runs \(pid 78, QMP \/q, 1\.0 MiB of 1\.0 GiB written, ends in 1 min\)$/m);
   t.match(testing, /^web: a test of point 1\.1 ended 30 s ago, because it had written its budget$/m);
   t.match(formatTargetStatus(plainLook, { ...targetUp, groups: [] }), /no group is here yet/);
   t.match(formatTargetStatus(plainLook, { ...targetUp, groups: [{ ...group, newest: null, seed: 'partial' }] }), /^web +first sync/m);
@@ -103,7 +103,7 @@ t.test('a target', async (t) => {
 t.test('failovers', async (t) => {
   t.match(formatFailoverOutlook(plainLook, group, atMs), /web would boot here from point 1\.3 \(crash\), cut 2030-01-02 03:03:55\.\n.*last 10 s .*would be lost/);
   t.match(formatFailoverOutlook(plainLook, { ...group, newest: null }, atMs), /no point yet/);
-  t.match(formatFailoverResult(plainLook, { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o1', '/o2'], accel: 'tcg', isComingHome: false }),
+  t.match(formatFailoverResult(plainLook, { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, guests: [{ name: 'web', qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o1', '/o2'], accel: 'tcg', isComingHome: false }),
     'web runs here from point 1.3, in term 2, 2.5 s after it was asked for.\nLost at most: the 10 s after that point.\npid 7 (tcg), QMP /q, log /l\noverlay /o1\noverlay /o2\n');
 });
 

@@ -11,6 +11,7 @@ import type { PointId } from '../journal/point.ts';
 import type { DiskChanges } from './points/points.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { Adoption } from './failover/adoption.ts';
+import { nodeFailoverHost } from './failover/failover-host.ts';
 import { Failovers } from './failover/failover.ts';
 import { GroupTurns } from './failover/group-turns.ts';
 import { checkStart } from './failover/start-check.ts';
@@ -104,7 +105,8 @@ class Target implements TargetOperations {
       const fingerprint = fingerprintOf(identity.cert);
       const pairing = { name: options.name, fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await made!.token()).token };
       const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, clock: nodeClock, log: deps.log });
-      const failovers = new Failovers({ ...shared, folder: join(options.dataFolder, 'failovers'), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
+      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, log: deps.log });
+      const failovers = new Failovers({ ...shared, host, keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
       await failovers.open(registry.groups(), (groupId) => registry.find(groupId));

@@ -5,16 +5,12 @@
  * noted in a file of its own first, so that a target that was killed in between finds the guest, the hold and the overlays.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
-import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
-import { isGuestRunning } from '../../qemu/boot.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
-import { runReady } from '../../qemu/guest-blocks.ts';
 import type { SourceOrders } from '../ingest/source-orders.ts';
 import type { FailoverRequest, FailoverResult, NetworkChoice, TargetOptions } from '../operations.ts';
 import { pointExportName } from '../points/nbd-exports.ts';
@@ -24,14 +20,14 @@ import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore, StoredPoint } from '../store/store.ts';
 import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
-import { bootImages } from './boot-images.ts';
-import { failoverNote, isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
+import type { ComingHome, FailoverHost } from './failover-host.ts';
+import { isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
-import { areAll, areSome, eachMonitor, firstOf, launchGuests, lookUpGuests, placeGuests, recordedGuests, reportGuests, startedGuests, stopGuests } from './group-guests.ts';
+import { areAll, areSome, firstOf, placeGuests, recordedGuests, startedGuests } from './group-guests.ts';
 import type { GroupTurns } from './group-turns.ts';
-import { chooseAccel, overlayPath } from './guest-launch.ts';
+import { overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
-import { allHome, GroupHomecoming } from './homecoming.ts';
+import { allHome } from './homecoming.ts';
 import { LetGoWaits } from './let-go.ts';
 import type { TestFailovers } from './test-failover.ts';
 
@@ -39,10 +35,7 @@ export interface FailoversOptions {
   readonly failover: TargetOptions['failover'];
   /** What replication must find free. */
   readonly keepFreeBytes: number;
-  /** Where the notes are kept, absolute. */
-  readonly folder: string;
-  /** Unix socket on which this target serves views. */
-  readonly viewSocketPath: string;
+  readonly host: FailoverHost;
   /** Null: the group is not here any more. */
   readonly pointsOf: (groupId: string) => GroupPoints | null;
   readonly turns: GroupTurns;
@@ -59,7 +52,7 @@ export interface FailoversOptions {
 export class Failovers {
   readonly #o: FailoversOptions;
   readonly #noted = new Map<string, FailoverNote>();
-  readonly #homecomings = new Map<string, GroupHomecoming>();
+  readonly #homecomings = new Map<string, ComingHome>();
   readonly #letGo: LetGoWaits;
   readonly #closing = new AbortController();
   /** The last trouble of each group that was told. */
@@ -80,8 +73,7 @@ export class Failovers {
       onAnnounced: (groupId) => this.#onAnnounced(groupId),
       onHandedOver: (groupId) => this.#behind(groupId, (store) => this.#handedOver(store)),
     };
-    await mkdir(this.#o.folder, { recursive: true, mode: 0o700 });
-    for (const note of await readJsonFolder(this.#o.folder, failoverNote)) {
+    for (const note of await this.#o.host.notes()) {
       this.#noted.set(note.groupId, note);
       const store = stores.find(({ groupId }) => groupId === note.groupId);
       if (store === undefined) continue;
@@ -100,7 +92,7 @@ export class Failovers {
       const { groupId, group, term, point, startedAtMs, view, isCommitting, decision } = note;
       const coming = this.#homecomings.get(groupId)?.report() ?? null;
       const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? allHome(view.disks) : coming ?? { ...allHome(view.disks), state: 'waiting' as const, doneBytes: 0 };
-      const guests = reportGuests(note.guests);
+      const guests = note.guests.map(({ name, qmpPath, logPath, pid }) => ({ name, qmpPath, logPath, pid, isRunning: this.#o.host.isRunning({ name, qmpPath, logPath, pid, folder: note.folder }) }));
       return { group, term, point, guests, ...firstOf(note.guests), isRunning: guests.length > 0 && guests.every(({ isRunning }) => isRunning), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
     });
   }
@@ -134,12 +126,12 @@ export class Failovers {
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
     if (known !== undefined && isAwaited(known) && areAll(known.guests) && planned === undefined) return this.#runAwaited(store, known, asked, request);
-    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await eachMonitor(known.guests, runReady).catch((error: unknown) => this.#tell(known.group, error));
+    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#o.host.run(known.guests).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
     const chosen = request.at === undefined ? null : await this.#choose(store, request.at, asked.atMs);
-    const machine: Machine = { recorded: recordedGuests(store), accel: await chooseAccel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
+    const machine: Machine = { recorded: recordedGuests(store), accel: await this.#o.host.accel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
     const isRestart = known !== undefined && before.state !== 'protected';
     if (isRestart) {
       const refusal = refuseOtherPoint(before.name, known.point, chosen);
@@ -172,13 +164,12 @@ export class Failovers {
   async #boot(store: GroupStore, begun: FailoverNote, { recorded, accel, network }: Machine, isRestart: boolean): Promise<FailoverNote> {
     const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await this.#point(store, begun);
     let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
-    await mkdir(note.folder, { recursive: true, mode: 0o700 });
-    const disks = await bootImages(store, note, this.#o.viewSocketPath);
+    const disks = await this.#o.host.images(store, note);
     if (note.isHome) await store.lendImages(true);
     // Noted first: whatever dies meanwhile, they are found by their sockets.
     if (note.guests.length === 0) note = { ...note, guests: placeGuests(recorded, note.folder) };
     await this.#note(note);
-    const guests = await launchGuests(note.guests, recorded, disks, { network, accel, isStopped: true, log: this.#o.log });
+    const guests = await this.#o.host.launch(note.guests, recorded, disks, { network, accel });
     note = { ...note, guests };
     await this.#note(note);
     const isFollowed = !isRestart && this.#o.adoption.isPossible;
@@ -194,7 +185,7 @@ export class Failovers {
     if (booted.adopted !== null) await store.own(booted.adopted.sourceId);
     const note: FailoverNote = { ...booted, handover: booted.handover === null ? null : { ...booted.handover, state: 'taken' } };
     await this.#note(note);
-    await eachMonitor(note.guests, runReady);
+    await this.#o.host.run(note.guests);
     return note;
   }
 
@@ -220,7 +211,7 @@ export class Failovers {
   }
 
   async #runAwaited(store: GroupStore, known: FailoverNote, asked: Asked, request: FailoverRequest): Promise<FailoverResult> {
-    const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
+    const accel = await this.#o.host.accel(request.accel ?? this.#o.failover.accel);
     this.#o.log.warn({ group: known.group }, `${known.group} runs here, and its source did not say that it let go of it`);
     return this.#result(store, known, asked, { accel }, await this.#afterwards(store, await this.#run(store, known), request));
   }
@@ -236,7 +227,7 @@ export class Failovers {
   async #undo(store: GroupStore): Promise<void> {
     const note = await this.#known(store.groupId);
     await this.#homecomings.get(store.groupId)?.stop();
-    if (note !== undefined) await stopGuests(note.guests);
+    if (note !== undefined) await this.#o.host.stop(note.guests);
     if (note?.isHome === true) await store.lendImages(false);
     if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
     if (store.report().state === 'failed-over') await store.rollBack();
@@ -271,7 +262,7 @@ export class Failovers {
   async #handedOver(store: GroupStore): Promise<void> {
     const note = await this.#known(store.groupId);
     if (note === undefined || store.report().state !== 'protected') return;
-    await stopGuests(note.guests);
+    await this.#o.host.stop(note.guests);
     await this.#forget(note);
   }
 
@@ -297,8 +288,7 @@ export class Failovers {
     if (known === undefined || isAwaited(known)) throw new Fault('FAILOVER_STATE', `${store.report().name} waits for its source to let go of it`, { group: store.report().name });
     if (known.isCommitting) return;
     const replicaBytes = known.isHome ? 0 : store.report().replicaBytes;
-    const { bavail, bsize } = await statfs(this.#o.failover.overlayFolder);
-    const freeBytes = bavail * bsize;
+    const freeBytes = await this.#o.host.freeBytes();
     // What has come home already is counted twice: a little more is asked for than is needed.
     const neededBytes = replicaBytes + this.#o.keepFreeBytes;
     if (freeBytes < neededBytes) throw new Fault('COMMIT_SPACE', `the images of ${known.group} need up to ${replicaBytes} bytes to stand alone, and ${freeBytes} are free`, { group: known.group, freeBytes, neededBytes });
@@ -316,7 +306,7 @@ export class Failovers {
         const { groupId, group, decision } = note;
         const store = this.#stores(groupId);
         // A guest that came home and has ended since is nobody's here.
-        if (note.isHome && store === null && reportGuests(note.guests).every(({ isRunning }) => !isRunning)) await this.#forget(note).catch((error: unknown) => this.#tell(group, error));
+        if (note.isHome && store === null && !note.guests.some((guest) => this.#o.host.isRunning(guest))) await this.#forget(note).catch((error: unknown) => this.#tell(group, error));
         if (decision === null || store === null || this.#o.clock.nowMs() < decision.atMs) continue;
         try {
           await (decision.act === 'commit' ? this.commit(store) : this.stop(store, true));
@@ -397,7 +387,7 @@ export class Failovers {
       if (note.handover !== null) this.#o.orders.tell({ t: 'recall', group: store.groupId, id: note.handover.id });
       return;
     }
-    await stopGuests(note.guests);
+    await this.#o.host.stop(note.guests);
     await this.#note({ ...note, guests: note.guests.map((guest) => ({ ...guest, pid: null })), decision: null });
   }
 
@@ -405,23 +395,23 @@ export class Failovers {
   async #forget(note: FailoverNote): Promise<void> {
     await this.#homecomings.get(note.groupId)?.stop();
     this.#homecomings.delete(note.groupId);
-    await rm(note.folder, { recursive: true, force: true });
+    await this.#o.host.removeFolder(note.folder);
     if (note.view !== null) await releaseHold(this.#o.pointsOf(note.groupId), note.view);
-    await rm(this.#notePath(note.groupId), { force: true });
+    await this.#o.host.forget(note.groupId);
     this.#noted.delete(note.groupId);
   }
 
   async #takeUp(store: GroupStore, note: FailoverNote): Promise<void> {
-    const guests = await lookUpGuests(note.guests);
+    const guests = await this.#o.host.lookUp(note.guests);
     if (store.report().state === 'protected') {
       // Killed before the term was raised, or in the middle of a roll-back: nothing of it counts.
-      await stopGuests(guests);
+      await this.#o.host.stop(guests);
       await this.#forget(note);
       return;
     }
     if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
-    if (areAll(guests) && !isAwaited(note)) await eachMonitor(guests, runReady).catch((error: unknown) => this.#tell(note.group, error));
+    if (areAll(guests) && !isAwaited(note)) await this.#o.host.run(guests).catch((error: unknown) => this.#tell(note.group, error));
     this.#bringHome(store, { ...note, guests });
   }
 
@@ -430,10 +420,10 @@ export class Failovers {
     if (!areAll(guests) || !(isCommitting || view?.isHome === false)) return;
     const sizes = new Map((view?.disks ?? store.report().disks.filter(({ isAtApplied }) => isAtApplied)).map(({ disk, sizeBytes }) => [disk, sizeBytes]));
     const recorded = recordedGuests(store);
-    this.#homecomings.set(groupId, new GroupHomecoming({
+    this.#homecomings.set(groupId, this.#o.host.bringHome({
       group, log: this.#o.log, onHome: async () => { await this.#arrived(store.groupId); },
-      guests: guests.map(({ folder, pid, qmpPath }, at) => ({
-        folder, isRunning: () => isGuestRunning(pid!, qmpPath), sizes: new Map([...sizes].filter(([disk]) => recorded[at]?.disks?.includes(disk) ?? true)),
+      guests: guests.map((guest, at) => ({
+        folder: guest.folder, isRunning: () => this.#o.host.isRunning(guest), sizes: new Map([...sizes].filter(([disk]) => recorded[at]?.disks?.includes(disk) ?? true)),
       })),
     }));
   }
@@ -466,7 +456,7 @@ export class Failovers {
   /** Whether its guest runs is looked at anew: a pid that is noted is one that runs. */
   async #known(groupId: string): Promise<FailoverNote | undefined> {
     const note = this.#noted.get(groupId);
-    const guests = await lookUpGuests(note?.guests ?? []);
+    const guests = await this.#o.host.lookUp(note?.guests ?? []);
     if (note === undefined || guests.every((guest, at) => guest === note.guests[at])) return note;
     const found = { ...note, guests };
     await this.#note(found);
@@ -480,12 +470,8 @@ export class Failovers {
     return found;
   }
 
-  #notePath(groupId: string): string {
-    return join(this.#o.folder, `${groupId}.json`);
-  }
-
   async #note(note: FailoverNote): Promise<void> {
-    await replaceJson(this.#notePath(note.groupId), note);
+    await this.#o.host.note(note);
     this.#noted.set(note.groupId, note);
   }
 }

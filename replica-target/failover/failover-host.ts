@@ -1,0 +1,73 @@
+/**
+ * What a failover does to this host, as a seam: images, QEMUs, and the notes that tell the next process of them. What is done when, and what may be done, is failover.ts; so a
+ * simulation can have that decide over guests and files of its own.
+ */
+import { mkdir, rm, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
+import type { BootDisk } from '../../qemu/boot.ts';
+import type { RecordedGuest } from '../../qemu/group-hardware.ts';
+import { runReady } from '../../qemu/guest-blocks.ts';
+import type { AccelChoice, NetworkChoice } from '../operations.ts';
+import type { GroupStore } from '../store/store.ts';
+import { bootImages } from './boot-images.ts';
+import { failoverNote, type FailoverNote } from './failover-note.ts';
+import { eachMonitor, launchGuests, lookUpGuests, reportGuests, stopGuests, type NotedGuest } from './group-guests.ts';
+import { chooseAccel } from './guest-launch.ts';
+import { GroupHomecoming, type GroupHomecomingOptions, type HomeReport } from './homecoming.ts';
+
+export interface FailoverHost {
+  /** Durable when they resolve. */
+  notes(): Promise<FailoverNote[]>;
+  note(note: FailoverNote): Promise<void>;
+  forget(groupId: string): Promise<void>;
+  /** What lies in a failover's folder goes. */
+  removeFolder(folder: string): Promise<void>;
+  /** Of the overlay folder's file system. */
+  freeBytes(): Promise<number>;
+  accel(choice: AccelChoice): Promise<'kvm' | 'tcg'>;
+  /** Made where they are not there yet. */
+  images(store: GroupStore, note: FailoverNote): Promise<BootDisk[]>;
+  /** Those that do not run are started, and stand still. Fault FAILOVER_BOOT: none that was started is left. */
+  launch(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], how: { readonly network: NetworkChoice; readonly accel: 'kvm' | 'tcg' }): Promise<NotedGuest[]>;
+  /** As they are now; the same list when nothing changed. */
+  lookUp(guests: NotedGuest[]): Promise<NotedGuest[]>;
+  /** Those that stand still since they were started run when it resolves. Faults: QMP_*. */
+  run(guests: readonly NotedGuest[]): Promise<void>;
+  stop(guests: readonly NotedGuest[]): Promise<void>;
+  isRunning(guest: NotedGuest): boolean;
+  bringHome(options: GroupHomecomingOptions): ComingHome;
+}
+
+export interface ComingHome {
+  report(): HomeReport;
+  stop(): Promise<void>;
+}
+
+/** `folder`: of the notes. `viewSocketPath`: where this target serves views. */
+export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly log: Logger }): Promise<FailoverHost> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const path = (groupId: string): string => join(folder, `${groupId}.json`);
+  return {
+    notes: () => readJsonFolder(folder, failoverNote),
+    note: (note) => replaceJson(path(note.groupId), note),
+    forget: (groupId) => rm(path(groupId), { force: true }),
+    removeFolder: (gone) => rm(gone, { recursive: true, force: true }),
+    freeBytes: async () => {
+      const { bavail, bsize } = await statfs(overlayFolder);
+      return bavail * bsize;
+    },
+    accel: chooseAccel,
+    images: async (store, note) => {
+      await mkdir(note.folder, { recursive: true, mode: 0o700 });
+      return bootImages(store, note, viewSocketPath);
+    },
+    launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, log }),
+    lookUp: lookUpGuests,
+    run: async (guests) => { await eachMonitor(guests, runReady); },
+    stop: stopGuests,
+    isRunning: (guest) => reportGuests([guest])[0]!.isRunning,
+    bringHome: (options) => new GroupHomecoming(options),
+  };
+}

@@ -93,7 +93,7 @@ async function upgrade(socket: Socket, { host, port }: TargetAddress, stop: Abor
 }
 
 /** Returns the credit that the target grants. */
-async function shakeHands(ws: WebSocket, address: TargetAddress, deps: ConnectDeps, stop: AbortSignal): Promise<number> {
+export async function shakeHands(ws: WebSocket, address: TargetAddress, deps: ConnectDeps, stop: AbortSignal): Promise<number> {
   const { sourceId, sourceName, secret, fingerprint } = address;
   const sourceNonce = deps.random.bytes(nonceBytes).toString('hex');
   const say = (message: SourceMessage): void => ws.send(JSON.stringify(message), () => undefined);

@@ -18,6 +18,8 @@ export interface TargetLinkOptions extends TargetAddress {
   readonly random: Random;
   readonly log: Logger;
   readonly limits?: Partial<SessionLimits>;
+  /** In place of {@link connectTarget}: over another kind of network. */
+  readonly connect?: typeof connectTarget;
 }
 
 /** Connects at once, in the background. */
@@ -90,7 +92,7 @@ class Link implements TargetLink {
     while (!signal.aborted) {
       let standsMs = 0;
       try {
-        const session = await connectTarget(this.#o, { clock, random, limits: { ...sessionLimits, ...limits } }, signal);
+        const session = await (this.#o.connect ?? connectTarget)(this.#o, { clock, random, limits: { ...sessionLimits, ...limits } }, signal);
         const fromMs = clock.monotonicMs();
         const fault = await this.#serve(session);
         standsMs = clock.monotonicMs() - fromMs;

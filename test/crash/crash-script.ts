@@ -7,7 +7,7 @@ import type { RecordView } from '../../journal/record.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
 import { ModelGuest, seedRecord, sourceId } from '../store/model-guest.ts';
-import { makeDice } from './dice.ts';
+import { makeDice } from '../../scripts/sim/dice.ts';
 
 const KiB = 1024;
 const seedDelta = 0xaan;

@@ -10,7 +10,7 @@ import { folder, openOn } from '../store/store-rig.ts';
 import { makeCrashScript, nothingAcknowledged, play, type Acknowledged, type CrashScript } from './crash-script.ts';
 import { inspect, options } from './lives.ts';
 import { SimulatedClock } from './simulated-clock.ts';
-import { SimulatedDisk, type Failing, type Operation } from './simulated-disk.ts';
+import { SimulatedDisk, type Failing, type Operation } from '../../scripts/sim/simulated-disk.ts';
 
 const changing: ReadonlySet<Operation> = new Set(['create', 'write', 'sync', 'truncate', 'punch', 'preallocate', 'rename', 'syncFolder', 'remove']);
 

@@ -7,7 +7,7 @@ import { comparePoints, formatPoint, type PointId } from '../../journal/point.ts
 import type { GroupRegistry } from '../../replica-target/store/store.ts';
 import { openOn, replicaFault, walkBack } from '../store/store-rig.ts';
 import { nothingAcknowledged, play, type Acknowledged, type CrashScript } from './crash-script.ts';
-import { SimulatedDisk } from './simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 
 export const options = { segmentBytes: 16 * 1024, journalKeepBytes: 20 * 1024, batchBytes: 8 * 1024 };
 const groupName = 'vm1';

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { digestFanout, planDigests } from '../../replica-target/points/digest-plan.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { folder } from '../store/store-rig.ts';
 import { checkAllPoints, openGroup, RandomGuest, seed, sendPoint } from './history-oracle.ts';
 

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { formatPoint } from '../../journal/point.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { folder } from '../store/store-rig.ts';
 import { applied, checkAllPoints, openGroup, RandomGuest, seed, sendPoint, viewFault } from './history-oracle.ts';
 

@@ -8,8 +8,8 @@ import type { PointView } from '../../replica-target/points/points.ts';
 import { FileGroupStore } from '../../replica-target/store/group-store.ts';
 import type { GroupStoreDeps } from '../../replica-target/store/store-options.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
-import { makeDice, type Dice } from '../crash/dice.ts';
-import type { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { makeDice, type Dice } from '../../scripts/sim/dice.ts';
+import type { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { appendAll, openOn } from '../store/store-rig.ts';
 import { ModelGuest, sourceId } from '../store/model-guest.ts';
 

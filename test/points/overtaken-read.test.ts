@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { Disk } from '../../host/disk.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest } from '../store/model-guest.ts';
 import { appendAll, openSeeded } from '../store/store-rig.ts';
 import { applied, makeGate, RandomGuest, realStore, viewFault } from './history-oracle.ts';

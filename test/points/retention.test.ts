@@ -7,7 +7,7 @@ import type { RetentionPolicy } from '../../replica-target/points/retention-plan
 import type { FileGroupStore } from '../../replica-target/store/group-store.ts';
 import type { GroupRegistry } from '../../replica-target/store/store.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { openOn } from '../store/store-rig.ts';
 import { announce, applied, checkAllPoints, RandomGuest, realStore, seed, sendPoint } from './history-oracle.ts';
 

@@ -4,7 +4,7 @@ import t from 'tap';
 import { Scrub } from '../../replica-target/points/scrub.ts';
 import { formatVerification } from '../../console/render/verification.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest } from '../store/model-guest.ts';
 import { appendAll, folder, openSeeded } from '../store/store-rig.ts';
 

@@ -7,7 +7,7 @@ import type { Verification } from '../../replica-target/points/verify.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from '../store/model-guest.ts';
 import { appendAll, folder, openOn, openSeeded } from '../store/store-rig.ts';
 

@@ -2,8 +2,8 @@
 import t from 'tap';
 import { formatPoint } from '../../journal/point.ts';
 import { makeCrashScript, nothingAcknowledged, play, type CrashScript } from '../crash/crash-script.ts';
-import { makeDice } from '../crash/dice.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { makeDice } from '../../scripts/sim/dice.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { openOn } from '../store/store-rig.ts';
 import { realStore, viewFault } from './history-oracle.ts';
 import { realMerge } from './real-merge.ts';

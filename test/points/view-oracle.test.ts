@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { FileGroupStore } from '../../replica-target/store/group-store.ts';
-import type { Dice } from '../crash/dice.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import type { Dice } from '../../scripts/sim/dice.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { turns } from '../support/extent.ts';
 import { announce, checkAllPoints, openGroup, RandomGuest, realStore, seed, sendPoint, type StoreOptions, viewFault } from './history-oracle.ts';
 import { naiveMerge } from './naive-merge.ts';

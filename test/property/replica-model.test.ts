@@ -1,7 +1,7 @@
 /** The replica after any sequence of deltas equals a naive model: two disks, overlaps, zeroes, resizes, parts, restarts and power cuts. */
 import fc from 'fast-check';
 import t from 'tap';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from '../store/model-guest.ts';
 import { appendAll, openOn, openSeeded, replicaFault, walkBack } from '../store/store-rig.ts';
 

@@ -5,7 +5,7 @@ import { formatPoint } from '../../journal/point.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { GroupRegistry } from '../../replica-target/store/store.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from './model-guest.ts';
 import { appendAll, groups, smallOptions } from './store-rig.ts';
 

@@ -1,6 +1,6 @@
 /** Damage to what was acknowledged is refused with file and offset; only a torn tail is ever cut off. */
 import t from 'tap';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from './model-guest.ts';
 import { appendAll, folder, groups, openOn, openSeeded } from './store-rig.ts';
 

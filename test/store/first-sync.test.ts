@@ -1,7 +1,7 @@
 /** The first sync and the comparison: straight into the replica, no point before it is sealed, only what differs. */
 import { blake3 } from '@napi-rs/blake-hash';
 import t from 'tap';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { groupId, ModelGuest, seedRecord, sourceId } from './model-guest.ts';
 import { appendAll, folder, openOn, openSeeded, replicaFault } from './store-rig.ts';
 import { makeRecord } from '../../journal/record.ts';

@@ -2,7 +2,7 @@
 import t from 'tap';
 import type { RecordView } from '../../journal/record.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from './model-guest.ts';
 import { appendAll, openOn, openSeeded, replicaFault, walkBack } from './store-rig.ts';
 

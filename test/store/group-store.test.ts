@@ -1,6 +1,6 @@
 /** The store's own promises, on the simulated disk. */
 import t from 'tap';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, sourceId } from './model-guest.ts';
 import { appendAll, openOn, openSeeded, replicaFault, walkBack } from './store-rig.ts';
 

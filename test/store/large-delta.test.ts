@@ -1,7 +1,7 @@
 /** What a target holds in memory of a delta does not grow with its records: it is applied by slices, and the outcome is the same. */
 import t from 'tap';
-import { makeDice } from '../crash/dice.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { makeDice } from '../../scripts/sim/dice.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ApplyPlan, type DiskPlan } from '../../replica-target/store/apply-plan.ts';
 import { HistoryWriter } from '../../replica-target/store/history-writer.ts';
 import { RegionCounts } from '../../replica-target/store/plan-slices.ts';

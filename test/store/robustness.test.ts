@@ -4,7 +4,7 @@ import t from 'tap';
 import type { Disk, DiskFile } from '../../host/disk.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import { SimulatedDisk } from '../crash/simulated-disk.ts';
+import { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import { ModelGuest, groupId, seedRecord, sourceId } from './model-guest.ts';
 import { appendAll, folder, groups, openOn, openSeeded, replicaFault, smallOptions } from './store-rig.ts';
 

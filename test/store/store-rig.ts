@@ -8,7 +8,7 @@ import { HistoryReader } from '../../replica-target/store/history-reader.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { Durable, GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
 import { SimulatedClock } from '../crash/simulated-clock.ts';
-import type { SimulatedDisk } from '../crash/simulated-disk.ts';
+import type { SimulatedDisk } from '../../scripts/sim/simulated-disk.ts';
 import type { Disk } from '../../host/disk.ts';
 import { groupId, sourceId, type ModelGuest } from './model-guest.ts';
 

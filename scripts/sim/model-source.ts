@@ -1,0 +1,106 @@
+/** A source in the simulation: the real supervisor, handover, link and session over a model guest. What it notes survives its process as files do that were replaced whole. */
+import { pino } from 'pino';
+import { Encoder } from '../../daemon/stream/encoder.ts';
+import { shakeHands } from '../../daemon/stream/connect-target.ts';
+import { openTargetLink } from '../../daemon/stream/target-link.ts';
+import { WireSession } from '../../daemon/stream/wire-session.ts';
+import type { TargetLink } from '../../daemon/stream/session.ts';
+import { PassTurns } from '../../daemon/resync/pass-turns.ts';
+import { GuestSupervisor } from '../../daemon/supervisor/guest-supervisor.ts';
+import type { HandoverNote } from '../../daemon/supervisor/handover.ts';
+import type { LastPoint } from '../../daemon/supervisor/supervisor-options.ts';
+import { Fault } from '../../journal/fault.ts';
+import { formatPoint } from '../../journal/point.ts';
+import { ModelCapture, type ModelQemu, type Truth } from './model-qemu.ts';
+import type { ModelTarget } from './model-target.ts';
+import type { Network } from './network.ts';
+import { Life, type World } from './world.ts';
+
+export const groupId = '00112233445566778899aabbccddeeff';
+const sourceId = 'ffeeddccbbaa99887766554433221100';
+
+export interface ModelSourceOptions {
+  readonly world: World;
+  readonly network: Network;
+  readonly target: ModelTarget;
+  readonly secret: Buffer;
+  readonly fingerprint: string;
+  readonly truth: Truth;
+  readonly onAcknowledged: (point: LastPoint) => void;
+  /** Planted: what changed is forgotten when it was cut, and not when it was acknowledged. */
+  readonly isTrimmedEarly: boolean;
+  readonly torn?: (qemu: ModelQemu) => void;
+}
+
+export class ModelSource {
+  readonly #o: ModelSourceOptions;
+  qemu: ModelQemu | null = null;
+  life: Life | null = null;
+  supervisor: GuestSupervisor | null = null;
+  /** Durable. */
+  noted: HandoverNote | null = null;
+  #lastPoint: LastPoint | null = null;
+
+  constructor(options: ModelSourceOptions) {
+    this.#o = options;
+  }
+
+  start(): void {
+    const { world, truth, torn } = this.#o;
+    const life = this.life = new Life(world);
+    const log = pino({ level: 'silent' });
+    const supervisor = this.supervisor = new GuestSupervisor({
+      facts: { name: 'web', groupId, qmpPath: '/qmp', target: 'bravo', rpoMs: 1000 },
+      capture: new ModelCapture({ world, life, qemu: () => this.qemu, truth, isTrimmedEarly: this.#o.isTrimmedEarly, ...(torn === undefined ? {} : { torn }) }),
+      link: this.#link(life), encoder: new Encoder({ clock: life, hostIdle: () => 0 }), passes: new PassTurns(), clock: life, random: world.random, log,
+      rateBytesPerSecond: 0, isPaused: false, lastPoint: this.#lastPoint,
+      onAcknowledged: (point) => {
+        if (life.isOver) return;
+        world.count('points acknowledged');
+        world.log(`acknowledged ${formatPoint(point)} (${point.kind ?? 'crash'})`);
+        this.#lastPoint = point;
+        this.#o.onAcknowledged(point);
+      },
+      handover: this.noted,
+      noteHandover: (note) => life.act(() => {
+        this.noted = note;
+        world.log(`the source notes ${note === null ? 'nothing under way' : note.state}`);
+      }),
+      relinquish: () => Promise.resolve(),
+    });
+    supervisor.start();
+  }
+
+  kill(): void {
+    this.#o.world.log('source killed');
+    this.life?.end();
+    this.supervisor = null;
+  }
+
+  #link(life: Life): TargetLink {
+    const { world, network, target, secret, fingerprint } = this.#o;
+    return openTargetLink({
+      name: 'bravo', host: 'bravo', port: 1, fingerprint, secret, sourceId, sourceName: 'alpha', clock: life, random: world.random, log: pino({ level: 'silent' }),
+      connect: async (address, deps, signal) => {
+        await life.delay(5 + world.dice.integer(50), signal);
+        if (!network.isUp || !target.isUp) throw new Fault('TARGET_UNREACHABLE', 'nobody is there');
+        const [here, there] = network.connect(life, target.life!);
+        target.accept(there);
+        const over = new AbortController();
+        const stop = (): void => over.abort(signal.reason);
+        signal.addEventListener('abort', stop, { once: true });
+        void life.delay(15_000, over.signal).then(() => over.abort(new Fault('WIRE_SILENT', 'no session in time')), () => undefined);
+        try {
+          const creditBytes = await shakeHands(here.ws, address, deps, over.signal);
+          return new WireSession({ ws: here.ws, socket: here.socket, creditBytes, clock: deps.clock, limits: deps.limits });
+        } catch (error) {
+          here.terminate();
+          throw error;
+        } finally {
+          signal.removeEventListener('abort', stop);
+          over.abort(new Error('answered'));
+        }
+      },
+    });
+  }
+}

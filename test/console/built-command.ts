@@ -4,7 +4,8 @@
  * to test the process around them.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -84,12 +85,27 @@ export function awaitLine(child: ChildProcess, isWanted: (line: string) => boole
   });
 }
 
+const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true, rewriteRelativeImportExtensions: true } as const;
+/** Several test files need the command: what one has translated serves all, by content. Beside what tap itself keeps there. */
+const cache = join(root, '.tap', 'transpiled');
+
 async function transpile(path: string, folder: string): Promise<void> {
-  const { outputText } = ts.transpileModule(await readFile(join(root, path), 'utf8'), {
-    fileName: path,
-    compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true, rewriteRelativeImportExtensions: true },
-  });
   const out = join(folder, path.replace(/\.ts$/, '.js'));
   await mkdir(dirname(out), { recursive: true });
-  await writeFile(out, outputText);
+  await writeFile(out, await translated(path, await readFile(join(root, path), 'utf8')));
+}
+
+async function translated(path: string, source: string): Promise<string> {
+  const kept = join(cache, `${createHash('sha256').update(`${ts.version}\n${JSON.stringify(compilerOptions)}\n${source}`).digest('hex')}.js`);
+  try {
+    return await readFile(kept, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const { outputText } = ts.transpileModule(source, { fileName: path, compilerOptions });
+  await mkdir(cache, { recursive: true });
+  // Another test file may be at the same.
+  await writeFile(`${kept}.${process.pid}`, outputText);
+  await rename(`${kept}.${process.pid}`, kept);
+  return outputText;
 }

@@ -9,6 +9,7 @@ import { comparePoints } from '../../journal/point.ts';
 import { folder, openOn } from '../store/store-rig.ts';
 import { makeCrashScript, nothingAcknowledged, play, type Acknowledged, type CrashScript } from './crash-script.ts';
 import { inspect, options } from './lives.ts';
+import { isLong } from '../support/extent.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 import { SimulatedDisk, type Failing, type Operation } from '../../scripts/sim/simulated-disk.ts';
 
@@ -53,6 +54,8 @@ for (const code of ['EIO', 'ENOSPC'] as const) {
     for (let turn = 0; ; turn++) {
       // While a group is made each ends both ways, later by turns.
       const nth = turn < 2 * makingOperations ? turn >> 1 : turn - makingOperations;
+      // From then on the two failures take turns.
+      if (!isLong && turn >= 2 * makingOperations && (turn >> 1) % 2 === (code === 'EIO' ? 0 : 1)) continue;
       const endsAtFault = turn % 2 === 0;
       const failure = failingOnce(nth, code);
       try {

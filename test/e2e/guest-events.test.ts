@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
 import { startPair, type Pair } from '../support/daemons.ts';
+import { isLong } from '../support/extent.ts';
 import { imageDifference, ourObjects, withQmp } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
@@ -80,7 +81,8 @@ void t.test('an older copy of the qcow2 is put back, its old bitmap inside', { t
   t.equal(await imageDifference(path, 'qcow2', (await pair.group('web1')).disks[0]!.replicaPath), null, 'replica = guest disk');
 });
 
-void t.test('an external snapshot is taken and committed back under load', { timeout: 200_000 }, async (t) => {
+// Also in test/capture/operator-acts.test.ts, without a target.
+if (isLong) void t.test('an external snapshot is taken and committed back under load', { timeout: 200_000 }, async (t) => {
   const folder = t.testdir({});
   const path = await createLabDisk(join(folder, 'a.qcow2'), 'qcow2', diskBytes);
   const overlay = await createLabDisk(join(folder, 'b.qcow2'), 'qcow2', diskBytes);

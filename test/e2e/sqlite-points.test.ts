@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { pointExportName } from '../../replica-target/points/nbd-exports.ts';
 import type { StoredPoint } from '../../replica-target/store/store.ts';
+import { isLong } from '../support/extent.ts';
 import { startPair } from '../support/daemons.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { seededFractions } from '../support/seeded.ts';
@@ -17,8 +18,8 @@ import { watchFile } from '../support/watch-file.ts';
 
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
-const pointCount = 20;
-const bootCount = 3;
+const pointCount = isLong ? 20 : 12;
+const bootCount = isLong ? 3 : 2;
 
 /** SQLite's verdict, the sum of all money, the last transaction. */
 const question = 'PRAGMA integrity_check; SELECT sum(balance) FROM ledger; SELECT coalesce(max(n), 0) FROM log;';

@@ -11,6 +11,7 @@ import t, { type Test } from 'tap';
 import { parseLogNode } from '../../daemon/capture/object-names.ts';
 import type { CaptureFigures } from '../../daemon/capture/capture.ts';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
+import { isLong } from '../support/extent.ts';
 import { startPair, type Pair } from '../support/daemons.ts';
 import { imageDifference, ourObjects, withQmp } from '../support/guest-look.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
@@ -153,7 +154,8 @@ void t.test('the source is killed, detached by the stop hook, stopped', { timeou
   await one.settle(t);
 });
 
-void t.test('the target stays away until the logs are full', { timeout: 115_000 }, async (t) => {
+// What full logs do is in test/capture/writelog-spool.test.ts.
+if (isLong) void t.test('the target stays away until the logs are full', { timeout: 115_000 }, async (t) => {
   const one = await protect(t);
   const { pair } = one;
   await pair.target.kill();

@@ -25,14 +25,16 @@ export class Daemon<Client> {
   readonly logPath: string;
   readonly #role: 'source' | 'target';
   readonly #isUp: () => Promise<unknown>;
+  readonly #prefix: readonly string[];
   #child: ChildProcess | null = null;
 
-  constructor(role: 'source' | 'target', folder: string, configPath: string, client: Client, isUp: () => Promise<unknown>) {
+  constructor(role: 'source' | 'target', folder: string, configPath: string, client: Client, isUp: () => Promise<unknown>, prefix: readonly string[] = []) {
     this.#role = role;
     this.configPath = configPath;
     this.client = client;
     this.logPath = join(folder, `${role}.log`);
     this.#isUp = isUp;
+    this.#prefix = prefix;
   }
 
   get pid(): number {
@@ -42,7 +44,8 @@ export class Daemon<Client> {
 
   async start(): Promise<void> {
     const log = await open(this.logPath, 'a');
-    const child = spawn(process.execPath, [command, this.#role, 'run', '--config', this.configPath], { stdio: ['ignore', log.fd, log.fd] });
+    const [program, ...args] = [...this.#prefix, process.execPath, command, this.#role, 'run', '--config', this.configPath];
+    const child = spawn(program!, args, { stdio: ['ignore', log.fd, log.fd] });
     await log.close();
     this.#child = child;
     await waitFor(async () => {

@@ -9,6 +9,7 @@ import { SourceClient, TargetClient } from '../../console/control-client.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { Daemon, endGuestsOf, type Teardown } from './daemons.ts';
+import type { NetworkHost, NetworkHosts } from './network-hosts.ts';
 import { waitFor } from './wait.ts';
 
 export interface Site {
@@ -23,10 +24,10 @@ export interface Site {
 
 export interface Sites { readonly alpha: Site; readonly bravo: Site }
 
-/** Both run; alpha's source is paired with bravo's target, and bravo's source with alpha's. */
-export async function startSites(t: Teardown): Promise<Sites> {
+/** `hosts`: each on its own; absent: both on loopback. Both run; alpha's source is paired with bravo's target, and bravo's source with alpha's. */
+export async function startSites(t: Teardown, hosts: NetworkHosts | null = null): Promise<Sites> {
   const folder = await mkdtemp(join(tmpdir(), 'af-e2e-'));
-  const sites = { alpha: await makeSite(folder, 'alpha'), bravo: await makeSite(folder, 'bravo') };
+  const sites = { alpha: await makeSite(folder, 'alpha', hosts?.alpha ?? null), bravo: await makeSite(folder, 'bravo', hosts?.bravo ?? null) };
   const daemons = [sites.alpha, sites.bravo].flatMap(({ source, target }) => [source, target]);
   t.teardown(async () => {
     for (const daemon of daemons) await daemon.kill();
@@ -34,12 +35,13 @@ export async function startSites(t: Teardown): Promise<Sites> {
     if (t.passing?.() === false) for (const daemon of daemons) t.comment?.((await daemon.log()).split('\n').slice(-30).join('\n'));
     await rm(folder, { recursive: true, force: true });
   });
-  for (const { source, target } of [sites.alpha, sites.bravo]) {
+  for (const name of ['alpha', 'bravo'] as const) {
+    const { source, target } = sites[name];
     await target.start();
     // A restarted target must be found where the token said: the port it got is fixed from here on.
     const { address } = await target.client.report();
     const config = await readFile(target.configPath, 'utf8');
-    await writeFile(target.configPath, `${config.replace('port: 0', `port: ${address.slice(address.lastIndexOf(':') + 1)}`)}advertise: ${address.replace(/^.*:/, '127.0.0.1:')}\n`);
+    await writeFile(target.configPath, `${config.replace('port: 0', `port: ${address.slice(address.lastIndexOf(':') + 1)}`)}advertise: ${address.replace(/^.*:/, `${hosts?.[name].address ?? '127.0.0.1'}:`)}\n`);
     await target.kill('SIGTERM');
     await target.start();
     await source.start();
@@ -49,7 +51,7 @@ export async function startSites(t: Teardown): Promise<Sites> {
   return sites;
 }
 
-async function makeSite(parent: string, name: string): Promise<Site> {
+async function makeSite(parent: string, name: string, host: NetworkHost | null): Promise<Site> {
   const folder = await mkdtemp(join(parent, `${name}-`));
   const sockets = { source: join(folder, 's.sock'), target: join(folder, 't.sock') };
   await writeFile(join(folder, 'source.yaml'), `role: source
@@ -61,7 +63,7 @@ log: { level: debug }
 `);
   await writeFile(join(folder, 'target.yaml'), `role: target
 name: ${name}
-listen: { host: 127.0.0.1, port: 0 }
+listen: { host: ${host?.address ?? '127.0.0.1'}, port: 0 }
 data: ${join(folder, 'target')}
 keepFree: 1MiB
 control: ${sockets.target}
@@ -77,8 +79,8 @@ failover: { accel: tcg, network: none, source: ${sockets.source} }
   };
   return {
     folder, guest,
-    source: new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report()),
-    target: new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report()),
+    source: new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report(), host?.prefix),
+    target: new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report(), host?.prefix),
     group: async (groupName) => {
       const found = (await targetClient.report()).groups.find((one) => one.name === groupName);
       if (found === undefined) throw new Error(`no group ${groupName} at ${name}`);

@@ -73,6 +73,7 @@ export const requestBodies = {
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
   }),
+  rehearse: z.strictObject({ group: name, at: selector.optional(), network: z.enum(['none', 'isolated']).optional(), accel, isKept: z.boolean().optional() }),
   testStop: z.strictObject({ group: name }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),

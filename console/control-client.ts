@@ -6,6 +6,8 @@ import { request } from 'node:http';
 import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
+import type { RehearsalRequest } from '../replica-target/failover/rehearsal.ts';
+import type { RehearsalReport } from '../replica-target/failover/rehearsal-report.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
 import type { FailoverRequest, FailoverResult, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
@@ -23,6 +25,8 @@ const answerMsMax = 15_000;
 const actMsMax = 120_000;
 /** A failover applies what is sealed and boots a guest; an unprotect merges and removes. Ended only by hand before this, ms. */
 const longMsMax = 3_600_000;
+/** Guests that start one after the other may each take an hour to be ready. */
+const rehearsalMsMax = 86_400_000;
 /** For all that is stored of a guest to be read, ms. */
 const readingMsMax = 7 * 86_400_000;
 
@@ -74,6 +78,7 @@ export class TargetClient extends ControlClient {
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
   async commitFailover(group: string): Promise<void> { await this.post('/failover/commit', { group }); }
   testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
+  rehearse(body: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> { return this.post('/rehearse', body, rehearsalMsMax); }
   async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }
 }

@@ -13,6 +13,7 @@ import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
 import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
+import { addRehearseCommand } from './commands/rehearse.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -47,6 +48,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addVerifyCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
+  addRehearseCommand(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

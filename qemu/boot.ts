@@ -6,6 +6,7 @@
  */
 import { existsSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
+import { agentPortName } from './agent-channel.ts';
 import { diskNode, diskNodes, isStoppedOnError, type BootDisk } from './boot-disks.ts';
 import { deviceRole, isBridge, isRecordedProperty, machineOptions, tellsOfErrors } from './device-kinds.ts';
 import type { GuestHardware, HardwareDevice } from './hardware.ts';
@@ -25,6 +26,8 @@ export interface BootOptions {
   /** `memfd`: shareable memory, as vhost-user back ends need it. */
   readonly memoryBackend?: 'ram' | 'memfd';
   readonly extra?: readonly string[];
+  /** Unix socket on which the guest's agent will be reached, where it has a port for one. */
+  readonly agentPath?: string;
   /** A copy of the firmware's variables for this guest to write, in the recorded format. */
   readonly varsPath?: string;
   /** In place of the recorded one. */
@@ -190,6 +193,7 @@ class CommandBuilder {
   #device(device: HardwareDevice, disk: BootDisk | undefined): string[] {
     const role = deviceRole(device.driver);
     if (role === undefined) return this.#leave(device, 'it is of a kind that is not started');
+    if (role === 'agent' && this.#o.agentPath === undefined) return this.#leave(device, 'its channel leads nowhere');
     if (device.bus?.owner !== undefined && this.#left.has(device.bus.owner)) return this.#leave(device, 'what it is attached to is missing');
     if (device.disk !== undefined && disk === undefined) return this.#leave(device, `there is no replica of its disk ${device.disk}`);
     const id = this.#ids.get(device.path);
@@ -210,6 +214,10 @@ class CommandBuilder {
       before.push('-netdev', `user,id=net${this.#nicCount}${this.#o.network === 'isolated' ? ',restrict=on' : ''}`);
       head.push(`netdev=net${this.#nicCount}`);
       this.#nicCount += 1;
+    }
+    if (role === 'agent') {
+      before.push('-chardev', `socket,id=agent,path=${escaped(this.#o.agentPath!)},server=on,wait=off`);
+      head.push('chardev=agent', `name=${agentPortName}`);
     }
     const isListed = (name: string): boolean => (isRecordedProperty(name) && !(isStopped && (name === 'werror' || name === 'rerror'))) || name === 'romfile';
     return [...before, '-device', `${head.join(',')}${this.#listed(device.properties, isListed)}`];

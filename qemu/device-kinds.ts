@@ -4,8 +4,8 @@
  * nothing but what stands here ever does. Host devices, character devices and shared memory are absent on purpose.
  */
 
-/** `drive`: a drive for removable media, started empty. */
-export type DeviceRole = 'controller' | 'disk' | 'drive' | 'nic' | 'other';
+/** `drive`: a drive for removable media, started empty. `agent`: the port of QEMU's guest agent, with a channel of this host's behind it. */
+export type DeviceRole = 'controller' | 'disk' | 'drive' | 'nic' | 'agent' | 'other';
 
 const virtioPci = (name: string): string[] => [`${name}-pci`, `${name}-pci-transitional`, `${name}-pci-non-transitional`];
 
@@ -23,6 +23,7 @@ const rolesByDriver: ReadonlyMap<string, DeviceRole> = new Map((Object.entries({
     ...virtioPci('virtio-net'), 'virtio-net-device', 'virtio-net-ccw', 'e1000', 'e1000-82540em', 'e1000-82544gc', 'e1000-82545em', 'e1000e', 'igb', 'rtl8139', 'ne2k_pci', 'pcnet', 'vmxnet3',
     'i82550', 'i82551', 'i82557a', 'i82557b', 'i82557c', 'i82558a', 'i82558b', 'i82559a', 'i82559b', 'i82559c', 'i82559er', 'i82562', 'i82801', 'tulip', 'usb-net',
   ],
+  agent: ['virtserialport'],
   other: [
     ...virtioPci('virtio-balloon'), ...virtioPci('virtio-rng'), 'virtio-rng-device', 'virtio-rng-ccw', 'virtio-balloon-device',
     'VGA', 'secondary-vga', 'cirrus-vga', 'vmware-svga', 'bochs-display', 'virtio-vga', 'virtio-gpu-pci', 'ramfb',
@@ -73,7 +74,7 @@ const properties: ReadonlySet<string> = new Set([
   'mac', 'mq', 'rx_queue_size', 'tx_queue_size', 'host_mtu', 'csum', 'gso', 'guest_csum', 'guest_tso4', 'guest_tso6', 'guest_ecn', 'guest_ufo', 'guest_announce', 'host_tso4', 'host_tso6', 'host_ecn', 'host_ufo',
   'mrg_rxbuf', 'status', 'ctrl_vq', 'ctrl_rx', 'ctrl_vlan', 'ctrl_rx_extra', 'ctrl_mac_addr', 'ctrl_guest_offloads', 'speed', 'duplex', 'hash', 'rss', 'mitigation',
   // Displays, virtio-serial, balloon, random, I/O memory management.
-  'vgamem_mb', 'xres', 'yres', 'edid', 'max_outputs', 'max_ports', 'deflate-on-oom', 'free-page-reporting', 'max-bytes', 'period',
+  'vgamem_mb', 'xres', 'yres', 'edid', 'max_outputs', 'max_ports', 'nr', 'deflate-on-oom', 'free-page-reporting', 'max-bytes', 'period',
   'intremap', 'caching-mode', 'eim', 'device-iotlb', 'aw-bits',
 ]);
 

@@ -3,6 +3,7 @@
  * what old-style options made (`/machine/unattached`, of which all else belongs to the board and comes with the machine).
  * Which devices and properties count is device-kinds.ts; this file only reads.
  */
+import { agentPortName } from './agent-channel.ts';
 import type { GuestDisk } from './disk-inventory-plan.ts';
 import { deviceRole, isRecordedProperty, substituteFor, type DeviceRole } from './device-kinds.ts';
 import { askOrNull } from './guest-disks.ts';
@@ -64,6 +65,7 @@ class DeviceRecorder {
       if (!isBoard && isMissed(driver)) this.notes.push(`The device ${id ?? path} (${driver}) is not started at the target.`);
       return;
     }
+    if (role === 'agent' && await this.#get<string>(path, 'name') !== agentPortName) return void this.notes.push(`The port ${id ?? path} (${driver}) is not started at the target.`);
     const disk = this.#diskOf.get(path);
     if (role === 'disk' && disk === undefined && await this.#hasDrive(path)) {
       this.notes.push(`The device ${id ?? path} (${driver}) is not started at the target: its drive is not replicated.`);

@@ -6,6 +6,9 @@ import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
 import type { PointId } from '../journal/point.ts';
 import type { DiskChanges } from './points/points.ts';
+import type { GuestStart } from './failover/readiness-plan.ts';
+import type { RehearsalRequest } from './failover/rehearsal.ts';
+import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { StartReport } from './failover/start-finding.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
@@ -33,9 +36,13 @@ export interface TargetOptions {
     readonly network: NetworkChoice;
     /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
     readonly overlayFolder: string;
+    /** By group and guest, of those that are not simply started at once; they need not be here yet. */
+    readonly starts?: Readonly<Record<string, Readonly<Record<string, GuestStart>>>>;
     /** How often it is looked whether each group could start here; every 6 h when absent. */
     readonly checkEveryMs?: number;
   };
+  /** By group, how often it is rehearsed by itself, ms; others are when somebody asks. */
+  readonly rehearseEveryMs?: Readonly<Record<string, number>>;
   /** Where points are served over NBD. */
   readonly nbd: PointServerOptions;
   /** What is kept of each group, and of those that are named; the default policy when absent. */
@@ -230,6 +237,8 @@ export interface TargetOperations {
   commitFailover(group: string): Promise<void>;
   /** Boots a point with no way out of the guest, beside a protection that goes on. Faults: FAILOVER_*, POINT_UNKNOWN, TEST_SPACE. */
   testFailover(request: TestRequest): Promise<TestResult>;
+  /** A test failover whose guests have to become ready, looked at and ended; resolves with its report, passed or not. Faults: those of a test failover. */
+  rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }>;
   /** Ends a test and removes every trace of it. Faults: FAILOVER_STATE. */
   stopTest(group: string): Promise<void>;
   /** Puts an existing raw image under a disk of a group without a replica, to be compared by hash. */

@@ -1,5 +1,6 @@
 /** The target's one report. */
 import type { GuestReport } from './failover/group-guests.ts';
+import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { StartReport } from './failover/start-finding.ts';
 import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
@@ -77,6 +78,8 @@ export interface TargetReport {
   readonly tests: readonly TestGuest[];
   /** The last test of each group that ended since this process started. */
   readonly endedTests: readonly EndedTest[];
+  /** The last rehearsal of each group, and where its report lies. */
+  readonly rehearsals?: readonly (RehearsalReport & { readonly folder: string })[];
   /** When what is stored of each group was last checked, and what was found. */
   readonly checks?: readonly GroupChecked[];
   /** Whether each group could start here, when that was last looked at: findings that are not fine. */

@@ -7,7 +7,7 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
-import type { PointId } from '../journal/point.ts';
+import { formatPoint, type PointId } from '../journal/point.ts';
 import type { DiskChanges } from './points/points.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { Adoption } from './failover/adoption.ts';
@@ -19,6 +19,8 @@ import { checkEveryMsDefault, StartWatch } from './failover/start-check-watch.ts
 import { explained } from './failover/start-explained.ts';
 import { refuseToMove } from './failover/refuse-to-move.ts';
 import type { StartReport } from './failover/start-finding.ts';
+import { Rehearsals, type RehearsalRequest } from './failover/rehearsal.ts';
+import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
@@ -38,6 +40,7 @@ interface TargetParts {
   readonly state: TargetState;
   readonly failovers: Failovers;
   readonly tests: TestFailovers;
+  readonly rehearsals: Rehearsals;
   readonly registry: GroupRegistry;
   readonly pointServer: PointServer;
   readonly ingest: Ingest;
@@ -52,6 +55,7 @@ class Target implements TargetOperations {
   readonly #state: TargetState;
   readonly #failovers: Failovers;
   readonly #tests: TestFailovers;
+  readonly #rehearsals: Rehearsals;
   readonly #registry: GroupRegistry;
   readonly #pointServer: PointServer;
   readonly #ingest: Ingest;
@@ -68,6 +72,7 @@ class Target implements TargetOperations {
     this.#state = parts.state;
     this.#failovers = parts.failovers;
     this.#tests = parts.tests;
+    this.#rehearsals = parts.rehearsals;
     this.#registry = parts.registry;
     this.#pointServer = parts.pointServer;
     this.#ingest = parts.ingest;
@@ -110,11 +115,16 @@ class Target implements TargetOperations {
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
       await failovers.open(registry.groups(), (groupId) => registry.find(groupId));
+      const rehearsals = new Rehearsals({
+        folder: join(options.dataFolder, 'rehearsals'), everyMs: options.rehearseEveryMs ?? {}, tests, stores: () => registry.groups(), version: deps.version, clock: nodeClock, log: deps.log,
+      });
+      closing.unshift(rehearsals);
+      await rehearsals.open();
       const ingest = await listenIngest({
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
         registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
       return made;
     } catch (error) {
       for (const part of closing) await part.close();
@@ -134,6 +144,7 @@ class Target implements TargetOperations {
       failovers: this.#failovers.report(),
       tests: this.#tests.report(),
       endedTests: this.#tests.ended(),
+      rehearsals: this.#rehearsals.report(),
       checks: this.#scrubbed().map(({ name, checks }) => ({ group: name, ...checks.report() })),
       startChecks: this.#startWatch.report(),
       nbd: this.#pointServer.report(),
@@ -146,8 +157,14 @@ class Target implements TargetOperations {
     return this.#group(group).points();
   }
 
-  timeline(group: string): Promise<GroupTimeline> {
-    return this.#desk.timeline(group);
+  async timeline(group: string): Promise<GroupTimeline> {
+    const timeline = await this.#desk.timeline(group);
+    const proven = new Map((await this.#rehearsals.proven(timeline.group)).map((one) => [formatPoint(one), one.atMs]));
+    return { ...timeline, points: timeline.points.map((point) => ({ ...point, ...(proven.has(formatPoint(point)) ? { provenAtMs: proven.get(formatPoint(point))! } : {}) })) };
+  }
+
+  rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> {
+    return this.#rehearsals.rehearse(this.#group(request.group), request);
   }
 
   describePoint(group: string, at: string): Promise<PointDescription> {
@@ -215,6 +232,7 @@ class Target implements TargetOperations {
     await this.#scrub.close();
     await this.#startWatch.close();
     await this.#ingest.close();
+    await this.#rehearsals.close();
     await this.#failovers.close();
     await this.#tests.close();
     await this.#pointServer.close();

@@ -134,7 +134,8 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
-      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder, checkEveryMs: file.failover?.check?.every ?? checkEveryMsDefault },
+      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder, checkEveryMs: file.failover?.check?.every ?? checkEveryMsDefault, starts: startOptions(file) },
+      rehearseEveryMs: rehearseOptions(file),
       nbd,
       retention: retentionOptions(file),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
@@ -166,6 +167,20 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };
+}
+
+/** How long a guest may take to be ready unless it is said, ms. */
+const readyMsDefault = 300_000;
+
+function startOptions({ groups }: TargetFile): NonNullable<TargetOptions['failover']['starts']> {
+  return Object.fromEntries(Object.entries(groups ?? {}).map(([group, { guests }]) => [group, Object.fromEntries(Object.entries(guests ?? {}).map(([guest, { order, delay, ready }]) => [guest, {
+    order: order ?? 0, delayMs: delay ?? 0,
+    ready: ready === undefined ? null : { agent: ready.agent, serial: ready.serial, command: ready.command, withinMs: ready.within ?? readyMsDefault },
+  }]))]));
+}
+
+function rehearseOptions({ groups }: TargetFile): Readonly<Record<string, number>> {
+  return Object.fromEntries(Object.entries(groups ?? {}).flatMap(([group, { rehearse }]) => (rehearse === undefined ? [] : [[group, rehearse.every]])));
 }
 
 function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {

@@ -48,6 +48,15 @@ function ofText<T>(read: (text: string) => T | undefined): (value: unknown) => T
   return (value) => (typeof value === 'string' ? read(value) : undefined);
 }
 
+function isPattern(text: string): boolean {
+  try {
+    return text !== '' && new RegExp(text, 'm') instanceof RegExp;
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
+}
+
 function oneOf<const T extends string>(values: readonly T[]): readonly [string, (value: unknown) => T | undefined] {
   return [values.length === 2 ? values.join(' or ') : `one of ${values.join(', ')}`, (value) => values.find((known) => known === value)];
 }
@@ -110,6 +119,7 @@ const retention = section({
 
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
 const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
+const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
 const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 7d');
 
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
@@ -127,7 +137,16 @@ const guests = z.record(
 ).optional();
 
 /** By name; they need not be here yet. */
-const groups = z.record(safeName, section({ retention }), {
+const startOrder = ['a whole number from 0 to 1000', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 1000 ? value : undefined)] as const;
+const startDelay = duration(0, 3_600_000, 'a duration of at most 1h, such as 10s');
+const readyWithin = duration(1000, 3_600_000, 'a duration from 1s to 1h, such as 2m');
+const pattern = ['a regular expression', ofText((text) => isPattern(text) ? text : undefined)] as const;
+const commandLine = ['a program and its arguments, as a list of texts', (value: unknown) => (Array.isArray(value) && value.length > 0 && value.every((one) => typeof one === 'string' && one !== '') ? value as string[] : undefined)] as const;
+const isTrue = ['true', (value: unknown) => (value === true ? true : undefined)] as const;
+const ready = section({ agent: optional(...isTrue), serial: optional(...pattern), command: optional(...commandLine), within: optional(...readyWithin) }).optional();
+const rehearse = section({ every: field(...rehearseEvery) }).optional();
+
+const groups = z.record(safeName, section({ retention, rehearse, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
   error: (issue) => {
     if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
     return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;

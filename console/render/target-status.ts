@@ -4,6 +4,7 @@ import type { EndedTest, FailedOverGuest, GroupChecked, TargetReport, TestGuest 
 import type { RetentionReport } from '../../replica-target/points/retention.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatTable, tint, type Look } from './look.ts';
+import { formatLastRehearsal } from './rehearsal.ts';
 import { formatHome } from './points.ts';
 import { formatStartLine } from './start-check.ts';
 import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
@@ -20,6 +21,7 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
     ...report.failovers.map((guest) => formatFailover(look, report, guest)),
     ...report.tests.map((test) => formatTest(look, report, test)),
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
+    ...(report.rehearsals ?? []).map((rehearsal) => formatLastRehearsal(look, rehearsal, report.atMs)),
   ];
   notes.push(...(report.checks ?? []).map((checked) => formatChecked(look, report.atMs, checked)), formatNbd(look, report));
   const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
@@ -90,8 +92,20 @@ function formatFailover(look: Look, report: TargetReport, guest: FailedOverGuest
 }
 
 function formatGuests(look: Look, guests: FailedOverGuest['guests']): string {
-  if (guests.length === 1) return `pid ${guests[0]!.pid ?? absent}, QMP ${printable(guests[0]!.qmpPath)}`;
-  return guests.map(({ name, pid, isRunning, qmpPath }) => `${printable(name)} ${isRunning ? `pid ${pid ?? absent}` : tint(look, 'bad', 'does not run')}, QMP ${printable(qmpPath)}`).join('; ');
+  if (guests.length === 1) return `pid ${guests[0]!.pid ?? absent}, QMP ${printable(guests[0]!.qmpPath)}${formatStart(look, guests[0]!)}`;
+  return guests.map(({ name, pid, isRunning, qmpPath }) => `${printable(name)} ${isRunning ? `pid ${pid ?? absent}` : tint(look, 'bad', 'does not run')}, QMP ${printable(qmpPath)}${formatStart(look, guests.find((one) => one.name === name)!)}`).join('; ');
+}
+
+/** Where a guest is in its group's start, if that is not over and done. */
+function formatStart(look: Look, { start }: FailedOverGuest['guests'][number]): string {
+  if (start === undefined) return '';
+  switch (start.state) {
+    case 'ready': return '';
+    case 'waiting': return `, ${tint(look, 'working', 'waits for its turn to start')}`;
+    case 'running': return `, ${tint(look, 'working', 'not ready yet')}`;
+    case 'late': return `, ${tint(look, 'bad', `not ready in time: ${start.checks.filter(({ isReady }) => !isReady).map(({ what, why }) => printable(`${what}: ${why}`)).join('; ')}`)}`;
+    default: return start.state satisfies never;
+  }
 }
 
 function formatDecision(look: Look, report: TargetReport, { decision, isCommitting }: FailedOverGuest): string {

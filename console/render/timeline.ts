@@ -40,7 +40,7 @@ function formatPointTable(look: Look, points: readonly RestorePoint[], atMs: num
     { head: 'CHANGED', align: 'right' }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
   ], points.map((point) => [
     formatPoint(point), formatKind(point), formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${point.isHeld ? ', held' : ''}`, printable(point.label ?? ''),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${point.isHeld ? ', held' : ''}${point.provenAtMs === undefined ? '' : ', proven'}`, printable(point.label ?? ''),
   ]));
 }
 

@@ -15,6 +15,7 @@ import { bootImages } from './boot-images.ts';
 import { failoverNote, type FailoverNote } from './failover-note.ts';
 import { eachMonitor, launchGuests, lookUpGuests, reportGuests, stopGuests, type NotedGuest } from './group-guests.ts';
 import { chooseAccel } from './guest-launch.ts';
+import { awaitReady } from './readiness.ts';
 import { GroupHomecoming, type GroupHomecomingOptions, type HomeReport } from './homecoming.ts';
 
 export interface FailoverHost {
@@ -35,6 +36,8 @@ export interface FailoverHost {
   lookUp(guests: NotedGuest[]): Promise<NotedGuest[]>;
   /** Those that stand still since they were started run when it resolves. Faults: QMP_*. */
   run(guests: readonly NotedGuest[]): Promise<void>;
+  /** See readiness.ts. */
+  awaitReady: typeof awaitReady;
   stop(guests: readonly NotedGuest[]): Promise<void>;
   isRunning(guest: NotedGuest): boolean;
   bringHome(options: GroupHomecomingOptions): ComingHome;
@@ -66,6 +69,7 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
     launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, log }),
     lookUp: lookUpGuests,
     run: async (guests) => { await eachMonitor(guests, runReady); },
+    awaitReady,
     stop: stopGuests,
     isRunning: (guest) => reportGuests([guest])[0]!.isRunning,
     bringHome: (options) => new GroupHomecoming(options),

@@ -22,12 +22,13 @@ import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
 import type { ComingHome, FailoverHost } from './failover-host.ts';
 import { isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
+import { reportFailover } from './failover-report.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
 import { areAll, areSome, firstOf, placeGuests, recordedGuests, startedGuests } from './group-guests.ts';
+import { GroupStart } from './group-start.ts';
 import type { GroupTurns } from './group-turns.ts';
 import { overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
-import { allHome } from './homecoming.ts';
 import { LetGoWaits } from './let-go.ts';
 import type { TestFailovers } from './test-failover.ts';
 
@@ -53,6 +54,7 @@ export class Failovers {
   readonly #o: FailoversOptions;
   readonly #noted = new Map<string, FailoverNote>();
   readonly #homecomings = new Map<string, ComingHome>();
+  readonly #starts = new Map<string, GroupStart>();
   readonly #letGo: LetGoWaits;
   readonly #closing = new AbortController();
   /** The last trouble of each group that was told. */
@@ -88,13 +90,7 @@ export class Failovers {
   }
 
   report(): FailedOverGuest[] {
-    return [...this.#noted.values()].map((note) => {
-      const { groupId, group, term, point, startedAtMs, view, isCommitting, decision } = note;
-      const coming = this.#homecomings.get(groupId)?.report() ?? null;
-      const home = view === null ? (isCommitting ? coming : null) : view.isHome ? coming ?? allHome(view.disks) : coming ?? { ...allHome(view.disks), state: 'waiting' as const, doneBytes: 0 };
-      const guests = note.guests.map(({ name, qmpPath, logPath, pid }) => ({ name, qmpPath, logPath, pid, isRunning: this.#o.host.isRunning({ name, qmpPath, logPath, pid, folder: note.folder }) }));
-      return { group, term, point, guests, ...firstOf(note.guests), isRunning: guests.length > 0 && guests.every(({ isRunning }) => isRunning), startedAtMs, home, isAwaited: isAwaited(note), isCommitting, decision };
-    });
+    return [...this.#noted.values()].map((note) => reportFailover(note, this.#o.host, this.#starts.get(note.groupId)?.states() ?? [], this.#homecomings.get(note.groupId)?.report() ?? null));
   }
 
   failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
@@ -116,7 +112,7 @@ export class Failovers {
     this.#closing.abort();
     this.#o.orders.listener = null;
     await this.#deciding;
-    await Promise.all([...this.#homecomings.values()].map((homecoming) => homecoming.stop()));
+    await Promise.all([...this.#noted.keys()].map((groupId) => this.#settle(groupId)));
   }
 
   async #failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
@@ -126,7 +122,7 @@ export class Failovers {
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
     if (known !== undefined && isAwaited(known) && areAll(known.guests) && planned === undefined) return this.#runAwaited(store, known, asked, request);
-    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#o.host.run(known.guests).catch((error: unknown) => this.#tell(known.group, error));
+    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#start(known).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
@@ -139,7 +135,7 @@ export class Failovers {
     }
     if (endsTest) await this.#o.tests.endForFailover(store);
     // What ended of it starts anew, and is looked after anew.
-    if (isRestart) await this.#homecomings.get(store.groupId)?.stop();
+    if (isRestart) await this.#settle(store.groupId);
     if (planned === undefined) {
       const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null);
       const booted = await this.#boot(store, begun, machine, isRestart);
@@ -185,8 +181,20 @@ export class Failovers {
     if (booted.adopted !== null) await store.own(booted.adopted.sourceId);
     const note: FailoverNote = { ...booted, handover: booted.handover === null ? null : { ...booted.handover, state: 'taken' } };
     await this.#note(note);
-    await this.#o.host.run(note.guests);
+    await this.#start(note);
     return note;
+  }
+
+  /** Resolves when those that come first run; the others follow behind it. */
+  async #start({ groupId, group, guests, term, point }: FailoverNote): Promise<void> {
+    await this.#starts.get(groupId)?.stop();
+    const { host, failover, clock, log } = this.#o;
+    const start = new GroupStart({
+      group, guests: guests.filter(({ pid }) => pid !== null), starts: failover.starts?.[group] ?? {}, facts: { for: 'failover', term, point: formatPoint(point) },
+      run: (guest) => host.run([guest]), awaitReady: host.awaitReady, clock, log,
+    });
+    this.#starts.set(groupId, start);
+    await start.first;
   }
 
   /** The guest runs: what is still to be done about it goes on behind it. */
@@ -226,7 +234,7 @@ export class Failovers {
   /** From failed over to protected: what ran here is ended and thrown away. */
   async #undo(store: GroupStore): Promise<void> {
     const note = await this.#known(store.groupId);
-    await this.#homecomings.get(store.groupId)?.stop();
+    await this.#settle(store.groupId);
     if (note !== undefined) await this.#o.host.stop(note.guests);
     if (note?.isHome === true) await store.lendImages(false);
     if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
@@ -371,7 +379,7 @@ export class Failovers {
     const known = await this.#known(store.groupId);
     // A roll-back that was cut short left a note of a group that is protected again.
     if (known === undefined || store.report().state === 'failed-over') this.#rule(store, known, isRolledBack ? 'roll-back' : 'stop');
-    await this.#homecomings.get(store.groupId)?.stop();
+    await this.#settle(store.groupId);
     // What had come home until then was noted meanwhile.
     const note = this.#noted.get(store.groupId);
     if (note === undefined) {
@@ -391,9 +399,15 @@ export class Failovers {
     await this.#note({ ...note, guests: note.guests.map((guest) => ({ ...guest, pid: null })), decision: null });
   }
 
+  /** Nothing more is started of it, nor asked of its guests. */
+  async #settle(groupId: string): Promise<void> {
+    await Promise.all([this.#starts.get(groupId)?.stop(), this.#homecomings.get(groupId)?.stop()]);
+  }
+
   /** Files, hold and note, in this order: as long as there is a trace, the note tells where. */
   async #forget(note: FailoverNote): Promise<void> {
-    await this.#homecomings.get(note.groupId)?.stop();
+    await this.#settle(note.groupId);
+    this.#starts.delete(note.groupId);
     this.#homecomings.delete(note.groupId);
     await this.#o.host.removeFolder(note.folder);
     if (note.view !== null) await releaseHold(this.#o.pointsOf(note.groupId), note.view);
@@ -411,7 +425,7 @@ export class Failovers {
     }
     if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
-    if (areAll(guests) && !isAwaited(note)) await this.#o.host.run(guests).catch((error: unknown) => this.#tell(note.group, error));
+    if (areAll(guests) && !isAwaited(note)) await this.#start({ ...note, guests }).catch((error: unknown) => this.#tell(note.group, error));
     this.#bringHome(store, { ...note, guests });
   }
 

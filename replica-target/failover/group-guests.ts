@@ -11,6 +11,7 @@ import { ownDiskName, readGroupHardware, type RecordedGuest } from '../../qemu/g
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { StartedGuest } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
+import type { StartedState } from './group-start.ts';
 import { guestPlace, launchGuest, runningPid, withMonitor, type Launch } from './guest-launch.ts';
 
 /** As a note keeps it. */
@@ -26,7 +27,7 @@ export const notedGuest = z.object({
 export type NotedGuest = z.infer<typeof notedGuest>;
 
 /** For reports: where each guest is, and whether it runs. */
-export interface GuestReport { readonly name: string; readonly qmpPath: string; readonly logPath: string; readonly pid: number | null; readonly isRunning: boolean }
+export interface GuestReport { readonly name: string; readonly qmpPath: string; readonly logPath: string; readonly pid: number | null; readonly isRunning: boolean; /** While and since it was started by this process. */ readonly start?: StartedState | undefined }
 
 /** Fault FAILOVER_BOOT. */
 export function recordedGuests(store: GroupStore): readonly RecordedGuest[] {

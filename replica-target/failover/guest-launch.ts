@@ -33,6 +33,11 @@ export function capturePath(folder: string): string {
   return join(folder, 'capture.sock');
 }
 
+/** Where the guest's agent is reached, if it has a port for one. */
+export function agentPath(folder: string): string {
+  return join(folder, 'agent.sock');
+}
+
 /** A QMP socket serves one client at a time, and the first one is the operator's. */
 function ownMonitorPath(folder: string): string {
   return join(folder, 'own.sock');
@@ -69,7 +74,7 @@ export async function launchGuest({ group, place, hardware, disks, network, acce
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const varsPath = await restoreVariables(hardware, folder);
   const { argv, notes } = bootCommand(hardware, {
-    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, accel,
+    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, accel, agentPath: agentPath(folder),
     extra: [...[ownMonitorPath(folder), capturePath(folder)].flatMap((path) => ['-qmp', `unix:${path.replaceAll(',', ',,')},server=on,wait=off`]), ...(isStopped === true ? ['-S'] : [])],
     ...(varsPath === null ? {} : { varsPath }),
   });

@@ -25,11 +25,13 @@ import type { GroupPoints, RestorePoint, ViewDisk } from '../points/points.ts';
 import type { EndedTest, TestGuest } from '../report.ts';
 import type { GroupStore } from '../store/store.ts';
 import { rule, testBudget, testBudgetBytesMin, whyTestEnds, type FailoverStep, type TestEnd } from './failover-plan.ts';
-import { areSome, eachMonitor, firstOf, launchGuests, lookUpGuests, notedGuest, placeGuests, recordedGuests, reportGuests, startedGuests, stopGuests } from './group-guests.ts';
+import { areSome, eachMonitor, firstOf, launchGuests, lookUpGuests, notedGuest, placeGuests, recordedGuests, reportGuests, startedGuests, stopGuests, type NotedGuest } from './group-guests.ts';
+import { GroupStart, type StartedState } from './group-start.ts';
 import type { GroupTurns } from './group-turns.ts';
 import { chooseAccel, overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
 import { allocatedBytes, makeOverlay } from './overlays.ts';
+import { awaitReady } from './readiness.ts';
 
 const noted = z.object({
   groupId: z.string(),
@@ -73,6 +75,7 @@ export interface TestFailoversOptions {
 export class TestFailovers {
   readonly #o: TestFailoversOptions;
   readonly #noted = new Map<string, Noted>();
+  readonly #starts = new Map<string, GroupStart>();
   readonly #usedBytes = new Map<string, number>();
   readonly #ended = new Map<string, EndedTest>();
   readonly #closing = new AbortController();
@@ -110,6 +113,18 @@ export class TestFailovers {
     return [...this.#ended.values()];
   }
 
+  /** Its guests, as far as it runs. */
+  guestsOf(groupId: string): readonly NotedGuest[] {
+    return this.#noted.get(groupId)?.guests ?? [];
+  }
+
+  /** All its guests were started, and ready or late. */
+  async whenStarted(groupId: string): Promise<readonly StartedState[]> {
+    const start = this.#starts.get(groupId);
+    await start?.ended;
+    return start?.states() ?? [];
+  }
+
   isTesting(groupId: string): boolean {
     return this.#noted.has(groupId);
   }
@@ -135,6 +150,7 @@ export class TestFailovers {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#watching;
+    await Promise.all([...this.#starts.values()].map((start) => start.stop()));
   }
 
   async #start(store: GroupStore, request: TestRequest): Promise<TestResult> {
@@ -171,13 +187,24 @@ export class TestFailovers {
       const guests = await launchGuests(note.guests, recorded, bootDisks, { network, accel, isStopped: true, log: this.#o.log });
       note = { ...note, guests };
       await this.#note(note);
-      await eachMonitor(guests, runReady);
+      await this.#run(note);
       this.#o.log.info({ group: name, point: note.point }, `a test of ${name} runs from point ${formatPoint(point)}`);
       return { group: name, point, rtoMs: monotonicMs() - askedMs, ageMs: Math.max(0, startedAtMs - point.cutAtMs), endsAtMs: note.endsAtMs, budgetBytes, ...startedGuests(note.guests), accel, network };
     } catch (error) {
       await this.#endQuietly(note, 'interrupted');
       throw error;
     }
+  }
+
+  /** Those that come first run when it resolves. */
+  async #run({ groupId, group, guests, point }: Noted): Promise<void> {
+    const { failover, clock, log } = this.#o;
+    const start = new GroupStart({
+      group, guests, starts: failover.starts?.[group] ?? {}, facts: { for: 'test', point: formatPoint(point) },
+      run: async (guest) => { await eachMonitor([guest], runReady); }, awaitReady, clock, log,
+    });
+    this.#starts.set(groupId, start);
+    await start.first;
   }
 
   async #overlay(groupId: string, point: RestorePoint, disks: readonly ViewDisk[], folder: string, fileBytesMax: number): Promise<BootDisk[]> {
@@ -286,6 +313,8 @@ export class TestFailovers {
   /** Guest, files, hold, note, in this order: as long as there is a trace, the note tells where. */
   async #end(note: Noted | undefined, why: TestEnd): Promise<void> {
     if (note === undefined) return;
+    await this.#starts.get(note.groupId)?.stop();
+    this.#starts.delete(note.groupId);
     await stopGuests(await lookUpGuests(note.guests));
     await rm(note.folder, { recursive: true, force: true });
     await releaseHold(this.#o.pointsOf(note.groupId), note);

@@ -44,6 +44,8 @@ export interface RestorePoint extends StoredPoint {
   readonly isHeld: boolean;
   /** Of a point that is an hourly, daily, … one after thinning: every point is kept, or which step of the policy keeps this one. */
   readonly keptBy: KeptBy;
+  /** When it was rehearsed last with all its guests ready, ms; absent: it was not. */
+  readonly provenAtMs?: number;
 }
 
 /** What of one disk changed between two points, at least. */

@@ -208,6 +208,7 @@ export class ModelTarget {
         await this.#late?.();
         this.#late = null;
       },
+      awaitReady: () => Promise.resolve([]),
       stop: (guests) => life.act(() => { for (const { qmpPath } of guests) { this.qemus.get(qmpPath)?.kill(); this.qemus.delete(qmpPath); } }),
       isRunning: ({ qmpPath }) => this.qemus.get(qmpPath)?.isThere === true,
       bringHome: ({ onHome, guests }) => {

@@ -47,6 +47,10 @@ function sourceOperations(calls: unknown[][]): SourceOperations {
 const failedOver: FailoverResult = { group: 'web', term: 2, point: points[2]!, lostMs: 10_000, rtoMs: 2500, guests: [{ name: 'web', qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: ['/o'], accel: 'tcg', isComingHome: true };
 const tested: TestResult = { group: 'web', point: points[1]!, rtoMs: 1500, ageMs: 15_000, endsAtMs: 9, budgetBytes: 1 << 30, guests: [{ name: 'web', qmpPath: '/q', pid: 8, logPath: '/l' }], qmpPath: '/q', pid: 8, logPath: '/l', accel: 'tcg', network: 'none' };
 
+const rehearsed = {
+  group: 'web', groupId: 'ab', point: { term: 1, point: 3, kind: 'crash', cutAtMs: 1 }, startedAtMs: 2, endedAtMs: 3, by: 'person', version: '0', isPassed: true, why: '', rtoMs: 4, readyMs: 5, accel: 'tcg', network: 'none', guests: [], folder: '/r',
+} as const satisfies Awaited<ReturnType<TargetOperations['rehearse']>>;
+
 const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, historyBytes: 4, replicaBytes: 5, replicaComparedBytes: 0, read: null, findings: [], findingsLeftOff: 0, points: { count: 3, goodCount: 3, newestGood: '1.3' } };
 
 function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
@@ -66,7 +70,8 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     commitFailover: (...all) => told('commitFailover', ...all),
     stopFailover: (...all) => told('stopFailover', ...all),
     testFailover: async (request) => { await told('testFailover', request); return tested; },
-    stopTest: (...all) => told('stopTest', ...all),
+    rehearse: async (request) => { await told('rehearse', request); return rehearsed; },
+  stopTest: (...all) => told('stopTest', ...all),
     seedFrom: (...all) => told('seedFrom', ...all),
     ...more,
   };

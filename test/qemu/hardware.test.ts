@@ -43,7 +43,7 @@ async function boot(t: Test, hardware: GuestHardware, more: Partial<BootOptions>
   const qmpPath = join(folder, 'qmp,1');
   const disks = hardware.disks.map(({ name, sizeBytes }, disk) => ({ disk, name, format: 'raw' as const, path: image(folder, `replica,${disk}.raw`, sizeBytes / 1024 / 1024) }));
   const { argv, notes } = bootCommand(hardware, {
-    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: join(folder, 'console'), network: 'none', accel: 'tcg', extra: ['-S'], ...more,
+    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: join(folder, 'console'), agentPath: join(folder, 'agent'), network: 'none', accel: 'tcg', extra: ['-S'], ...more,
   });
   const { pid } = await startGuest(argv, { logPath: join(folder, 'log'), qmpPath });
   t.teardown(() => stopGuest(pid, qmpPath));
@@ -119,11 +119,11 @@ t.test('what cannot be taken along is said, and the rest starts', async (t) => {
   const { first, notes } = await roundTrip(t, (folder) => [
     '-machine', 'q35', '-m', '64', '-rtc', 'base=2001-01-01T00:00:00', '-name', 'guest=two\nlines',
     '-drive', `if=none,id=ro,readonly=on,format=raw,file=${image(folder, 'ro.raw', 1)}`, '-device', 'virtio-blk-pci,id=seed,drive=ro',
-    '-device', 'virtio-serial-pci', '-chardev', 'null,id=ch', '-device', 'virtserialport,id=agent,chardev=ch,name=org.qemu.guest_agent.0',
+    '-device', 'virtio-serial-pci', '-chardev', 'null,id=ch', '-device', 'virtserialport,id=console,chardev=ch,name=org.example.console',
     '-device', 'edu,id=odd',
   ]);
   t.ok(notes.some((note) => note.includes('seed') && note.includes('not replicated')), notes.join('\n'));
-  t.ok(notes.some((note) => note.includes('agent')) && notes.some((note) => note.includes('odd')), notes.join('\n'));
+  t.ok(notes.some((note) => note.includes('console')) && notes.some((note) => note.includes('odd')), notes.join('\n'));
   t.equal(first.name, undefined);
   t.ok(notes.some((note) => note.startsWith('Left out') && note.includes('name')), notes.join('\n'));
   t.equal(first.rtcBase, undefined);

@@ -1,0 +1,35 @@
+/** `rehearse`: a test failover whose guests have to become ready, with a report. */
+import { Option, type Command } from 'commander';
+import type { AccelChoice, TestNetwork } from '../../replica-target/operations.ts';
+import { chooseTarget, type ConfigOption } from '../choose-config.ts';
+import { TargetClient } from '../control-client.ts';
+import { exitCodes } from '../exit-code.ts';
+import { formatRehearsal } from '../render/rehearsal.ts';
+import { lookOf, print, printJson } from '../terminal.ts';
+import { readPoint } from './failover.ts';
+import { readName } from './guests.ts';
+import { withConfig } from './with-config.ts';
+
+interface RehearseOptions extends ConfigOption {
+  readonly at?: string;
+  readonly keep?: true;
+  readonly json?: true;
+  readonly accel?: AccelChoice;
+  readonly network?: TestNetwork;
+}
+
+export function addRehearseCommand(program: Command): void {
+  withConfig(program.command('rehearse').description('boot a point here as in earnest, beside its protection: whether it becomes ready, with a report (at the target; exit code 1: it did not)').argument('<guest>', 'its name, or its group’s', readName))
+    .option('--at <point>', 'newest (the default), a number, a time (10:42:07, -15m) or a label', readPoint)
+    .option('--keep', 'let it run on afterwards, as a test failover')
+    .option('--json', 'the report as JSON')
+    .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
+    .addOption(new Option('--network <network>', 'none: no cable (the default); isolated: a network that leads nowhere').choices(['none', 'isolated']))
+    .action(async (name: string, option: RehearseOptions) => {
+      const target = new TargetClient((await chooseTarget(option, 'rehearse')).controlPath);
+      const report = await target.rehearse({ group: name, at: option.at, isKept: option.keep, network: option.network, accel: option.accel });
+      if (option.json === true) printJson(report);
+      else print(formatRehearsal(lookOf(process.stdout), report));
+      if (!report.isPassed) process.exitCode = exitCodes.failed;
+    });
+}

@@ -73,6 +73,7 @@ export const requestBodies = {
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
   }),
+  plan: z.strictObject({ group: name, at: selector.optional(), isPlanned: z.boolean().optional() }),
   rehearse: z.strictObject({ group: name, at: selector.optional(), network: z.enum(['none', 'isolated']).optional(), accel, isKept: z.boolean().optional() }),
   testStop: z.strictObject({ group: name }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),

@@ -8,8 +8,9 @@ import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { RehearsalRequest } from '../replica-target/failover/rehearsal.ts';
 import type { RehearsalReport } from '../replica-target/failover/rehearsal-report.ts';
+import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
-import type { FailoverRequest, FailoverResult, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
+import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { PointId } from '../journal/point.ts';
@@ -78,6 +79,7 @@ export class TargetClient extends ControlClient {
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
   async commitFailover(group: string): Promise<void> { await this.post('/failover/commit', { group }); }
   testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
+  plan(body: PlanRequest): Promise<Runbook> { return this.post('/plan', body); }
   rehearse(body: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> { return this.post('/rehearse', body, rehearsalMsMax); }
   async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
   async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }

@@ -54,6 +54,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
     routes.post('/failover/commit', requestBodies.commit, ({ group }) => operations.commitFailover(group));
     routes.post('/test', requestBodies.testFailover, (request) => operations.testFailover(request));
+    routes.post('/plan', requestBodies.plan, (request) => operations.plan(request));
     routes.post('/rehearse', requestBodies.rehearse, (request) => operations.rehearse(request));
     routes.post('/test/stop', requestBodies.testStop, ({ group }) => operations.stopTest(group));
     routes.post('/seed-from', requestBodies.seedFrom, ({ group, disk, imagePath }) => operations.seedFrom(group, disk, imagePath));

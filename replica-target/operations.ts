@@ -9,6 +9,7 @@ import type { DiskChanges } from './points/points.ts';
 import type { GuestStart } from './failover/readiness-plan.ts';
 import type { RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
+import type { Runbook } from './failover/runbook-plan.ts';
 import type { StartReport } from './failover/start-finding.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
@@ -201,6 +202,9 @@ export interface StartRequest {
   readonly network?: NetworkChoice | undefined;
 }
 
+/** What would a failover do? */
+export interface PlanRequest { readonly group: string; readonly at?: string | undefined; readonly isPlanned?: boolean | undefined }
+
 export interface TokenResult {
   readonly token: string;
   /** host:port that the token names. */
@@ -237,6 +241,8 @@ export interface TargetOperations {
   commitFailover(group: string): Promise<void>;
   /** Boots a point with no way out of the guest, beside a protection that goes on. Faults: FAILOVER_*, POINT_UNKNOWN, TEST_SPACE. */
   testFailover(request: TestRequest): Promise<TestResult>;
+  /** Says what a failover would do, and does nothing. Faults: POINT_UNKNOWN. */
+  plan(request: PlanRequest): Promise<Runbook>;
   /** A test failover whose guests have to become ready, looked at and ended; resolves with its report, passed or not. Faults: those of a test failover. */
   rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }>;
   /** Ends a test and removes every trace of it. Faults: FAILOVER_STATE. */

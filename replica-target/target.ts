@@ -19,12 +19,15 @@ import { checkEveryMsDefault, StartWatch } from './failover/start-check-watch.ts
 import { explained } from './failover/start-explained.ts';
 import { refuseToMove } from './failover/refuse-to-move.ts';
 import type { StartReport } from './failover/start-finding.ts';
+import { planRunbook, type Runbook } from './failover/runbook-plan.ts';
+import { choosePoint } from './points/point-selector.ts';
+import { readGroupHardware } from '../qemu/group-hardware.ts';
 import { Rehearsals, type RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { FailoverRequest, FailoverResult, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
+import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
@@ -161,6 +164,19 @@ class Target implements TargetOperations {
     const timeline = await this.#desk.timeline(group);
     const proven = new Map((await this.#rehearsals.proven(timeline.group)).map((one) => [formatPoint(one), one.atMs]));
     return { ...timeline, points: timeline.points.map((point) => ({ ...point, ...(proven.has(formatPoint(point)) ? { provenAtMs: proven.get(formatPoint(point))! } : {}) })) };
+  }
+
+  async plan({ group, at, isPlanned = false }: PlanRequest): Promise<Runbook> {
+    const store = this.#group(group);
+    const report = store.report();
+    const points = await store.restorePoints.list();
+    const atMs = nodeClock.nowMs();
+    const read = readGroupHardware(store.hardware(), report.name);
+    return planRunbook({
+      group: report, point: points.length === 0 ? null : choosePoint(points, isPlanned ? 'newest' : at ?? 'newest', atMs, report.name), isPlanned, isTesting: this.#tests.isTesting(store.groupId),
+      guests: 'guests' in read ? read.guests.map(({ name }) => name) : [report.name], starts: this.#options.failover.starts?.[report.name] ?? {}, isFollowed: this.#deps.localSource !== undefined,
+      startCheck: this.#startWatch.report().find((one) => one.group === report.name) ?? null, rehearsal: this.#rehearsals.report().find((one) => one.group === report.name) ?? null, atMs,
+    });
   }
 
   rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> {

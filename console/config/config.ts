@@ -9,6 +9,7 @@ import type { z } from 'zod';
 import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
+import type { ReadyChecks } from '../../replica-target/failover/readiness-plan.ts';
 import { checkEveryMsDefault } from '../../replica-target/failover/start-check-watch.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
@@ -173,10 +174,12 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
 const readyMsDefault = 300_000;
 
 function startOptions({ groups }: TargetFile): NonNullable<TargetOptions['failover']['starts']> {
-  return Object.fromEntries(Object.entries(groups ?? {}).map(([group, { guests }]) => [group, Object.fromEntries(Object.entries(guests ?? {}).map(([guest, { order, delay, ready }]) => [guest, {
-    order: order ?? 0, delayMs: delay ?? 0,
-    ready: ready === undefined ? null : { agent: ready.agent, serial: ready.serial, command: ready.command, withinMs: ready.within ?? readyMsDefault },
-  }]))]));
+  const readyOf = ({ agent, serial, command, within }: NonNullable<NonNullable<NonNullable<TargetFile['groups']>[string]['guests']>[string]['ready']>): ReadyChecks => ({
+    ...(agent === undefined ? {} : { agent }), ...(serial === undefined ? {} : { serial }), ...(command === undefined ? {} : { command }), withinMs: within ?? readyMsDefault,
+  });
+  return Object.fromEntries(Object.entries(groups ?? {}).flatMap(([group, { guests }]) => (guests === undefined ? [] : [[group, Object.fromEntries(Object.entries(guests).map(([guest, { order, delay, ready }]) => [guest, {
+    order: order ?? 0, delayMs: delay ?? 0, ready: ready === undefined ? null : readyOf(ready),
+  }]))]])));
 }
 
 function rehearseOptions({ groups }: TargetFile): Readonly<Record<string, number>> {

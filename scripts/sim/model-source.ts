@@ -29,6 +29,8 @@ export interface ModelSourceOptions {
   readonly onAcknowledged: (point: LastPoint) => void;
   /** Planted: what changed is forgotten when it was cut, and not when it was acknowledged. */
   readonly isTrimmedEarly: boolean;
+  /** Planted: a note is said to be durable a moment before it is. */
+  readonly isNotedLate: boolean;
   readonly torn?: (qemu: ModelQemu) => void;
 }
 
@@ -62,10 +64,13 @@ export class ModelSource {
         this.#o.onAcknowledged(point);
       },
       handover: this.noted,
-      noteHandover: (note) => life.act(() => {
-        this.noted = note;
-        world.log(`the source notes ${note === null ? 'nothing under way' : note.state}`);
-      }),
+      noteHandover: async (note) => {
+        const landed = life.delay(this.#o.isNotedLate ? 50 : 0).then(() => life.act(() => {
+          this.noted = note;
+          world.log(`the source notes ${note === null ? 'nothing under way' : note.state}`);
+        }));
+        if (!this.#o.isNotedLate) await landed;
+      },
       relinquish: () => Promise.resolve(),
     });
     supervisor.start();

@@ -12,7 +12,7 @@ import { Network } from './network.ts';
 import { World } from './world.ts';
 
 /** Defects that can be planted, each a wrong order of two steps. */
-export const breaks = ['ack-before-sync', 'term-after-boot', 'torn-cut', 'trim-before-ack', 'trim-before-mark'] as const;
+export const breaks = ['ack-before-sync', 'term-after-boot', 'torn-cut', 'trim-before-ack', 'trim-before-mark', 'say-before-note'] as const;
 export type Break = typeof breaks[number];
 
 export interface RunResult {
@@ -75,7 +75,7 @@ class Scenario {
     });
     this.#source = new ModelSource({
       world, network: this.#network, target: this.#target, secret, fingerprint, truth: this.#truth, onAcknowledged: (point) => this.#onAcknowledged(point),
-      isTrimmedEarly: broken === 'trim-before-ack',
+      isTrimmedEarly: broken === 'trim-before-ack', isNotedLate: broken === 'say-before-note',
       ...(broken === 'torn-cut' ? { torn: (qemu: ModelQemu) => { if (qemu.state === 'running') this.#write(qemu); } } : {}),
     });
     this.#source.qemu = new ModelQemu(emptyDisks(), 'running');

@@ -51,6 +51,14 @@ void t.test('rehearsed by schedule, by a person, and cut short', { timeout: 280_
   const provenOf = async (): Promise<string[]> => (await client.timeline('shop')).points.filter(({ provenAtMs }) => provenAtMs !== undefined).map(({ term, point }) => `${term}.${point}`);
   t.same(await provenOf(), [`${scheduled.point.term}.${scheduled.point.point}`], 'its point is proven');
 
+  const plan = await client.plan({ group: 'shop' });
+  t.ok(plan.lostMs! > 0);
+  t.match(plan, { isPlanned: false, obstacles: [], measured: { isPassed: true } });
+  t.same(plan.steps.filter(({ tookMs }) => tookMs !== null).map(({ step }) => /^(QEMU|db|web)/.exec(step)?.[1]), ['QEMU', 'db', 'web'], 'with the times of the rehearsal');
+  t.match(plan.steps.map(({ step }) => step).join(' '), /term is raised from 1 to 2.*db runs, and counts as ready when its agent answers and .*web runs when those before it are ready, 0\.1 s later/);
+  t.match(await client.plan({ group: 'shop', isPlanned: true }), { lostMs: 0, isPlanned: true });
+  t.equal((await pair.group('shop')).term, 1, 'and nothing was done');
+
   // What the guest does not say in time fails it.
   const config = await readFile(pair.target.configPath, 'utf8');
   const reconfigure = async (serial: string, within: string): Promise<void> => {

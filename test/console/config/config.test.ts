@@ -25,19 +25,26 @@ t.test('samples load', async (t) => {
     options: {
       name: 'alpha', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
-      guests: { web: { agentPath: '/run/afterimage/web.agent', freezeLimitMs: 5000, appEveryMs: 3_600_000 } },
+      guests: { web: { agentPath: '/run/afterimage/web.agent', freezeLimitMs: 5000, appEveryMs: 3_600_000 }, shop: { consistency: 'strict', pauseMsMax: 1000 } },
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
     role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
-      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', checkEveryMs: 6 * 3_600_000 }, keepFreeBytes: 8 * GiB,
+      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', checkEveryMs: 6 * 3_600_000, starts: { shop: {
+        db: { order: 1, delayMs: 0, ready: { agent: true, withinMs: 300_000 } },
+        web: { order: 2, delayMs: 5000, ready: { serial: 'login:', command: ['/usr/local/bin/check-shop', '--quiet'], withinMs: 120_000 } },
+      } } },
+      rehearseEveryMs: { shop: 7 * 86_400_000 }, keepFreeBytes: 8 * GiB,
       scrub: { rateBytesPerSecond: 20 * 1024 ** 2, everyMs: 7 * 86_400_000 },
       nbd: { socketPath: '/srv/afterimage/points.sock', listen: { host: '0.0.0.0', port: 10_809, keysPath: '/etc/afterimage/nbd.psk', clientFingerprints: [] } },
       retention: {
         all: { windowMs: 4 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB },
-        groups: { web: { windowMs: 12 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB } },
+        groups: {
+          web: { windowMs: 12 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB },
+          shop: { windowMs: 4 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: 500 * GiB },
+        },
       },
     },
   });
@@ -110,12 +117,33 @@ t.test('golden errors: single guests', async (t) => {
   ].join('\n')), [
     'F:5:19: guests.web.app.every: expected a duration from 1m to 31d, such as 1h, found "5s"',
     'F:6:18: guests.web.freezeLimit: expected a duration from 500ms to 30s, such as 5s, found 5',
-    'F:7:5: guests.web.agents: unknown key; expected one of agent, freezeLimit, app',
+    'F:7:5: guests.web.agents: unknown key; expected one of agent, freezeLimit, app, consistency, pauseLimit',
     'F:8:9: guests.db.app.every: is missing: expected a duration from 1m to 31d, such as 1h',
     'F:9:10: guests.a b: expected a name of at most 63 letters, digits, dots, dashes and underscores for a guest',
-    'F:10:9: guests.mail: expected the keys agent, freezeLimit, app, found 7',
+    'F:10:9: guests.mail: expected the keys agent, freezeLimit, app, consistency, pauseLimit, found 7',
   ]);
   t.strictSame(problems('role: source\ndata: /x\nguests: [web]'), ['F:3:9: guests: expected names of guests with their settings, found ["web"]']);
+});
+
+t.test('golden errors: how a group starts', async (t) => {
+  t.strictSame(problems([
+    'role: target',
+    'data: /x',
+    'groups:',
+    '  shop:',
+    '    rehearse: { every: 1s }',
+    '    guests:',
+    '      db: { order: -1, delay: 2h }',
+    '      web: { ready: { serial: "(", agent: no, command: [], within: 0s } }',
+  ].join('\n')), [
+    'F:5:24: groups.shop.rehearse.every: expected a duration from 1m to 366d, such as 7d, found "1s"',
+    'F:7:20: groups.shop.guests.db.order: expected a whole number from 0 to 1000, found -1',
+    'F:7:31: groups.shop.guests.db.delay: expected a duration of at most 1h, such as 10s, found "2h"',
+    'F:8:31: groups.shop.guests.web.ready.serial: expected a regular expression, found "("',
+    'F:8:43: groups.shop.guests.web.ready.agent: expected true, found "no"',
+    'F:8:56: groups.shop.guests.web.ready.command: expected a program and its arguments, as a list of texts, found []',
+    'F:8:68: groups.shop.guests.web.ready.within: expected a duration from 1s to 1h, such as 2m, found "0s"',
+  ]);
 });
 
 t.test('golden errors: role, impossible combinations', async (t) => {

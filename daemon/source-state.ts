@@ -38,6 +38,8 @@ const protectedGuest = z.object({
   dmLogPath: z.string().min(1).optional(),
   /** The guests of a group of several, in the order in which their disks are numbered; `qmpPath` is then that of the first. */
   members: z.array(z.object({ name: safeName, qmpPath: z.string().min(1) })).min(2).max(groupGuestsMax).optional(),
+  /** Of a group of several: which disks of theirs had which numbers (joint-capture.ts `JointLayout`). */
+  layout: z.array(z.object({ guest: safeName, disks: z.array(z.string()) })).optional(),
   /** Its points are sent on to this target too: the way back to where it came from. */
   relay: z.object({ target: safeName, nbdPath: z.string().min(1), controlPath: z.string().min(1) }).optional(),
   /** Its images, as its QEMU named them last. */

@@ -17,7 +17,7 @@ import { SpoolTally } from './capture/spool.ts';
 import { AppHold } from './freeze/app-hold.ts';
 import { FrozenNotes } from './freeze/frozen-notes.ts';
 import { JointAppHold } from './joint/joint-app-hold.ts';
-import { JointCapture } from './joint/joint-capture.ts';
+import { JointCapture, type JointLayout } from './joint/joint-capture.ts';
 import { PauseGuard, PauseWatchdog } from './joint/pause-guard.ts';
 import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
@@ -284,6 +284,13 @@ class Source implements SourceOperations {
     return this.#keepGuest(name, ({ handover: _, ...guest }) => ({ ...guest, ...(note === null ? {} : { handover: note }) }));
   }
 
+  /** While a guest is being adopted it is noted with its layout in one. */
+  async #noteLayout(guest: ProtectedGuest, layout: JointLayout): Promise<void> {
+    guest.layout = layout.map(({ guest: member, disks }) => ({ guest: member, disks: [...disks] }));
+    if (this.#guests.get(guest.name)?.guest.groupId !== guest.groupId) return;
+    await this.#keepGuest(guest.name, (known) => ({ ...known, layout: guest.layout }));
+  }
+
   async #keepGuest(name: string, change: (guest: ProtectedGuest) => ProtectedGuest): Promise<void> {
     const supervised = this.#guest(name);
     supervised.guest = change(supervised.guest);
@@ -346,7 +353,8 @@ class Source implements SourceOperations {
     const { consistency = 'strict', pauseMsMax = pauseMsMaxDefault } = this.#options.guests?.[name] ?? {};
     return new JointCapture({
       members: members.map((member) => ({ ...member, capture: this.#captureOf(guest, member) })), consistency, pauseMsMax,
-      guard: new PauseGuard(name, this.#pausedNotes, this.#pauseWatchdog), clock: nodeClock,
+      guard: new PauseGuard(name, this.#pausedNotes, this.#pauseWatchdog), clock: nodeClock, layout: guest.layout ?? null,
+      noteLayout: (layout) => this.#noteLayout(guest, layout),
     });
   }
 

@@ -15,6 +15,7 @@ import type { PauseGuard } from './pause-guard.ts';
 import { JointDelta } from './joint-delta.ts';
 import { JointInstant } from './joint-instant.ts';
 import { allOf, jointPower } from './joint-power.ts';
+import type { PausedGuest } from './paused-notes.ts';
 
 /** One guest of the group. */
 export interface JointMember {
@@ -34,7 +35,14 @@ export interface JointCaptureOptions {
   readonly pauseMsMax: number;
   readonly guard: PauseGuard;
   readonly clock: Clock;
+  /** Which disks of which guest had which number when what the target holds was last known to be theirs; null: that was never so. */
+  readonly layout: JointLayout | null;
+  /** Durable when it resolves. */
+  noteLayout(layout: JointLayout): Promise<void>;
 }
+
+/** The names of each guest's disks, in the order of their numbers. */
+export type JointLayout = readonly { readonly guest: string; readonly disks: readonly string[] }[];
 
 const mib = 1024 * 1024;
 const heldBytesAtFirst = 128 * mib;
@@ -48,6 +56,7 @@ export class JointCapture implements Capture {
   readonly #o: JointCaptureOptions;
   /** Of each guest, the group's number of its first disk. */
   #firsts: readonly number[] = [];
+  #layout: JointLayout | null;
   /** Guests that the next pass is for; null: all. */
   #lagging: ReadonlySet<number> | null = null;
   #passed: readonly JointMember[] = [];
@@ -57,6 +66,7 @@ export class JointCapture implements Capture {
 
   constructor(options: JointCaptureOptions) {
     this.#o = options;
+    this.#layout = options.layout;
   }
 
   get members(): readonly JointMember[] { return this.#o.members; }
@@ -64,8 +74,14 @@ export class JointCapture implements Capture {
   async connect(): Promise<CapturedGuest> {
     const { members } = this.#o;
     try {
-      const guests = await this.#each(({ capture }) => capture.connect());
-      await this.#goOn();
+      const left = await this.#o.guard.left();
+      // Each as soon as it can be reached, whether the others can or not.
+      const guests = await this.#each(async (member) => {
+        const guest = await member.capture.connect();
+        await goOnIfLeft(member, left);
+        return guest;
+      });
+      if (left.length > 0) await this.#o.guard.gone();
       const hardware = { guests: members.map(({ name }, at) => ({ name, disks: guests[at]!.disks.length, hardware: guests[at]!.hardware })) };
       const bytes = JSON.stringify(hardware).length;
       if (bytes > hardwareBytesMax) throw new Fault('GUEST_UNSUITED', `the hardware of all guests of the group takes ${bytes} bytes, more than a target takes (${hardwareBytesMax})`, { bytes });
@@ -97,13 +113,25 @@ export class JointCapture implements Capture {
   /** Rounds are taken again: how many parts of a delta are whose is not known any more. */
   async reconcile(held: PointId | null): Promise<CaptureStanding> {
     const standings = await this.#each(({ capture }) => capture.reconcile(held, 0));
-    const whys = standings.flatMap((one, at) => (one.standing === 'resync' ? [{ at, why: `${this.#o.members[at]!.name}: ${one.why}` }] : []));
+    const moved = movedGuests(this.#layout, this.#layoutNow());
+    const whys = standings.flatMap((one, at) => {
+      const { name } = this.#o.members[at]!;
+      if (one.standing === 'resync') return [{ at, why: `${name}: ${one.why}` }];
+      // Its own bitmaps say nothing of that.
+      return moved.has(name) ? [{ at, why: `${name}: its disks have other numbers in the group than they had` }] : [];
+    });
     this.#lagging = whys.length === 0 ? null : new Set(whys.map(({ at }) => at));
     return whys.length === 0 ? { standing: 'ready' } : { standing: 'resync', why: whys.map(({ why }) => why).join('; ') };
   }
 
   async cut(base: PointId, next: PointId, kind: PointKind, hold?: CutHold): Promise<CapturedDelta> {
     const { members, consistency, pauseMsMax, guard, clock } = this.#o;
+    // One that could not be told to go on is told again before any is paused anew.
+    if (guard.hasLeft) {
+      const left = await guard.left();
+      await this.#each((member) => goOnIfLeft(member, left));
+      await guard.gone();
+    }
     const instant = new JointInstant({ members, consistency, pauseMsMax, heldBytesMax: this.#heldBytesMax, guard, clock, hold });
     const cuts = await Promise.allSettled(members.map(async ({ capture }, at) => {
       try {
@@ -158,6 +186,7 @@ export class JointCapture implements Capture {
     const passed = this.#passed;
     this.#passed = [];
     await allOf(passed.map(({ capture }) => capture.settlePass(base)));
+    await this.#keepLayout();
     this.#lagging = null;
   }
 
@@ -177,6 +206,7 @@ export class JointCapture implements Capture {
 
   async begin(base: PointId): Promise<void> {
     await this.#each(({ capture }) => capture.begin(base));
+    await this.#keepLayout();
   }
 
   power(): GuestPower {
@@ -209,14 +239,15 @@ export class JointCapture implements Capture {
     await this.#each(({ capture }) => capture.close());
   }
 
-  /** A connection that was lost while they were paused. */
-  async #goOn(): Promise<void> {
-    const { guard } = this.#o;
-    const left = await guard.left();
-    await this.#each(async ({ name, capture }) => {
-      if (left.some((one) => one.name === name) && (await capture.power().runState()).status === 'paused') await capture.power().goOn();
-    });
-    if (left.length > 0) await guard.gone();
+  #layoutNow(): JointLayout {
+    return this.#o.members.map(({ name, capture }) => ({ guest: name, disks: capture.disks().map((disk) => disk.name) }));
+  }
+
+  async #keepLayout(): Promise<void> {
+    const layout = this.#layoutNow();
+    if (JSON.stringify(layout) === JSON.stringify(this.#layout)) return;
+    await this.#o.noteLayout(layout);
+    this.#layout = layout;
   }
 
   #each<T>(act: (member: JointMember) => Promise<T>): Promise<T[]> {
@@ -226,6 +257,25 @@ export class JointCapture implements Capture {
   #named(at: number, error: unknown): unknown {
     return isFault(error) ? named(this.#o.members[at]!.name, error) : error;
   }
+}
+
+/** A guest whose connection was lost while it was paused, or that could not be told to go on. */
+async function goOnIfLeft({ name, capture }: JointMember, left: readonly PausedGuest[]): Promise<void> {
+  if (left.some((one) => one.name === name) && (await capture.power().runState()).status === 'paused') await capture.power().goOn();
+}
+
+/** Guests whose disks do not have the numbers that they had: another guest before them gained or lost one, or they did themselves. Without a layout, all. Pure. */
+export function movedGuests(was: JointLayout | null, is: JointLayout): ReadonlySet<string> {
+  const placesOf = (layout: JointLayout): Map<string, string> => {
+    let first = 0;
+    return new Map(layout.map(({ guest, disks }) => {
+      const place = JSON.stringify([first, disks]);
+      first += disks.length;
+      return [guest, place];
+    }));
+  };
+  const before = placesOf(was ?? []);
+  return new Set([...placesOf(is)].flatMap(([guest, place]) => (before.get(guest) === place ? [] : [guest])));
 }
 
 /** Which guest of the group it is about. */

@@ -126,8 +126,8 @@ export class JointInstant {
       await allOf(this.#goingOn);
       if (this.#stoppedAtMs !== null) await guard.gone();
     } catch (error) {
-      // A QEMU that is gone needs no more; one that does not answer is met again when it is connected to.
-      this.#fault ??= asFault(error);
+      // A QEMU that is gone needs no more; one that did not take it is told again. Whatever else went wrong, this is worse.
+      this.#fault = asFault(error);
     }
     if (this.#isHeld) this.#kind = await hold!.release(!this.#giveUp.signal.aborted && this.#fault === null);
     this.#pausedMs ??= this.#stoppedAtMs === null ? null : clock.monotonicMs() - this.#stoppedAtMs;
@@ -157,7 +157,8 @@ export class JointInstant {
 
   #goOn(at: number): void {
     if (!this.#stopped.delete(at)) return;
-    const going = this.#o.members[at]!.capture.power().goOn();
+    // Also where its connection is gone: the others must hear of it all the same.
+    const going = Promise.resolve().then(() => this.#o.members[at]!.capture.power().goOn());
     this.#goingOn.push(going);
     going.then(() => { if (this.#stopped.size === 0 && this.#stoppedAtMs !== null) this.#pausedMs = this.#o.clock.monotonicMs() - this.#stoppedAtMs; }, () => undefined);
   }

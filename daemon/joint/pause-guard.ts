@@ -79,6 +79,8 @@ export class PauseGuard {
   readonly #notes: PausedNotes;
   readonly #watchdog: PauseWatchdog;
 
+  #hasLeft = false;
+
   constructor(group: string, notes: PausedNotes, watchdog: PauseWatchdog) {
     this.#group = group;
     this.#notes = notes;
@@ -88,13 +90,18 @@ export class PauseGuard {
   /** They may be paused from now on. Fault PAUSE_UNARMED. */
   async paused(guests: readonly PausedGuest[]): Promise<void> {
     await this.#watchdog.arm();
+    this.#hasLeft = true;
     await this.#notes.put({ group: this.#group, guests: [...guests] });
   }
 
   /** None is, any more. */
-  gone(): Promise<void> {
-    return this.#notes.remove(this.#group);
+  async gone(): Promise<void> {
+    await this.#notes.remove(this.#group);
+    this.#hasLeft = false;
   }
+
+  /** Some may still be paused, as far as this process knows. */
+  get hasLeft(): boolean { return this.#hasLeft; }
 
   /** Those that may be paused still. */
   left(): Promise<readonly PausedGuest[]> {

@@ -8,7 +8,7 @@ import type { Logger } from 'pino';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import type { BootDisk } from '../../qemu/boot.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
-import { runReady } from '../../qemu/guest-blocks.ts';
+import { runReady, runStateOf } from '../../qemu/guest-blocks.ts';
 import type { AccelChoice, NetworkChoice } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import { bootImages } from './boot-images.ts';
@@ -36,6 +36,8 @@ export interface FailoverHost {
   lookUp(guests: NotedGuest[]): Promise<NotedGuest[]>;
   /** Those that stand still since they were started run when it resolves. Faults: QMP_*. */
   run(guests: readonly NotedGuest[]): Promise<void>;
+  /** Whether any of them stands still since it was started. */
+  isWaiting(guests: readonly NotedGuest[]): Promise<boolean>;
   /** See readiness.ts. */
   awaitReady: typeof awaitReady;
   stop(guests: readonly NotedGuest[]): Promise<void>;
@@ -69,6 +71,7 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
     launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, log }),
     lookUp: lookUpGuests,
     run: async (guests) => { await eachMonitor(guests, runReady); },
+    isWaiting: async (guests) => (await eachMonitor(guests, runStateOf)).includes('prelaunch'),
     awaitReady,
     stop: stopGuests,
     isRunning: (guest) => reportGuests([guest])[0]!.isRunning,

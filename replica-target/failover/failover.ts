@@ -14,7 +14,7 @@ import type { RecordedGuest } from '../../qemu/group-hardware.ts';
 import type { SourceOrders } from '../ingest/source-orders.ts';
 import type { FailoverRequest, FailoverResult, NetworkChoice, TargetOptions } from '../operations.ts';
 import { pointExportName } from '../points/nbd-exports.ts';
-import { readSelector, selectPoint } from '../points/point-selector.ts';
+import { chooseUnlessNewest } from '../points/point-selector.ts';
 import type { GroupPoints, RestorePoint } from '../points/points.ts';
 import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore, StoredPoint } from '../store/store.ts';
@@ -122,11 +122,11 @@ export class Failovers {
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
     if (known !== undefined && isAwaited(known) && areAll(known.guests) && planned === undefined) return this.#runAwaited(store, known, asked, request);
-    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#start(known).catch((error: unknown) => this.#tell(known.group, error));
+    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#startWaiting(known).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
-    const chosen = request.at === undefined ? null : await this.#choose(store, request.at, asked.atMs);
+    const chosen = request.at === undefined ? null : await chooseUnlessNewest(() => store.restorePoints.list(), request.at, asked.atMs, before.name);
     const machine: Machine = { recorded: recordedGuests(store), accel: await this.#o.host.accel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
     const isRestart = known !== undefined && before.state !== 'protected';
     if (isRestart) {
@@ -183,6 +183,11 @@ export class Failovers {
     await this.#note(note);
     await this.#start(note);
     return note;
+  }
+
+  /** What an earlier process had begun to start. Those that were all started are asked nothing any more. */
+  async #startWaiting(note: FailoverNote): Promise<void> {
+    if (await this.#o.host.isWaiting(note.guests)) await this.#start(note);
   }
 
   /** Resolves when those that come first run; the others follow behind it. */
@@ -425,7 +430,7 @@ export class Failovers {
     }
     if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
-    if (areAll(guests) && !isAwaited(note)) await this.#start({ ...note, guests }).catch((error: unknown) => this.#tell(note.group, error));
+    if (areAll(guests) && !isAwaited(note)) await this.#startWaiting({ ...note, guests }).catch((error: unknown) => this.#tell(note.group, error));
     this.#bringHome(store, { ...note, guests });
   }
 
@@ -459,12 +464,6 @@ export class Failovers {
     const ruling = rule({ name, state, isTesting: this.#o.tests.isTesting(store.groupId), failedOverPid: note !== undefined && areAll(note.guests) ? firstOf(note.guests).pid : null }, step);
     if (!ruling.may) throw new Fault('FAILOVER_STATE', ruling.why, { group: name, state, ...(note === undefined || !areSome(note.guests) ? {} : { pid: note.guests.find(({ pid }) => pid !== null)!.pid }) });
     return ruling;
-  }
-
-  /** Null: the newest there is when the term is raised. */
-  async #choose(store: GroupStore, text: string, nowMs: number): Promise<RestorePoint | null> {
-    const selector = readSelector(text, nowMs);
-    return selector.by === 'newest' ? null : selectPoint(await store.restorePoints.list(), selector, store.report().name);
   }
 
   /** Whether its guest runs is looked at anew: a pid that is noted is one that runs. */

@@ -60,7 +60,6 @@ export class Rehearsals {
   readonly #tried = new Map<string, number>();
   readonly #closing = new AbortController();
   #turn: Promise<unknown> = Promise.resolve();
-  #scheduling: Promise<void> = Promise.resolve();
 
   constructor(options: RehearsalsOptions) {
     this.#o = options;
@@ -79,10 +78,15 @@ export class Rehearsals {
       const newest = (await this.#reports(name)).at(-1);
       if (newest === undefined) continue;
       const folder = join(this.#folderOf(name), newest);
-      const known = await readJson(join(folder, 'report.json'), rehearsalReport);
-      if (known !== null) this.#last.set(name, { ...known, folder });
+      try {
+        const known = await readJson(join(folder, 'report.json'), rehearsalReport);
+        if (known !== null) this.#last.set(name, { ...known, folder });
+      } catch (error) {
+        // For people, and nothing that a target needs.
+        this.#tell(name, error);
+      }
     }
-    this.#scheduling = this.#schedule();
+    void this.#schedule();
   }
 
   /** The last of each group. */
@@ -102,9 +106,10 @@ export class Rehearsals {
     return rehearsed;
   }
 
-  async close(): Promise<void> {
+  /** One that is under way ends when its test is let go of. */
+  close(): Promise<void> {
     this.#closing.abort(new Error('the target ends'));
-    await this.#scheduling;
+    return Promise.resolve();
   }
 
   async #rehearse(store: GroupStore, { isKept, ...request }: RehearsalRequest, by: 'person' | 'schedule'): Promise<RehearsalReport & { readonly folder: string }> {
@@ -126,18 +131,20 @@ export class Rehearsals {
       return this.#keep({ ...noted, endedAtMs: clock.nowMs(), version, isPassed: false, why: `${error.code}: ${error.message}`, rtoMs: null, readyMs: null, accel: null, network: null, guests: [] }, []);
     }
     const started = await tests.whenStarted(groupId);
+    // The next process finds it, ends it and says so.
+    if (this.#closing.signal.aborted) throw new Fault('FAILOVER_STATE', `the target ends in the middle of the rehearsal of ${name}`, { group: name });
     // A test that was ended by something else shows nothing any more.
     const guests = tests.guestsOf(groupId);
     const shown = await Promise.all(guests.map((guest) => this.#show(guest)));
     const ended = guests.length === 0 ? tests.ended().find(({ group }) => group === name)?.why ?? 'asked' : null;
     if (isKept !== true && guests.length > 0) await tests.stop(store);
     const { isPassed, why, readyMs } = judgeRehearsal(started, ended);
-    const report = await this.#keep({
+    // Its report is what says that the mark is there.
+    if (isPassed) await this.#prove(store, name, { term, point });
+    return this.#keep({
       ...noted, endedAtMs: clock.nowMs(), version, isPassed, why, rtoMs: test.rtoMs, readyMs, accel: test.accel, network: test.network,
       guests: started.map((guest, at) => ({ ...guest, checks: [...guest.checks], screen: shown[at]?.screen == null ? null : `${guest.name}.png`, screenWhy: shown[at]?.screenWhy ?? '', serial: `${guest.name}.log` })),
     }, started.map(({ name: guest }, at) => ({ guest, screen: shown[at]?.screen ?? null, serial: shown[at]?.serial ?? '' })));
-    if (isPassed) await this.#prove(store, name, { term, point });
-    return report;
   }
 
   /** What can be seen of a guest now. It is the guest's, and goes into files and nowhere else unescaped. */
@@ -204,7 +211,7 @@ export class Rehearsals {
 
   #tell(group: string, error: unknown): void {
     if (!(error instanceof Fault) && !(error instanceof Error && 'code' in error)) throw error;
-    this.#o.log.error({ group, err: error }, `a rehearsal of ${group} could not be held: ${error.message}`);
+    this.#o.log.error({ group, err: error }, `a rehearsal of ${group}: ${error.message}`);
   }
 
   /** By time. */

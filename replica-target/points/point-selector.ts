@@ -193,3 +193,9 @@ function instant(ms: number): string {
   const text = new Date(ms).toISOString();
   return text.endsWith('.000Z') ? `${text.slice(0, -5)}Z` : text;
 }
+
+/** Null: the newest, whichever that is when it is needed. Faults: POINT_UNKNOWN, REQUEST_INVALID. */
+export async function chooseUnlessNewest<T extends StoredPoint>(list: () => Promise<readonly T[]>, text: string, nowMs: number, group: string): Promise<T | null> {
+  const selector = readSelector(text, nowMs);
+  return selector.by === 'newest' ? null : selectPoint(await list(), selector, group);
+}

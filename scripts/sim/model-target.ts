@@ -208,6 +208,7 @@ export class ModelTarget {
         await this.#late?.();
         this.#late = null;
       },
+      isWaiting: (guests) => life.act(() => guests.some(({ qmpPath }) => this.qemus.get(qmpPath)?.state === 'prelaunch')),
       awaitReady: () => Promise.resolve([]),
       stop: (guests) => life.act(() => { for (const { qmpPath } of guests) { this.qemus.get(qmpPath)?.kill(); this.qemus.delete(qmpPath); } }),
       isRunning: ({ qmpPath }) => this.qemus.get(qmpPath)?.isThere === true,

@@ -10,7 +10,7 @@ import t, { type Test } from 'tap';
 import type { PointId } from '../../journal/point.ts';
 import { isFault } from '../../journal/fault.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
-import { limitMs, turns } from '../support/extent.ts';
+import { isLong, limitMs, turns } from '../support/extent.ts';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { ownObjects } from './support/captures.ts';
@@ -35,7 +35,7 @@ async function starve(t: Test, guest: LabGuest): Promise<void> {
   }
 }
 
-for (const [choice, usual] of [['cbt', 10], ['writelog', 5]] as const) {
+for (const [choice, usual] of isLong ? [['cbt', 6], ['writelog', 5]] as const : [['cbt', 6]] as const) {
   const cuts = turns('AFTERIMAGE_STARVED_CUTS', usual, 300);
   t.test(`${choice}: ${cuts} cuts while the I/O threads starve`, { timeout: limitMs(140_000) }, async (t) => {
     const folder = shortFolder(t);

@@ -11,7 +11,7 @@ import { Replica } from './support/replica.ts';
 import { shortFolder } from './support/storage-daemon.ts';
 
 const mib = 1024 * 1024;
-const cuts = turns('AFTERIMAGE_ORDER_CUTS', 120, 1500);
+const cuts = turns('AFTERIMAGE_ORDER_CUTS', 60, 1500);
 const point = (number: number): { term: number; point: number } => ({ term: 1, point: number });
 
 for (const iothread of [true, false]) {

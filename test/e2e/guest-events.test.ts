@@ -116,7 +116,7 @@ function retried(act: () => Promise<unknown>): Promise<true> {
   return waitFor(() => act().then(() => true as const, () => false as const), { limitMs: 20_000, what: 'QEMU to take the operator’s command' });
 }
 
-void t.test('a block of the replica rots: it is found, and mended by comparing with the guest', { timeout: 200_000 }, async (t) => {
+if (isLong) void t.test('a block of the replica rots: it is found, and mended by comparing with the guest', { timeout: 200_000 }, async (t) => {
   const folder = t.testdir({});
   const path = await createLabDisk(join(folder, 'a.qcow2'), 'qcow2', diskBytes);
   const pair = await startPair(t);

@@ -4,21 +4,22 @@
  */
 import { join } from 'node:path';
 import t from 'tap';
+import { limitMs, turns } from '../support/extent.ts';
 import { seededFractions } from '../support/seeded.ts';
 import { imageDifference, ourObjects, withQmp } from '../support/guest-look.ts';
 import { startPair } from '../support/daemons.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
 
-const rounds = 6;
+const rounds = turns('AFTERIMAGE_KILL_ROUNDS', 3, 12);
 
-void t.test('kills of source, target and link at random instants heal without a full pass', { timeout: 280_000 }, async (t) => {
+void t.test('kills of source, target and link at random instants heal without a full pass', { timeout: limitMs(280_000) }, async (t) => {
   const folder = t.testdir({});
   const raw = await createLabDisk(join(folder, 'a.raw'), 'raw', 128 * 1024 ** 2);
   const qcow2 = await createLabDisk(join(folder, 'b.qcow2'), 'qcow2', 96 * 1024 ** 2);
   const pair = await startPair(t, { isLinkCuttable: true });
   const guest = await startLabGuest(t, {
-    mode: 'raw', churn: 4096, timeLimitMs: 270_000,
+    mode: 'raw', churn: 4096, timeLimitMs: limitMs(270_000),
     disks: [{ path: raw, format: 'raw', iothread: true }, { path: qcow2, format: 'qcow2', iothread: true }],
   });
   await guest.waitForLine(/^AF READY/, 60_000);

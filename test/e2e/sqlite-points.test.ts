@@ -18,7 +18,7 @@ import { watchFile } from '../support/watch-file.ts';
 
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
-const pointCount = isLong ? 20 : 12;
+const pointCount = isLong ? 20 : 8;
 const bootCount = isLong ? 3 : 2;
 
 /** SQLite's verdict, the sum of all money, the last transaction. */

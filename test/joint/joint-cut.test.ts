@@ -3,19 +3,19 @@
  * second's is the first's, or one less. Whatever the points hold, and whatever becomes of daemon or guest around a cut, both guests run on.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { JointCapture, type Consistency } from '../../daemon/joint/joint-capture.ts';
+import { JointCapture, movedGuests, type Consistency, type JointLayout } from '../../daemon/joint/joint-capture.ts';
 import { PauseGuard, PauseWatchdog } from '../../daemon/joint/pause-guard.ts';
 import { PausedNotes } from '../../daemon/joint/paused-notes.ts';
 import type { Capture, GuestPower } from '../../daemon/capture/capture.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import type { LabGuest } from '../../scripts/lab/lab-guest.ts';
 import { captureGuest, sinkInto } from '../capture/support/guests.ts';
-import { ownObjects } from '../capture/support/captures.ts';
+import { makeCapture, ownObjects } from '../capture/support/captures.ts';
 import { difference, Replica } from '../capture/support/replica.ts';
-import { shortFolder } from '../capture/support/storage-daemon.ts';
+import { makeDisks, shortFolder, startStandIn, type StandIn } from '../capture/support/storage-daemon.ts';
 import { isLong } from '../support/extent.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
 import { withQmp } from '../support/guest-look.ts';
@@ -26,7 +26,7 @@ const mib = 1024 * 1024;
 const cuts = isLong ? 600 : 40;
 const point = (number: number): { term: number; point: number } => ({ term: 1, point: number });
 
-interface Pair { readonly folder: string; readonly guests: readonly LabGuest[]; readonly paths: readonly string[]; readonly notes: PausedNotes; readonly watchdog: PauseWatchdog }
+interface Pair { readonly folder: string; readonly guests: readonly LabGuest[]; readonly paths: readonly string[]; readonly notes: PausedNotes; readonly watchdog: PauseWatchdog; layout: JointLayout | null }
 
 async function startPair(t: Test): Promise<Pair> {
   const folder = shortFolder(t);
@@ -37,11 +37,13 @@ async function startPair(t: Test): Promise<Pair> {
   await notes.prepare();
   const watchdog = new PauseWatchdog(notes.folder);
   t.teardown(() => watchdog.leave());
-  return { folder, guests, paths, notes, watchdog };
+  return { folder, guests, paths, notes, watchdog, layout: null };
 }
 
-function jointOf({ folder, guests, notes, watchdog }: Pair, { consistency = 'strict' as Consistency, pauseMsMax = 20_000, around = (capture: Capture): Capture => capture } = {}): JointCapture {
+function jointOf(pair: Pair, { consistency = 'strict' as Consistency, pauseMsMax = 20_000, around = (capture: Capture): Capture => capture } = {}): JointCapture {
+  const { folder, guests, notes, watchdog, layout } = pair;
   return new JointCapture({
+    layout, noteLayout: (now) => { pair.layout = now; return Promise.resolve(); },
     members: guests.map(({ qmpPath }, at) => ({ name: `g${at}`, qmpPath, capture: around(captureGuest(folder, qmpPath, { spoolFolder: join(folder, `spool${at}`) })) })),
     consistency, pauseMsMax, guard: new PauseGuard('pair', notes, watchdog), clock: nodeClock,
   });
@@ -201,4 +203,49 @@ t.test('what goes wrong around a cut leaves both guests running', { timeout: 110
     t.same(readdirSync(pair.notes.folder), []);
     await capture.close();
   });
+});
+
+t.test('whose disks have other numbers than they had', async (t) => {
+  const was = [{ guest: 'web', disks: ['a'] }, { guest: 'db', disks: ['a', 'b'] }];
+  t.same([...movedGuests(null, was)], ['web', 'db']);
+  t.same([...movedGuests(was, was)], []);
+  t.same([...movedGuests(was, [{ guest: 'web', disks: ['a', 'b'] }, was[1]!])], ['web', 'db'], 'those behind a new disk move with it');
+  t.same([...movedGuests(was, [was[0]!, { guest: 'db', disks: ['b', 'a'] }])], ['db']);
+  t.same([...movedGuests(was, [was[1]!, was[0]!])], ['db', 'web']);
+});
+
+t.test('a disk that comes in front of another guest’s moves that one, whose bitmaps know nothing of it', { timeout: 60_000 }, async (t) => {
+  const folder = shortFolder(t);
+  const sizes = [{ sizeBytes: 4 * mib, format: 'raw' as const }];
+  const [first, wider, second] = [join(folder, '1'), join(folder, '2'), join(folder, '3')];
+  for (const one of [first, wider, second]) mkdirSync(one);
+  const web = await startStandIn(t, makeDisks(first, sizes), first);
+  const webLater = await startStandIn(t, makeDisks(wider, [...sizes, ...sizes]), wider);
+  const db = await startStandIn(t, makeDisks(second, sizes), second);
+  const notes = new PausedNotes(join(folder, 'paused'));
+  let layout: JointLayout | null = null;
+  const joint = (standIns: readonly StandIn[]): JointCapture => new JointCapture({
+    layout, noteLayout: (now) => { layout = now; return Promise.resolve(); }, consistency: 'per-guest', pauseMsMax: 1000, clock: nodeClock,
+    members: standIns.map((standIn, at) => ({ name: ['web', 'db'][at]!, qmpPath: standIn.qmpPath, capture: makeCapture(standIn) })), guard: new PauseGuard('pair', notes, new PauseWatchdog(notes.folder)),
+  });
+  const before = joint([web, db]);
+  const replica = new Replica(folder, 3);
+  await firstPoint(before, replica);
+  await before.close();
+  const again = joint([web, db]);
+  await again.connect();
+  t.equal((await again.reconcile(point(0))).standing, 'ready');
+  await again.close();
+  const after = joint([webLater, db]);
+  await after.connect();
+  t.same(after.disks().map(({ name }) => name), ['web/d0', 'web/d1', 'db/d0']);
+  const standing = await after.reconcile(point(0));
+  t.match(standing, { standing: 'resync', why: /web: .*; db: its disks have other numbers in the group than they had/ });
+  const seen = new Set<number>();
+  const sink = sinkInto(replica);
+  await after.fullPass({ write: (disk, ...rest) => { seen.add(disk); return sink.write(disk, ...rest); }, zero: (disk, ...rest) => { seen.add(disk); return sink.zero(disk, ...rest); } }, { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: () => undefined });
+  t.same([...seen].sort(), [0, 1, 2], 'all of it is passed over');
+  await after.settlePass(point(0));
+  t.equal((await after.reconcile(point(0))).standing, 'ready', 'and is known from then on');
+  await after.release();
 });

@@ -19,7 +19,7 @@ import { WholeProxy } from './whole-proxy.ts';
 
 const mib = 1024 * 1024;
 const point = (number: number): PointId => ({ term: 1, point: number });
-const cycles = turns('AFTERIMAGE_MATRIX_CYCLES', 6, 12);
+const cycles = turns('AFTERIMAGE_MATRIX_CYCLES', 4, 12);
 const only = new RegExp(process.env['AFTERIMAGE_MATRIX_ONLY'] ?? '');
 
 const devices = {

@@ -69,8 +69,8 @@ async function connectAndAsk<T>(socketPath: string, ask: (qmp: QmpConnection) =>
         qmp.close();
       }
     } catch (error) {
-      // It has not made its socket yet.
-      if (!isFault(error, 'QMP_UNREACHABLE')) throw error;
+      // It has not made its socket yet, or not its monitor.
+      if (!isFault(error, 'QMP_UNREACHABLE') && !(isFault(error, 'QMP_CLOSED') && error.facts['reason'] === 'QMP_UNREACHABLE')) throw error;
       await delay(pollMs, undefined, { signal });
     }
   }

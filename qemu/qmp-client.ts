@@ -185,6 +185,8 @@ class QmpClient implements QmpConnection {
     if ('return' in message || 'error' in message) return this.#answer(message);
     if (!this.#isGreeted) return this.#greet(message);
     if ('event' in message) return this.#deliver(message);
+    // One that was connected to while it still set its monitor up has begun anew, and knows nothing of what was agreed.
+    if ('QMP' in message) return this.fail(new Fault('QMP_UNREACHABLE', `${this.#path} greeted twice: its QEMU was still starting`, { path: this.#path }));
     return this.#garbage('a message that is neither answer nor event');
   }
 

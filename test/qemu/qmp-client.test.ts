@@ -153,6 +153,7 @@ t.test('peers that are no QMP', async (t) => {
     'answers to nothing without end': { serve: (s) => { s.write(greeting + '{"return": {}, "id": 77}\r\n'.repeat(17)); }, code: 'QMP_GARBAGE' },
     'answers instead of a greeting': { serve: (s) => { s.write('{"error": {"class": "GenericError", "desc": "JSON parse error"}}\r\n'.repeat(17)); }, code: 'QMP_GARBAGE' },
     'a nameless event': { serve: (s) => { s.write(`${greeting}{"event": 7}\r\n`); }, code: 'QMP_GARBAGE' },
+    'a second greeting': { serve: (s) => { s.write(greeting + greeting); }, code: 'QMP_UNREACHABLE' },
     'something else': { serve: (s) => { s.write(`${greeting}{"hello": 7}\r\n`); }, code: 'QMP_GARBAGE' },
   };
   for (const [name, { serve, code }] of Object.entries(peers)) {

@@ -6,6 +6,8 @@ import { z } from 'zod';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import { groupGuestsMax, labelCharactersMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
+import { networkName } from '../replica-target/failover/network-plan.ts';
+import type { NetworkChoice } from '../replica-target/operations.ts';
 
 /** A request is a few paths and names. */
 export const bodyBytesMax = 64 * 1024;
@@ -43,6 +45,12 @@ const members = z.array(z.strictObject({ name, qmpPath: path })).min(2).max(grou
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const term = count.min(1);
 
+export const failoverNetwork = networkName.transform((choice, context): NetworkChoice => {
+  if (choice !== 'isolated') return choice;
+  context.addIssue({ code: 'custom', message: 'a failover on a network that leads nowhere' });
+  return z.NEVER;
+});
+
 export const requestBodies = {
   verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
@@ -62,19 +70,19 @@ export const requestBodies = {
   qmpPath: z.strictObject({ name, qmpPath: path }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
-  startCheck: z.strictObject({ group: name, accel, network: z.enum(['none', 'user']).optional() }),
+  startCheck: z.strictObject({ group: name, accel, network: failoverNetwork.optional() }),
   failover: z.strictObject({
-    group: name, at: selector.optional(), accel, network: z.enum(['none', 'user']).optional(),
+    group: name, at: selector.optional(), accel, network: failoverNetwork.optional(), isWitnessed: z.boolean().optional(),
     planned: z.strictObject({ shutdownMs: z.number().int().min(1000).max(shutdownMsMax), onLimit: z.enum(['stop', 'give-up']) }).optional(),
     decision: z.strictObject({ act: z.enum(['commit', 'roll-back']), afterMs: z.number().int().nonnegative().max(decisionMsMax) }).optional(),
   }),
   commit: z.strictObject({ group: name }),
   changes: z.strictObject({ groupId, since: z.strictObject({ term, point: count }), point: z.strictObject({ term, point: count }) }),
   testFailover: z.strictObject({
-    group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: z.enum(['none', 'isolated']).optional(), accel,
+    group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: networkName.optional(), accel,
   }),
   plan: z.strictObject({ group: name, at: selector.optional(), isPlanned: z.boolean().optional() }),
-  rehearse: z.strictObject({ group: name, at: selector.optional(), network: z.enum(['none', 'isolated']).optional(), accel, isKept: z.boolean().optional() }),
+  rehearse: z.strictObject({ group: name, at: selector.optional(), network: networkName.optional(), accel, isKept: z.boolean().optional() }),
   testStop: z.strictObject({ group: name }),
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),

@@ -4,8 +4,10 @@
  */
 import type { CaptureChoice } from './capture/capture.ts';
 import type { Logger } from 'pino';
+import type { WitnessOptions } from '../host/node/etcd-witness.ts';
 import type { Consistency } from './joint/joint-capture.ts';
 import type { PointId } from '../journal/point.ts';
+import type { OnLeaseLost } from './lease/guest-leases.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 
 export interface SourceOptions {
@@ -23,6 +25,8 @@ export interface SourceOptions {
   };
   /** Of single guests, by name; they need not be protected yet. */
   readonly guests?: Readonly<Record<string, GuestOptions>>;
+  /** Absent: no leases are held. */
+  readonly witness?: WitnessOptions & { readonly onLeaseLost: OnLeaseLost };
 }
 
 export interface GuestOptions {
@@ -35,6 +39,8 @@ export interface GuestOptions {
   /** Of a group of several: whether all are paused around a cut (the default), and for how long at most; absent: 1 s. */
   readonly consistency?: Consistency | undefined;
   readonly pauseMsMax?: number | undefined;
+  /** In place of the choice for all guests. */
+  readonly onLeaseLost?: OnLeaseLost | undefined;
 }
 
 /** What of each disk changed between two points of the target of this host. Faults: POINT_UNKNOWN, DAEMON_UNREACHABLE. */

@@ -2,6 +2,7 @@
 import type { CaptureFigures, CapturedDisk, FullPassProgress } from './capture/capture.ts';
 import type { PointId, PointKind } from '../journal/point.ts';
 import type { FreezeFacts } from '../journal/seal.ts';
+import type { LeaseReport } from '../host/lease-keeper.ts';
 import type { LinkReport } from './stream/session.ts';
 
 export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'yielding' | 'relinquished' | 'superseded' | 'refused';
@@ -51,6 +52,8 @@ export interface GuestReport {
   readonly fullPasses: number;
   /** The last one. */
   readonly marked: MarkedPoint | null;
+  /** At the witness, where there is one. */
+  readonly lease?: LeaseReport;
 }
 
 export interface SourceReport {

@@ -5,11 +5,11 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nodeClock } from '../host/node/clock.ts';
+import { openWitness } from '../host/node/etcd-witness.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault, isFault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
 import { isUntouched, type GuestImage } from '../qemu/guest-images.ts';
-import { connectQmp } from '../qemu/qmp-client.ts';
 import type { Capture, CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
@@ -21,8 +21,10 @@ import { JointCapture, type JointLayout } from './joint/joint-capture.ts';
 import { PauseGuard, PauseWatchdog } from './joint/pause-guard.ts';
 import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
+import { GuestLeases } from './lease/guest-leases.ts';
 import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
+import { isQemuThere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
 import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
 import { Encoder } from './stream/encoder.ts';
 import type { TargetLink } from './stream/session.ts';
@@ -60,6 +62,7 @@ class Source implements SourceOperations {
   /** Names and QMP paths of guests whose `protect` is under way. */
   readonly #beingProtected = new Set<string>();
   #sourceId = '';
+  #leases: GuestLeases | null = null;
 
   constructor(options: SourceOptions, deps: SourceDeps) {
     this.#options = options;
@@ -80,6 +83,9 @@ class Source implements SourceOperations {
     await this.#pausedNotes.prepare();
     await this.#pausedNotes.goOn();
     this.#sourceId = await this.#state.identity(() => nodeRandom.bytes(16).toString('hex'));
+    const { witness, name, dataFolder } = this.#options;
+    if (witness !== undefined) this.#leases = new GuestLeases({ witness: await openWitness(witness), ttlMs: witness.ttlMs, sourceId: this.#sourceId, name, dataFolder, clock: nodeClock, log: this.#deps.log });
+    await this.#leases?.start();
     for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
   }
@@ -93,7 +99,10 @@ class Source implements SourceOperations {
       targets: [...this.#links.values()].map(({ target, link, encoder }) => ({
         name: target.name, address: `${target.host}:${target.port}`, ...link.report(), compression: encoder.compression(),
       })),
-      guests: [...this.#guests.values()].map(({ supervisor }) => supervisor.report()),
+      guests: [...this.#guests.values()].map(({ guest, supervisor }) => {
+        const lease = this.#leases?.report(guest.groupId) ?? null;
+        return { ...supervisor.report(), ...(lease === null ? {} : { lease }) };
+      }),
       relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
       memoryRssBytes: process.memoryUsage.rss(),
     };
@@ -198,6 +207,7 @@ class Source implements SourceOperations {
     if (found === undefined) return;
     await this.#endSupervision(found);
     this.#guests.delete(found.guest.name);
+    await this.#leases?.remove(groupId);
     await this.#state.removeGuest(found.guest.name);
   }
 
@@ -231,6 +241,7 @@ class Source implements SourceOperations {
       throw error;
     }
     this.#guests.delete(name);
+    await this.#leases?.remove(guest.groupId);
     await this.#state.removeGuest(name);
     await session?.forget(guest.groupId);
   }
@@ -307,6 +318,7 @@ class Source implements SourceOperations {
   async close(): Promise<void> {
     await Promise.all([...this.#guests.values()].map((supervised) => this.#endSupervision(supervised)));
     await Promise.all([...this.#links.values()].map(({ link }) => link.close()));
+    await this.#leases?.close();
     this.#pauseWatchdog.leave();
   }
 
@@ -389,6 +401,7 @@ class Source implements SourceOperations {
     });
     const supervised: Supervised = { guest, supervisor, capture, relay: null };
     this.#guests.set(guest.name, supervised);
+    this.#lease(supervised);
     if (guest.relay === undefined || guest.handover?.state !== 'relinquished') supervisor.start();
     const { askChanges } = this.#deps;
     if (guest.relay === undefined || askChanges === undefined) return;
@@ -403,6 +416,13 @@ class Source implements SourceOperations {
       relinquish: (term, sourceId) => this.#giveAway(guest.name, term, sourceId),
     });
     supervised.relay.start();
+  }
+
+  /** Held while its guests run here, as far as this source knows. */
+  #lease({ guest: { name: group, groupId, qmpPath, handover }, supervisor, capture }: Supervised): void {
+    const onLost = this.#options.guests?.[group]?.onLeaseLost ?? this.#options.witness?.onLeaseLost ?? 'ignore';
+    const isGone = (): boolean => (this.#guests.get(group)?.guest.handover ?? handover)?.state === 'relinquished';
+    this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => capture.power(), term: () => (isGone() ? null : supervisor.report().term) });
   }
 
   #appHold(guest: string, capture: Capture): AppHold {
@@ -441,37 +461,8 @@ class Source implements SourceOperations {
   async #endSupervision(supervised: Supervised | undefined): Promise<void> {
     await supervised?.relay?.close();
     await supervised?.supervisor.close();
+    if (supervised !== undefined) await this.#leases?.suspend(supervised.guest.groupId);
   }
-}
-
-/** All names and paths by which it is known. */
-function placesOf({ name, qmpPath, members }: Pick<ProtectedGuest, 'name' | 'qmpPath'> & { readonly members?: readonly GroupMember[] | undefined }): string[] {
-  return [name, ...(members === undefined ? [qmpPath] : members.flatMap((member) => [member.name, member.qmpPath]))];
-}
-
-function qmpPathsOf({ qmpPath, members }: ProtectedGuest): string[] {
-  return members?.map((member) => member.qmpPath) ?? [qmpPath];
-}
-
-function placeOf({ disk, path, format, sizeBytes }: GuestImage): SurrenderedGuest['images'][number] {
-  return { disk, path, format, sizeBytes };
-}
-
-/** Whether anything listens on a guest's QMP socket: what it says does not matter. */
-async function isQemuThere(path: string): Promise<boolean> {
-  try {
-    (await connectQmp(path)).close();
-    return true;
-  } catch (error) {
-    if (!isFault(error)) throw error;
-    return error.code !== 'QMP_UNREACHABLE';
-  }
-}
-
-/** The target that a guest came from, where there is no doubt. */
-function onlyOther(links: ReadonlyMap<string, unknown>, name: string): string | undefined {
-  const others = [...links.keys()].filter((one) => one !== name);
-  return others.length === 1 ? others[0] : undefined;
 }
 
 /** Copies of dirty blocks more often than once a second weigh on the guest more than they are worth. Fault REQUEST_INVALID. */

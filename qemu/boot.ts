@@ -14,14 +14,18 @@ import type { GuestHardware, HardwareDevice } from './hardware.ts';
 export type { BootDisk, NbdBacking } from './boot-disks.ts';
 export { findGuest, isGuestRunning, startGuest, stopGuest } from './guest-process.ts';
 
+type Network = 'none' | 'user' | 'isolated' | `bridge:${string}`;
+
 export interface BootOptions {
   readonly disks: readonly BootDisk[];
   readonly qmpPath: string;
   readonly pidFile: string;
   /** What the guest says on its first serial port is appended here; a guest without one says nothing. */
   readonly consoleLog: string;
-  /** `none`: the NICs are there, with no cable. `user`: QEMU's own address translation. `isolated`: the same, with no way out of the guest. */
-  readonly network: 'none' | 'user' | 'isolated';
+  /** `none`: the NICs are there, with no cable. `user`: QEMU's own address translation. `isolated`: the same, with no way out of the guest. `bridge:NAME`: a bridge of this host, by qemu-bridge-helper. */
+  readonly network: Network;
+  /** By MAC address, in lower case: NICs that lead elsewhere. */
+  readonly networks?: Readonly<Record<string, Network>> | undefined;
   readonly accel: 'kvm' | 'tcg';
   /** `memfd`: shareable memory, as vhost-user back ends need it. */
   readonly memoryBackend?: 'ram' | 'memfd';
@@ -210,8 +214,9 @@ class CommandBuilder {
     const before = disk === undefined ? [] : diskNodes(disk);
     const isStopped = disk !== undefined && isStoppedOnError(disk) && tellsOfErrors(device.driver);
     if (isStopped) head.push('werror=stop', 'rerror=stop');
-    if (role === 'nic' && this.#o.network !== 'none') {
-      before.push('-netdev', `user,id=net${this.#nicCount}${this.#o.network === 'isolated' ? ',restrict=on' : ''}`);
+    const network = role === 'nic' ? this.#network(device) : 'none';
+    if (network !== 'none') {
+      before.push('-netdev', netdev(network, `net${this.#nicCount}`));
       head.push(`netdev=net${this.#nicCount}`);
       this.#nicCount += 1;
     }
@@ -221,6 +226,10 @@ class CommandBuilder {
     }
     const isListed = (name: string): boolean => (isRecordedProperty(name) && !(isStopped && (name === 'werror' || name === 'rerror'))) || name === 'romfile';
     return [...before, '-device', `${head.join(',')}${this.#listed(device.properties, isListed)}`];
+  }
+
+  #network({ properties: { mac } }: HardwareDevice): Network {
+    return (typeof mac === 'string' ? this.#o.networks?.[mac.toLowerCase()] : undefined) ?? this.#o.network;
   }
 
   #leave(device: HardwareDevice, why: string): string[] {
@@ -239,6 +248,14 @@ class CommandBuilder {
   /** `,name=value` for each that `isKnown`; the only file that a property may name is none. */
   #listed(values: Readonly<Record<string, Value>>, isKnown: (name: string) => boolean): string {
     return Object.entries(values).filter(([name, value]) => isKnown(name) && (name !== 'romfile' || value === '')).map(([name, value]) => `,${keyed(name, value)}`).join('');
+  }
+}
+
+function netdev(network: Exclude<Network, 'none'>, id: string): string {
+  switch (network) {
+    case 'user': return `user,id=${id}`;
+    case 'isolated': return `user,id=${id},restrict=on`;
+    default: return `bridge,id=${id},br=${escaped(network.slice('bridge:'.length))}`;
   }
 }
 

@@ -4,7 +4,11 @@
  */
 import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
+import type { WitnessOptions } from '../host/node/etcd-witness.ts';
 import type { PointId } from '../journal/point.ts';
+import type { AutomaticFailover } from './failover/automatic-plan.ts';
+import type { Hooks } from './failover/hooks.ts';
+import type { GroupNetworks, NetworkName } from './failover/network-plan.ts';
 import type { DiskChanges } from './points/points.ts';
 import type { GuestStart } from './failover/readiness-plan.ts';
 import type { RehearsalRequest } from './failover/rehearsal.ts';
@@ -20,8 +24,8 @@ import type { RetentionPolicy } from './points/retention-plan.ts';
 import type { StoredPoint } from './store/store.ts';
 
 export type AccelChoice = 'kvm' | 'tcg' | 'auto';
-/** `none`: no NIC is connected. `user`: QEMU's user-mode network (outward only, behind NAT). */
-export type NetworkChoice = 'none' | 'user';
+/** See failover/network-plan.ts. */
+export type NetworkChoice = Exclude<NetworkName, 'isolated'>;
 
 export interface TargetOptions {
   /** How this target names itself to its sources (journal/wire.ts `safeName`). */
@@ -41,7 +45,13 @@ export interface TargetOptions {
     readonly starts?: Readonly<Record<string, Readonly<Record<string, GuestStart>>>>;
     /** How often it is looked whether each group could start here; every 6 h when absent. */
     readonly checkEveryMs?: number;
+    readonly networks?: GroupNetworks;
+    readonly hooks?: Hooks;
+    /** By group: those that fail over without being asked, when the witness says that nobody runs them. */
+    readonly automatic?: Readonly<Record<string, AutomaticFailover>>;
   };
+  /** Absent: none, and every failover is a person's decision. */
+  readonly witness?: WitnessOptions;
   /** By group, how often it is rehearsed by itself, ms; others are when somebody asks. */
   readonly rehearseEveryMs?: Readonly<Record<string, number>>;
   /** Where points are served over NBD. */
@@ -104,7 +114,7 @@ export interface LocalSource {
 }
 
 /** `none`: no NIC is connected. `isolated`: a network with no way out of the guest. */
-export type TestNetwork = 'none' | 'isolated';
+export type TestNetwork = NetworkName;
 
 export interface FailoverRequest {
   readonly group: string;
@@ -117,6 +127,8 @@ export interface FailoverRequest {
   readonly planned?: PlannedOptions | undefined;
   /** After this the failover is decided by itself. Absent: by a person; a planned one is committed at once. */
   readonly decision?: { readonly act: 'commit' | 'roll-back'; readonly afterMs: number } | undefined;
+  /** False: the witness is not asked; whoever says so has seen that the guest runs nowhere else. Absent: true. */
+  readonly isWitnessed?: boolean | undefined;
 }
 
 export interface PlannedOptions {

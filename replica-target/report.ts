@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { AutomaticReport } from './failover/automatic.ts';
 import type { GuestReport } from './failover/group-guests.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { StartReport } from './failover/start-finding.ts';
@@ -53,7 +54,7 @@ export interface TestGuest {
   readonly endsAtMs: number;
   readonly budgetBytes: number;
   readonly usedBytes: number;
-  readonly network: 'none' | 'isolated';
+  readonly network: string;
 }
 
 export interface EndedTest {
@@ -84,6 +85,8 @@ export interface TargetReport {
   readonly checks?: readonly GroupChecked[];
   /** Whether each group could start here, when that was last looked at: findings that are not fine. */
   readonly startChecks?: readonly StartReport[];
+  /** Of the groups that fail over by themselves. */
+  readonly automatic?: readonly AutomaticReport[];
   /** Where points are served over NBD, and to whom. */
   readonly nbd: PointServerReport;
   /** Refusals since start, by code. */

@@ -3,15 +3,18 @@
  * report; what arrives goes from ingest to the store without passing here.
  */
 import { join } from 'node:path';
+import type { Logger } from 'pino';
 import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
+import { openWitness } from '../host/node/etcd-witness.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
-import type { DiskChanges } from './points/points.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { Adoption } from './failover/adoption.ts';
 import { nodeFailoverHost } from './failover/failover-host.ts';
+import { AutomaticFailovers } from './failover/automatic.ts';
+import { Claims } from './failover/claims.ts';
 import { Failovers } from './failover/failover.ts';
 import { GroupTurns } from './failover/group-turns.ts';
 import { checkStart } from './failover/start-check.ts';
@@ -21,6 +24,7 @@ import { refuseToMove } from './failover/refuse-to-move.ts';
 import type { StartReport } from './failover/start-finding.ts';
 import { planRunbook, type Runbook } from './failover/runbook-plan.ts';
 import { choosePoint } from './points/point-selector.ts';
+import type { DiskChanges } from './points/points.ts';
 import { readGroupHardware } from '../qemu/group-hardware.ts';
 import { Rehearsals, type RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
@@ -44,6 +48,8 @@ interface TargetParts {
   readonly failovers: Failovers;
   readonly tests: TestFailovers;
   readonly rehearsals: Rehearsals;
+  readonly claims: Claims | null;
+  readonly automatic: AutomaticFailovers | null;
   readonly registry: GroupRegistry;
   readonly pointServer: PointServer;
   readonly ingest: Ingest;
@@ -59,6 +65,8 @@ class Target implements TargetOperations {
   readonly #failovers: Failovers;
   readonly #tests: TestFailovers;
   readonly #rehearsals: Rehearsals;
+  readonly #claims: Claims | null;
+  readonly #automatic: AutomaticFailovers | null;
   readonly #registry: GroupRegistry;
   readonly #pointServer: PointServer;
   readonly #ingest: Ingest;
@@ -76,6 +84,7 @@ class Target implements TargetOperations {
     this.#failovers = parts.failovers;
     this.#tests = parts.tests;
     this.#rehearsals = parts.rehearsals;
+    this.#claims = parts.claims;
     this.#registry = parts.registry;
     this.#pointServer = parts.pointServer;
     this.#ingest = parts.ingest;
@@ -90,6 +99,7 @@ class Target implements TargetOperations {
       everyMs: options.failover.checkEveryMs ?? checkEveryMsDefault, stores: () => this.#registry.groups(), clock: nodeClock, log: deps.log,
       check: (store, question) => checkStart(store, { ...question, failover: options.failover, keepFreeBytes: options.keepFreeBytes, clock: nodeClock }),
     });
+    this.#automatic = parts.automatic;
     this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
 
@@ -113,8 +123,10 @@ class Target implements TargetOperations {
       const fingerprint = fingerprintOf(identity.cert);
       const pairing = { name: options.name, fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await made!.token()).token };
       const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, clock: nodeClock, log: deps.log });
-      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, log: deps.log });
-      const failovers = new Failovers({ ...shared, host, keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
+      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, log: deps.log });
+      const claims = await openClaims(options, identity.targetId, deps.log);
+      if (claims !== null) closing.unshift(claims);
+      const failovers = new Failovers({ ...shared, host, claims, keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
       await failovers.open(registry.groups(), (groupId) => registry.find(groupId));
@@ -127,7 +139,12 @@ class Target implements TargetOperations {
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
         registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      const automatic = claims === null ? null : new AutomaticFailovers({
+        groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId),
+        failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
+      });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      automatic?.start();
       return made;
     } catch (error) {
       for (const part of closing) await part.close();
@@ -150,6 +167,7 @@ class Target implements TargetOperations {
       rehearsals: this.#rehearsals.report(),
       checks: this.#scrubbed().map(({ name, checks }) => ({ group: name, ...checks.report() })),
       startChecks: this.#startWatch.report(),
+      ...(this.#automatic === null ? {} : { automatic: this.#automatic.report() }),
       nbd: this.#pointServer.report(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
@@ -245,11 +263,13 @@ class Target implements TargetOperations {
   }
 
   async close(): Promise<void> {
+    await this.#automatic?.close();
     await this.#scrub.close();
     await this.#startWatch.close();
     await this.#ingest.close();
     await this.#rehearsals.close();
     await this.#failovers.close();
+    await this.#claims?.close();
     await this.#tests.close();
     await this.#pointServer.close();
     await this.#registry.close();
@@ -288,6 +308,10 @@ async function reclaimFrom(localSource: LocalSource | undefined, groupId: string
     if (!(error instanceof Fault)) throw error;
     throw new Fault('SOURCE_ABSENT', `whether this host has old disks of the guest cannot be asked of its source: ${error.message}`, { group: groupId, code: error.code }, error);
   }
+}
+
+async function openClaims({ witness, name }: TargetOptions, targetId: string, log: Logger): Promise<Claims | null> {
+  return witness === undefined ? null : new Claims({ witness: await openWitness(witness), ttlMs: witness.ttlMs, targetId, name, clock: nodeClock, log });
 }
 
 function exportedGroups(registry: GroupRegistry): { all(): ExportedGroup[]; find(nameOrId: string): ExportedGroup | null } {

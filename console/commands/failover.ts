@@ -1,12 +1,13 @@
 /** Commands of a target: token, failover and its end, seed-from. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Option, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { Fault } from '../../journal/fault.ts';
-import type { AccelChoice, FailoverRequest, NetworkChoice } from '../../replica-target/operations.ts';
+import { networkName } from '../../replica-target/failover/network-plan.ts';
+import type { AccelChoice, FailoverRequest, NetworkChoice, TestNetwork } from '../../replica-target/operations.ts';
 import { choosePoint, pinSelector } from '../../replica-target/points/point-selector.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
-import { decisionMsMax, shutdownMsMax } from '../control-api.ts';
+import { decisionMsMax, failoverNetwork, shutdownMsMax } from '../control-api.ts';
 import { readDurationMs } from '../config/quantity.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { TargetClient } from '../control-client.ts';
@@ -23,7 +24,7 @@ const shutdownMsDefault = 120_000;
 const readShutdownLimit = (text: string): number => readWithin(text, 1000, shutdownMsMax, 'a duration from 1s to 1h, such as 2m');
 const readDecisionTime = (text: string): number => readWithin(text, 0, decisionMsMax, 'a duration of at most 31d, such as 30m');
 
-interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
+interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly withoutWitness?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
 
 export function addTokenCommand(target: Command): void {
   withConfig(target.command('token').description('make a token with which a source pairs with this target'))
@@ -45,11 +46,12 @@ export function addFailoverCommands(program: Command): void {
     .addOption(new Option('--on-limit <act>', 'with --planned: give the failover up then (the guest runs on), or stop the guest where it stands').choices(['give-up', 'stop']))
     .addOption(new Option('--commit-after <duration>', 'make it final by itself after this').argParser(readDecisionTime).conflicts('rollbackAfter'))
     .addOption(new Option('--rollback-after <duration>', 'undo it by itself after this, unless it is committed').argParser(readDecisionTime).conflicts('planned'))
+    .option('--without-witness', 'the witness cannot be asked, and the guest runs nowhere else: you have seen to that')
     .option('--wait', 'until the data of an older point has come home')
     .option('--yes', 'do not ask')
     .option('--json', 'the result as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
-    .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
+    .addOption(new Option('--network <network>', 'in place of the config’s: none, user or bridge:NAME').argParser(readNetwork))
     .action(failover);
 
   withConfig(program.command('failback').description('bring a guest home that was handed over from this host: its source shuts it down where it runs, and it boots here on its old disks')
@@ -59,7 +61,7 @@ export function addFailoverCommands(program: Command): void {
     .option('--yes', 'do not ask')
     .option('--json', 'the result as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
-    .addOption(new Option('--network <network>', 'in place of the config’s').choices(['none', 'user']))
+    .addOption(new Option('--network <network>', 'in place of the config’s: none, user or bridge:NAME').argParser(readNetwork))
     .action((name: string, option: FailoverOptions) => failback(name, option));
 
   withConfig(program.command('commit').description('make a failover final: the guest’s data comes home, and its changes are points of the group (at the target)').argument('<guest>', 'its name', readName))
@@ -90,7 +92,7 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
   const result = await target.failover({
     group: name, at: option.at, accel: option.accel, network: option.network,
     ...(option.planned === true ? { planned: { shutdownMs: option.shutdownLimit ?? shutdownMsDefault, onLimit: option.onLimit ?? 'give-up' } } : {}),
-    ...decisionOf(option),
+    ...decisionOf(option), ...(option.withoutWitness === true ? { isWitnessed: false } : {}),
   });
   if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
   if (option.wait === true && result.isComingHome) await awaitHome(target, name);
@@ -104,6 +106,19 @@ async function failback(name: string, option: FailoverOptions): Promise<void> {
   if (group === undefined) throw new Fault('GROUP_UNKNOWN', `nothing of ${name} comes home to this host: its source over there must be paired with this target (\`afterimage pair\`), and follow the guest`, { group: name });
   if (!group.isReclaimed) printAside(`${name} has no old disks here that could be used: it will run on images of this target.\n`);
   await failover(name, { ...option, planned: true });
+}
+
+/** Throws InvalidArgumentError. */
+export function readTestNetwork(text: string): TestNetwork {
+  const network = networkName.safeParse(text);
+  if (!network.success) throw new InvalidArgumentError('Expected none, user, isolated or bridge:NAME.');
+  return network.data;
+}
+
+function readNetwork(text: string): NetworkChoice {
+  const network = failoverNetwork.safeParse(text);
+  if (!network.success) throw new InvalidArgumentError('Expected none, user or bridge:NAME.');
+  return network.data;
 }
 
 function decisionOf({ commitAfter, rollbackAfter }: FailoverOptions): Pick<FailoverRequest, 'decision'> {

@@ -7,7 +7,7 @@ import { exitCodes } from '../exit-code.ts';
 import { formatRunbook } from '../render/runbook.ts';
 import { formatRehearsal } from '../render/rehearsal.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
-import { readPoint } from './failover.ts';
+import { readPoint, readTestNetwork } from './failover.ts';
 import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
@@ -37,7 +37,7 @@ export function addRehearseCommand(program: Command): void {
     .option('--keep', 'let it run on afterwards, as a test failover')
     .option('--json', 'the report as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
-    .addOption(new Option('--network <network>', 'none: no cable (the default); isolated: a network that leads nowhere').choices(['none', 'isolated']))
+    .addOption(new Option('--network <network>', 'none: no cable; isolated: a network that leads nowhere; bridge:NAME; user (default: the config’s, or none)').argParser(readTestNetwork))
     .action(async (name: string, option: RehearseOptions) => {
       const target = new TargetClient((await chooseTarget(option, 'rehearse')).controlPath);
       const report = await target.rehearse({ group: name, at: option.at, isKept: option.keep, network: option.network, accel: option.accel });

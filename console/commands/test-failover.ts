@@ -8,7 +8,7 @@ import { TargetClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
 import { formatTestResult } from '../render/points.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
-import { readPoint } from './failover.ts';
+import { readPoint, readTestNetwork } from './failover.ts';
 import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
@@ -30,7 +30,7 @@ export function addTestFailoverCommand(program: Command): void {
     .option('--stop', 'end the test that runs, and remove every trace of it')
     .option('--json', 'the result as JSON')
     .addOption(new Option('--accel <accel>', 'in place of the config’s').choices(['kvm', 'tcg', 'auto']))
-    .addOption(new Option('--network <network>', 'none: no cable (the default); isolated: a network that leads nowhere').choices(['none', 'isolated']))
+    .addOption(new Option('--network <network>', 'none: no cable; isolated: a network that leads nowhere; bridge:NAME; user (default: the config’s, or none)').argParser(readTestNetwork))
     .action(testFailover);
 }
 

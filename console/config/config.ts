@@ -9,11 +9,10 @@ import type { z } from 'zod';
 import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
-import type { ReadyChecks } from '../../replica-target/failover/readiness-plan.ts';
-import { checkEveryMsDefault } from '../../replica-target/failover/start-check-watch.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { defaultScrub } from '../../replica-target/points/scrub.ts';
+import { failoverOptions, rehearseOptions, witnessOptions } from './failover-options.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
 
@@ -108,9 +107,10 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
     options: {
       name, dataFolder: file.data,
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
-      guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit }]) => [
-        guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit }),
+      guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost }]) => [
+        guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit, onLeaseLost }),
       ])),
+      ...(file.witness === undefined ? {} : { witness: { ...witnessOptions(file.witness), onLeaseLost: file.witness.onLeaseLost ?? 'ignore' } }),
     },
   };
 }
@@ -127,6 +127,8 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
   const nbd = nbdOptions(yaml, file, problems);
+  const alone = file.witness !== undefined ? undefined : Object.entries(file.groups ?? {}).find(([, { automatic }]) => automatic !== undefined)?.[0];
+  if (alone !== undefined) problems.push(yaml.at(['groups', alone, 'automatic'], 'expected a `witness` beside it: without one nobody can tell a host that is lost from one that cannot be reached'));
   if (problems.length > 0) throw invalid(path, problems);
   const port = file.listen?.port ?? defaultPort;
   return {
@@ -135,7 +137,8 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
-      failover: { accel: file.failover?.accel ?? 'auto', network: file.failover?.network ?? 'none', overlayFolder, checkEveryMs: file.failover?.check?.every ?? checkEveryMsDefault, starts: startOptions(file) },
+      failover: failoverOptions(file, overlayFolder),
+      ...(file.witness === undefined ? {} : { witness: witnessOptions(file.witness) }),
       rehearseEveryMs: rehearseOptions(file),
       nbd,
       retention: retentionOptions(file),
@@ -168,22 +171,6 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };
-}
-
-/** How long a guest may take to be ready unless it is said, ms. */
-const readyMsDefault = 300_000;
-
-function startOptions({ groups }: TargetFile): NonNullable<TargetOptions['failover']['starts']> {
-  const readyOf = ({ agent, serial, command, within }: NonNullable<NonNullable<NonNullable<TargetFile['groups']>[string]['guests']>[string]['ready']>): ReadyChecks => ({
-    ...(agent === undefined ? {} : { agent }), ...(serial === undefined ? {} : { serial }), ...(command === undefined ? {} : { command }), withinMs: within ?? readyMsDefault,
-  });
-  return Object.fromEntries(Object.entries(groups ?? {}).flatMap(([group, { guests }]) => (guests === undefined ? [] : [[group, Object.fromEntries(Object.entries(guests).map(([guest, { order, delay, ready }]) => [guest, {
-    order: order ?? 0, delayMs: delay ?? 0, ready: ready === undefined ? null : readyOf(ready),
-  }]))]])));
-}
-
-function rehearseOptions({ groups }: TargetFile): Readonly<Record<string, number>> {
-  return Object.fromEntries(Object.entries(groups ?? {}).flatMap(([group, { rehearse }]) => (rehearse === undefined ? [] : [[group, rehearse.every]])));
 }
 
 function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {

@@ -6,6 +6,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
+import { networkName } from '../../replica-target/failover/network-plan.ts';
 import { readDurationMs, readHostPort, readRate, readSizeBytes } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
@@ -98,6 +99,12 @@ function ofAll<T>(values: readonly unknown[], read: (value: unknown) => T | unde
   return taken.length === values.length ? taken : undefined;
 }
 
+function readUrl(value: unknown): string | undefined {
+  if (typeof value !== 'string' || !URL.canParse(value)) return undefined;
+  const { protocol, username, pathname } = new URL(value);
+  return ['http:', 'https:'].includes(protocol) && username === '' && pathname === '/' ? value : undefined;
+}
+
 /** With or without colons, as openssl and certtool print it. */
 function readFingerprint(value: unknown): string | undefined {
   const digits = typeof value === 'string' ? value.replaceAll(':', '').toLowerCase() : '';
@@ -117,6 +124,7 @@ const retention = section({
   budget: optional(...sizeAtLeast(retentionBytesMin, 'a size of at least 256MiB with its unit, such as 100GiB')),
 }).optional();
 
+const failoverNetwork = ['none, user or bridge:NAME', (value: unknown) => { const named = networkName.safeParse(value).data; return named === 'isolated' ? undefined : named; }] as const;
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
 const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
@@ -124,10 +132,18 @@ const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 
 
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
+const onLeaseLost = oneOf(['pause', 'ignore']);
+const leaseTime = duration(3_000, 3_600_000, 'a duration from 3s to 1h, such as 30s');
+const endpoints = ['a list of addresses such as https://etcd1.example.org:2379', (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, readUrl) : undefined)] as const;
+const keyPrefix = ['a path of keys such as /afterimage/', ofText((text) => (/^\/[A-Za-z0-9/_.-]*\/$/.test(text) && text.length <= 200 ? text : undefined))] as const;
+const text = ['a text', ofText((given) => (given === '' ? undefined : given))] as const;
+const etcd = section({ endpoints: field(...endpoints), prefix: optional(...keyPrefix), ca: optional(...path), cert: optional(...path), key: optional(...path), user: optional(...text), passwordFile: optional(...path) });
+const witness = { etcd, ttl: optional(...leaseTime) };
+
 /** By name; they need not be protected yet. */
 const guests = z.record(
   safeName,
-  section({ agent: optional(...socketPath), freezeLimit: optional(...freezeLimit), app: section({ every: field(...appEvery) }).optional(), consistency: optional(...oneOf(['strict', 'per-guest'])), pauseLimit: optional(...pauseLimit) }),
+  section({ agent: optional(...socketPath), freezeLimit: optional(...freezeLimit), app: section({ every: field(...appEvery) }).optional(), consistency: optional(...oneOf(['strict', 'per-guest'])), pauseLimit: optional(...pauseLimit), onLeaseLost: optional(...onLeaseLost) }),
   {
     error: (issue) => {
       if (issue.code === 'invalid_key') return `expected ${name[0]} for a guest`;
@@ -146,7 +162,19 @@ const isTrue = ['true', (value: unknown) => (value === true ? true : undefined)]
 const ready = section({ agent: optional(...isTrue), serial: optional(...pattern), command: optional(...commandLine), within: optional(...readyWithin) }).optional();
 const rehearse = section({ every: field(...rehearseEvery) }).optional();
 
-const groups = z.record(safeName, section({ retention, rehearse, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
+const networkExpected = 'none, user, isolated or bridge:NAME';
+const network = [networkExpected, (value: unknown) => networkName.safeParse(value).data] as const;
+const macs = z.record(z.string(), field(...network)).transform((map, context) => Object.fromEntries(Object.entries(map).map(([key, choice]) => {
+  if (key !== 'default' && !/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(key)) context.addIssue({ code: 'custom', path: [key], message: 'expected `default` or a MAC address such as 52:54:00:12:34:56' });
+  return [key.toLowerCase(), choice];
+}))).optional();
+const networks = section({ failover: macs, test: macs }).optional();
+const hookWithin = duration(1000, 3_600_000, 'a duration from 1s to 1h, such as 30s');
+const hook = section({ command: field(...commandLine), within: optional(...hookWithin) }).optional();
+const hooks = section({ fence: hook, beforeStart: hook, afterStart: hook, afterCommit: hook, afterRollBack: hook }).optional();
+const automatic = section({ after: field(...duration(0, 86_400_000, 'a duration of at most 1d, such as 30s')) }).optional();
+
+const groups = z.record(safeName, section({ retention, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
   error: (issue) => {
     if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
     return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;
@@ -159,6 +187,7 @@ export const sourceShape = section({
   data: field(...path),
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
   guests,
+  witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
   control: optional(...socketPath),
   log,
 });
@@ -171,7 +200,7 @@ export const targetShape = section({
   data: field(...path),
   control: optional(...socketPath),
   log,
-  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...oneOf(['none', 'user'])), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
   nbd: section({
     socket: optional(...socketPath),
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
@@ -179,6 +208,7 @@ export const targetShape = section({
   keepFree: optional(...size),
   scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
+  witness: section(witness).optional(),
   groups,
 });
 

@@ -78,6 +78,17 @@ function formatGuests(look: Look, guests: readonly GuestReport[]): string {
   ]));
 }
 
+function formatLease(look: Look, name: string, { state, why, isStopped }: NonNullable<GuestReport['lease']>): string {
+  const stopped = isStopped ? `; ${tint(look, 'bad', 'it was stopped for that')}` : '';
+  switch (state) {
+    case 'held': return tint(look, 'quiet', `${name}: its lease is held ${printable(why)}`);
+    case 'waiting': case 'none': return tint(look, 'quiet', `${name}: its lease is not held yet: ${printable(why)}`);
+    case 'lost': return `${name}: ${tint(look, 'bad', 'its lease is lost')}: ${printable(why)}${stopped}`;
+    case 'superseded': return `${name}: ${tint(look, 'bad', 'live elsewhere, by the witness')}: ${printable(why)}${stopped}`;
+    default: return state satisfies never;
+  }
+}
+
 /** What the table has no room for: progress, why a guest is not protected, the last failure. */
 function formatNotes(look: Look, report: SourceReport, guest: GuestReport, earlier: PassSample | null): string[] {
   const notes: string[] = [];
@@ -86,6 +97,7 @@ function formatNotes(look: Look, report: SourceReport, guest: GuestReport, earli
   if (guest.members !== undefined) notes.push(tint(look, 'quiet', `${guest.name}: a group of ${guest.members.map(({ name }) => printable(name)).join(', ')}`));
   if (guest.capture !== null && guest.capture.capture === 'writelog') notes.push(`${guest.name}: its writes are logged, ${formatBytes(guest.capture.logBytes)} in the logs (${printable(guest.capture.captureWhy)})`);
   else if (guest.capture?.captureWhy.startsWith('the write log') === true) notes.push(tint(look, 'bad', `${guest.name}: dirty bitmaps instead: ${printable(guest.capture.captureWhy)}`));
+  if (guest.lease !== undefined && guest.lease.state !== 'none') notes.push(formatLease(look, guest.name, guest.lease));
   if (guest.marked !== null) notes.push(`${guest.name}: ${formatMarked(look, guest.marked)}`);
   if (guest.lastFault !== null) notes.push(tint(look, 'quiet', `${guest.name}: ${formatSpan(report.atMs - guest.lastFault.atMs)} ago ${guest.lastFault.code}: ${printable(guest.lastFault.message)}`));
   return notes;

@@ -23,11 +23,18 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
     ...report.endedTests.map((test) => formatEndedTest(look, report, test)),
     ...(report.rehearsals ?? []).map((rehearsal) => formatLastRehearsal(look, rehearsal, report.atMs)),
   ];
+  notes.push(...(report.automatic ?? []).map((one) => formatAutomatic(look, report.atMs, one)));
   notes.push(...(report.checks ?? []).map((checked) => formatChecked(look, report.atMs, checked)), formatNbd(look, report));
   const refusals = Object.entries(report.refusals).filter(([, count]) => count > 0);
   if (refusals.length > 0) notes.push(tint(look, 'quiet', `refused since start: ${refusals.map(([code, count]) => `${printable(code)} ${count}×`).join(', ')}`));
   if (notes.length > 0) blocks.push(notes.join('\n'));
   return `${blocks.join('\n\n')}\n`;
+}
+
+function formatAutomatic(look: Look, atMs: number, { group, afterMs, why, unheldMs, lastFault }: NonNullable<TargetReport['automatic']>[number]): string {
+  const now = unheldMs === null ? printable(why) : tint(look, 'bad', `${printable(why)} for ${formatSpan(unheldMs)}`);
+  const failed = lastFault === null ? '' : `; ${formatSpan(atMs - lastFault.atMs)} ago ${lastFault.code}: ${printable(lastFault.message)}`;
+  return tint(look, 'quiet', `${printable(group)} fails over by itself when nobody has held its lease for ${formatSpan(afterMs)}: `) + now + failed;
 }
 
 function formatChecked(look: Look, atMs: number, { group, lastAtMs, findingCount, findings, underWay }: GroupChecked): string {

@@ -9,12 +9,14 @@ import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import type { BootDisk } from '../../qemu/boot.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
 import { runReady, runStateOf } from '../../qemu/guest-blocks.ts';
-import type { AccelChoice, NetworkChoice } from '../operations.ts';
+import type { AccelChoice } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import { bootImages } from './boot-images.ts';
 import { failoverNote, type FailoverNote } from './failover-note.ts';
 import { eachMonitor, launchGuests, lookUpGuests, reportGuests, stopGuests, type NotedGuest } from './group-guests.ts';
 import { chooseAccel } from './guest-launch.ts';
+import { runHook, runHookAfter, type HookFacts, type Hooks, type HookStep } from './hooks.ts';
+import type { ChosenNetwork } from './network-plan.ts';
 import { awaitReady } from './readiness.ts';
 import { GroupHomecoming, type GroupHomecomingOptions, type HomeReport } from './homecoming.ts';
 
@@ -31,7 +33,7 @@ export interface FailoverHost {
   /** Made where they are not there yet. */
   images(store: GroupStore, note: FailoverNote): Promise<BootDisk[]>;
   /** Those that do not run are started, and stand still. Fault FAILOVER_BOOT: none that was started is left. */
-  launch(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], how: { readonly network: NetworkChoice; readonly accel: 'kvm' | 'tcg' }): Promise<NotedGuest[]>;
+  launch(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], how: ChosenNetwork & { readonly accel: 'kvm' | 'tcg' }): Promise<NotedGuest[]>;
   /** As they are now; the same list when nothing changed. */
   lookUp(guests: NotedGuest[]): Promise<NotedGuest[]>;
   /** Those that stand still since they were started run when it resolves. Faults: QMP_*. */
@@ -43,6 +45,10 @@ export interface FailoverHost {
   stop(guests: readonly NotedGuest[]): Promise<void>;
   isRunning(guest: NotedGuest): boolean;
   bringHome(options: GroupHomecomingOptions): ComingHome;
+  /** The operator's script for a step, if there is one (hooks.ts). Fault HOOK_FAILED. */
+  hook(step: HookStep, note: FailoverNote): Promise<void>;
+  /** Never rejects. */
+  hookAfter(step: HookStep, note: FailoverNote): Promise<void>;
 }
 
 export interface ComingHome {
@@ -51,7 +57,7 @@ export interface ComingHome {
 }
 
 /** `folder`: of the notes. `viewSocketPath`: where this target serves views. */
-export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly log: Logger }): Promise<FailoverHost> {
+export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, hooks, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly hooks?: Hooks | undefined; readonly log: Logger }): Promise<FailoverHost> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = (groupId: string): string => join(folder, `${groupId}.json`);
   return {
@@ -76,5 +82,11 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
     stop: stopGuests,
     isRunning: (guest) => reportGuests([guest])[0]!.isRunning,
     bringHome: (options) => new GroupHomecoming(options),
+    hook: (step, note) => runHook(hooks, step, hookFacts(note), log),
+    hookAfter: (step, note) => runHookAfter(hooks, step, hookFacts(note), log),
   };
+}
+
+function hookFacts({ group, groupId, term, point, guests, handover }: FailoverNote): HookFacts {
+  return { for: 'failover', group, groupId, term, point, guests, isPlanned: handover !== null };
 }

@@ -4,7 +4,6 @@
  * that this target serves, held until the guest's data has come home. What is allowed when is failover-plan.ts. Each step is
  * noted in a file of its own first, so that a target that was killed in between finds the guest, the hold and the overlays.
  */
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
@@ -12,24 +11,25 @@ import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
 import type { SourceOrders } from '../ingest/source-orders.ts';
-import type { FailoverRequest, FailoverResult, NetworkChoice, TargetOptions } from '../operations.ts';
-import { pointExportName } from '../points/nbd-exports.ts';
+import type { FailoverRequest, FailoverResult, TargetOptions } from '../operations.ts';
 import { chooseUnlessNewest } from '../points/point-selector.ts';
 import type { GroupPoints, RestorePoint } from '../points/points.ts';
 import type { FailedOverGuest } from '../report.ts';
-import type { GroupStore, StoredPoint } from '../store/store.ts';
+import type { GroupStore } from '../store/store.ts';
 import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
 import type { ComingHome, FailoverHost } from './failover-host.ts';
-import { isAwaited, type FailoverNote, type NotedView } from './failover-note.ts';
+import type { Claims } from './claims.ts';
+import { isAwaited, type FailoverNote } from './failover-note.ts';
 import { reportFailover } from './failover-report.ts';
+import { bootedPoint, failoverResult, type Asked } from './failover-result.ts';
 import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
-import { areAll, areSome, firstOf, placeGuests, recordedGuests, startedGuests } from './group-guests.ts';
+import { areAll, areSome, firstOf, placeGuests, recordedGuests } from './group-guests.ts';
 import { GroupStart } from './group-start.ts';
 import type { GroupTurns } from './group-turns.ts';
-import { overlayPath } from './guest-launch.ts';
-import { releaseHold } from './held-point.ts';
+import { holdPoint, releaseHold } from './held-point.ts';
 import { LetGoWaits } from './let-go.ts';
+import { planNetwork, type ChosenNetwork } from './network-plan.ts';
 import type { TestFailovers } from './test-failover.ts';
 
 export interface FailoversOptions {
@@ -44,6 +44,8 @@ export interface FailoversOptions {
   /** What sources are asked for a planned failover. */
   readonly orders: SourceOrders;
   readonly adoption: Adoption;
+  /** Null: there is no witness, and when to fail over is a person's decision. */
+  readonly claims: Claims | null;
   /** Removes a group whose images have become a guest's again. */
   readonly retire: (groupId: string) => Promise<void>;
   readonly clock: Clock;
@@ -127,7 +129,7 @@ export class Failovers {
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
     const chosen = request.at === undefined ? null : await chooseUnlessNewest(() => store.restorePoints.list(), request.at, asked.atMs, before.name);
-    const machine: Machine = { recorded: recordedGuests(store), accel: await this.#o.host.accel(request.accel ?? this.#o.failover.accel), network: request.network ?? this.#o.failover.network };
+    const machine: Machine = { recorded: recordedGuests(store), accel: await this.#o.host.accel(request.accel ?? this.#o.failover.accel), ...planNetwork({ group: before.name, kind: 'failover', asked: request.network, fallback: this.#o.failover.network, configured: this.#o.failover.networks }) };
     const isRestart = known !== undefined && before.state !== 'protected';
     if (isRestart) {
       const refusal = refuseOtherPoint(before.name, known.point, chosen);
@@ -137,15 +139,16 @@ export class Failovers {
     // What ended of it starts anew, and is looked after anew.
     if (isRestart) await this.#settle(store.groupId);
     if (planned === undefined) {
-      const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null);
+      const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null, request.isWitnessed ?? true);
       const booted = await this.#boot(store, begun, machine, isRestart);
       return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), request));
     }
     const handover = await askToYield(this.#o.orders, store, planned);
     let ready: FailoverNote;
     try {
-      const begun = await this.#begin(store, null, asked.atMs, handover);
+      const begun = await this.#begin(store, null, asked.atMs, handover, false);
       const booted = await this.#boot(store, begun, machine, false);
+      if (request.isWitnessed !== false) await this.#claim(booted, false);
       await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term, sourceId: booted.adopted?.sourceId ?? before.sourceId }));
       ready = booted;
     } catch (error) {
@@ -157,15 +160,16 @@ export class Failovers {
   }
 
   /** The guest stands still when it resolves, if it has to wait for its source, or for those who follow what it writes. */
-  async #boot(store: GroupStore, begun: FailoverNote, { recorded, accel, network }: Machine, isRestart: boolean): Promise<FailoverNote> {
-    const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await this.#point(store, begun);
+  async #boot(store: GroupStore, begun: FailoverNote, { recorded, accel, network, networks }: Machine, isRestart: boolean): Promise<FailoverNote> {
+    const { kind, cutAtMs, arrivedAtMs, changedBytes, label } = await bootedPoint(store, begun);
     let note: FailoverNote = { ...begun, facts: { kind, cutAtMs, arrivedAtMs, changedBytes, ...(label === undefined ? {} : { label }) } };
     const disks = await this.#o.host.images(store, note);
     if (note.isHome) await store.lendImages(true);
     // Noted first: whatever dies meanwhile, they are found by their sockets.
     if (note.guests.length === 0) note = { ...note, guests: placeGuests(recorded, note.folder) };
     await this.#note(note);
-    const guests = await this.#o.host.launch(note.guests, recorded, disks, { network, accel });
+    await this.#o.host.hook('beforeStart', note);
+    const guests = await this.#o.host.launch(note.guests, recorded, disks, { network, networks, accel });
     note = { ...note, guests };
     await this.#note(note);
     const isFollowed = !isRestart && this.#o.adoption.isPossible;
@@ -182,7 +186,17 @@ export class Failovers {
     const note: FailoverNote = { ...booted, handover: booted.handover === null ? null : { ...booted.handover, state: 'taken' } };
     await this.#note(note);
     await this.#start(note);
+    this.#hold(note);
+    void this.#o.host.hookAfter('afterStart', note);
     return note;
+  }
+
+  /** As long as its guests run here, whoever follows them. */
+  #hold({ groupId, group }: FailoverNote): void {
+    this.#o.claims?.hold(groupId, group, () => {
+      const note = this.#noted.get(groupId);
+      return note !== undefined && !isAwaited(note) && note.guests.some((guest) => this.#o.host.isRunning(guest)) ? note.term : null;
+    });
   }
 
   /** What an earlier process had begun to start. Those that were all started are asked nothing any more. */
@@ -211,16 +225,8 @@ export class Failovers {
     return decided;
   }
 
-  async #result(store: GroupStore, booted: FailoverNote, asked: Asked, { accel }: Pick<Machine, 'accel'>, { handover, view }: FailoverNote): Promise<FailoverResult> {
-    const point = await this.#point(store, booted);
-    return {
-      group: booted.group, term: booted.term, point, accel, ...startedGuests(booted.guests),
-      lostMs: handover === null ? Math.max(0, asked.atMs - point.cutAtMs) : 0,
-      rtoMs: this.#o.clock.monotonicMs() - asked.monotonicMs,
-      ...(handover === null ? {} : { downtimeMs: Math.max(0, this.#o.clock.nowMs() - handover.stoppedAtMs) }),
-      overlayPaths: store.report().disks.filter(({ isAtApplied }) => isAtApplied).map(({ disk }) => overlayPath(booted.folder, disk)),
-      isComingHome: view !== null && !view.isHome,
-    };
+  #result(store: GroupStore, booted: FailoverNote, asked: Asked, { accel }: Pick<Machine, 'accel'>, after: FailoverNote): Promise<FailoverResult> {
+    return failoverResult(store, booted, after, asked, accel, this.#o.clock);
   }
 
   async #runAwaited(store: GroupStore, known: FailoverNote, asked: Asked, request: FailoverRequest): Promise<FailoverResult> {
@@ -244,7 +250,20 @@ export class Failovers {
     if (note?.isHome === true) await store.lendImages(false);
     if (note?.adopted != null) await this.#o.adoption.takeBack(store, note.adopted.formerSourceId);
     if (store.report().state === 'failed-over') await store.rollBack();
-    if (note !== undefined) await this.#forget(note);
+    if (note === undefined) return;
+    await this.#drop(note);
+    await this.#o.host.hookAfter('afterRollBack', note);
+  }
+
+  /** The term is nobody else's when it resolves. */
+  async #claim({ groupId, group: name, term }: FailoverNote, isFree: boolean): Promise<void> {
+    await this.#o.claims?.claim({ groupId, name, term, isFree });
+  }
+
+  /** Of a failover of which nothing came. */
+  async #drop(note: FailoverNote): Promise<void> {
+    await this.#forget(note);
+    await this.#o.claims?.giveBack(note.groupId, note.group, note.term);
   }
 
   #onRelinquished(groupId: string, term: number): void {
@@ -333,7 +352,7 @@ export class Failovers {
   }
 
   /** From protected to failed over: noted first, then held, then the term. Nothing has booted when it resolves. */
-  async #begin(store: GroupStore, chosen: RestorePoint | null, startedAtMs: number, handover: FailoverNote['handover']): Promise<FailoverNote> {
+  async #begin(store: GroupStore, chosen: RestorePoint | null, startedAtMs: number, handover: FailoverNote['handover'], isClaimed: boolean): Promise<FailoverNote> {
     const { name, state, newest, applied, term: before } = store.report();
     const { groupId } = store;
     // Its term was raised, and what died then left no note: nothing can have booted.
@@ -346,38 +365,25 @@ export class Failovers {
     // Home on its own old disks: nothing is left to go back to, as its source let go of it, and nothing to bring home.
     const isHome = handover !== null && store.report().isReclaimed;
     let note: FailoverNote = { isHome, groupId, group: name, term, point, folder, guests: [], startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
+    const hold = (noted: FailoverNote, at: RestorePoint): Promise<FailoverNote> => holdPoint(store, noted, at, (kept) => this.#note(kept));
     try {
       await this.#note(note);
-      if (!isNewest) note = await this.#hold(store, note, chosen);
+      if (isClaimed) await this.#claim(note, true);
+      // After the claim, which may be refused: a host that holds its lease is not to be shot.
+      if (handover === null && !isRaised) await this.#o.host.hook('fence', note);
+      if (!isNewest) note = await hold(note, chosen);
       const raised = isRaised ? { term, point: await store.drain() ?? point } : await store.failOver();
       note = { ...note, term: raised.term };
       // What arrived while it was being asked for is newer than what was asked for, if that was named.
-      if (isNewest && chosen !== null && (raised.point.term !== chosen.term || raised.point.point !== chosen.point)) note = await this.#hold(store, note, chosen);
+      if (isNewest && chosen !== null && (raised.point.term !== chosen.term || raised.point.point !== chosen.point)) note = await hold(note, chosen);
       else if (isNewest) note = { ...note, point: { term: raised.point.term, point: raised.point.point } };
       await this.#note(note);
     } catch (error) {
-      if (store.report().state !== 'failed-over') await this.#forget(note);
+      if (store.report().state !== 'failed-over') await this.#drop(this.#noted.get(groupId) ?? note);
       throw error;
     }
     this.#o.log.warn({ group: name, term: note.term, point: note.point }, `failing over ${name} to point ${formatPoint(note.point)}`);
     return note;
-  }
-
-  async #hold(store: GroupStore, note: FailoverNote, chosen: RestorePoint): Promise<FailoverNote> {
-    const points = store.restorePoints;
-    const view = await points.open(chosen);
-    const { disks } = view;
-    await view.release();
-    const holdReason = `failover of ${note.group} (${randomBytes(4).toString('hex')})`;
-    const noting: NotedView = {
-      holdReason, holdId: null, isHome: false,
-      disks: disks.map((disk) => ({ ...disk, exportName: pointExportName(store.groupId, disks, disk, chosen) })),
-    };
-    await this.#note({ ...note, view: noting });
-    const { holdId } = await points.hold(chosen, holdReason, null);
-    const held = { ...note, point: { term: chosen.term, point: chosen.point }, view: { ...noting, holdId } };
-    await this.#note(held);
-    return held;
   }
 
   async #stop(store: GroupStore, isRolledBack: boolean): Promise<void> {
@@ -412,6 +418,7 @@ export class Failovers {
   /** Files, hold and note, in this order: as long as there is a trace, the note tells where. */
   async #forget(note: FailoverNote): Promise<void> {
     await this.#settle(note.groupId);
+    await this.#o.claims?.letGo(note.groupId);
     this.#starts.delete(note.groupId);
     this.#homecomings.delete(note.groupId);
     await this.#o.host.removeFolder(note.folder);
@@ -425,12 +432,13 @@ export class Failovers {
     if (store.report().state === 'protected') {
       // Killed before the term was raised, or in the middle of a roll-back: nothing of it counts.
       await this.#o.host.stop(guests);
-      await this.#forget(note);
+      await this.#drop(note);
       return;
     }
     if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
     if (areAll(guests) && !isAwaited(note)) await this.#startWaiting({ ...note, guests }).catch((error: unknown) => this.#tell(note.group, error));
+    this.#hold(note);
     this.#bringHome(store, { ...note, guests });
   }
 
@@ -454,6 +462,7 @@ export class Failovers {
     if (note.isHome) await this.#o.retire(groupId);
     // The replica is written to again: from here on nothing may need it as it is.
     else if (note.isCommitting && this.#stores(groupId)?.report().state === 'failed-over') await this.#stores(groupId)?.commit();
+    if (note.isCommitting) void this.#o.host.hookAfter('afterCommit', note);
     await this.#note({ ...note, isCommitting: false, view: note.view === null ? null : { ...note.view, isHome: true } });
     if (note.view !== null) await releaseHold(this.#o.pointsOf(groupId), note.view);
     this.#o.log.info({ group: note.group, point: note.point }, `all data of ${note.group} has come home: it depends on its own images alone${note.isCommitting ? ', and the failover is committed' : ''}`);
@@ -476,13 +485,6 @@ export class Failovers {
     return found;
   }
 
-  async #point(store: GroupStore, { point: id, facts }: FailoverNote): Promise<StoredPoint> {
-    if (facts !== null) return { ...id, kind: facts.kind, cutAtMs: facts.cutAtMs, arrivedAtMs: facts.arrivedAtMs, changedBytes: facts.changedBytes, isApplied: true, ...(facts.label === undefined ? {} : { label: facts.label }) };
-    const found = (await store.points()).find(({ term, point }) => term === id.term && point === id.point);
-    if (found === undefined) throw new Fault('STORE_CORRUPT', `point ${formatPoint(id)} is to be booted and is not in the catalog`, { ...id });
-    return found;
-  }
-
   async #note(note: FailoverNote): Promise<void> {
     await this.#o.host.note(note);
     this.#noted.set(note.groupId, note);
@@ -492,7 +494,6 @@ export class Failovers {
 /** Pace of looking for what is to be decided, and after a decision that could not be carried out, ms. */
 const [decideMs, decideAgainMs] = [500, 5_000];
 
-interface Asked { readonly monotonicMs: number; readonly atMs: number }
-interface Machine { readonly recorded: readonly RecordedGuest[]; readonly accel: 'kvm' | 'tcg'; readonly network: NetworkChoice }
+type Machine = { readonly recorded: readonly RecordedGuest[]; readonly accel: 'kvm' | 'tcg' } & ChosenNetwork
 type Handover = NonNullable<FailoverNote['handover']>;
 

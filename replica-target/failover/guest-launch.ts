@@ -9,6 +9,7 @@ import { bootCommand, findGuest, isGuestRunning, startGuest, type BootDisk } fro
 import type { GuestHardware } from '../../qemu/hardware.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
+import type { NetworkMap, NetworkName } from './network-plan.ts';
 import { isThere, putInPlace } from './overlays.ts';
 
 /** Where everything of one guest lies that runs here. */
@@ -61,7 +62,9 @@ export interface Launch {
   readonly place: GuestPlace;
   readonly hardware: GuestHardware;
   readonly disks: readonly BootDisk[];
-  readonly network: 'none' | 'user' | 'isolated';
+  readonly network: NetworkName;
+  /** By MAC, of NICs that lead elsewhere. */
+  readonly networks?: NetworkMap;
   readonly accel: 'kvm' | 'tcg';
   /** Its processors do not run before they are told to (`cont`). */
   readonly isStopped?: boolean;
@@ -69,12 +72,12 @@ export interface Launch {
 }
 
 /** Resolves to the guest's pid when its QEMU answers. Fault FAILOVER_BOOT. */
-export async function launchGuest({ group, place, hardware, disks, network, accel, isStopped, log }: Launch): Promise<number> {
+export async function launchGuest({ group, place, hardware, disks, network, networks, accel, isStopped, log }: Launch): Promise<number> {
   const { folder, qmpPath, logPath } = place;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const varsPath = await restoreVariables(hardware, folder);
   const { argv, notes } = bootCommand(hardware, {
-    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, accel, agentPath: agentPath(folder),
+    disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, networks, accel, agentPath: agentPath(folder),
     extra: [...[ownMonitorPath(folder), capturePath(folder)].flatMap((path) => ['-qmp', `unix:${path.replaceAll(',', ',,')},server=on,wait=off`]), ...(isStopped === true ? ['-S'] : [])],
     ...(varsPath === null ? {} : { varsPath }),
   });

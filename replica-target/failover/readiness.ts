@@ -2,7 +2,6 @@
  * Asks a guest that was started here whether it is ready, until it is or its time is up. It changes nothing in the guest. What a guest says is the guest's: it is matched, shown to
  * nobody from here, and a long line costs no more than a short one.
  */
-import { spawn } from 'node:child_process';
 import { open } from 'node:fs/promises';
 import type { Clock } from '../../host/clock.ts';
 import { isFault } from '../../journal/fault.ts';
@@ -10,6 +9,7 @@ import { connectGuestAgent } from '../../qemu/guest-agent.ts';
 import type { NotedGuest } from './group-guests.ts';
 import { agentPath } from './guest-launch.ts';
 import type { ReadyChecks } from './readiness-plan.ts';
+import { runCommand } from './run-command.ts';
 
 /** Pace of asking, ms. */
 const againMs = 250;
@@ -43,7 +43,7 @@ export function awaitReady(guest: NotedGuest, checks: ReadyChecks, options: Read
   const asked: Promise<CheckOutcome>[] = [];
   if (agent === true) asked.push(until('agent', 'its agent answers', () => askAgent(guest), checks, options));
   if (serial !== undefined) asked.push(until('serial', `its serial port says /${serial}/`, () => lookFor(guest, new RegExp(serial, 'm')), checks, options));
-  if (command !== undefined) asked.push(until('command', command.join(' '), () => runCommand(command, { ...options.facts, guest: guest.name, qmp: guest.qmpPath, serial: guest.logPath, pid: guest.pid }, options.signal), checks, options));
+  if (command !== undefined) asked.push(until('command', command.join(' '), () => runCommand(command, { facts: { ...options.facts, guest: guest.name, qmp: guest.qmpPath, serial: guest.logPath, pid: guest.pid }, limitMs: commandMsMax, signal: options.signal }), checks, options));
   return Promise.all(asked);
 }
 
@@ -94,16 +94,4 @@ export async function serialTail(logPath: string): Promise<string> {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     return '';
   }
-}
-
-function runCommand([program, ...args]: readonly string[], facts: Readonly<Record<string, unknown>>, signal: AbortSignal): Promise<string | null> {
-  return new Promise((resolve) => {
-    const child = spawn(program!, args, { stdio: ['pipe', 'ignore', 'pipe'], timeout: commandMsMax, killSignal: 'SIGKILL', signal });
-    let said = '';
-    child.stderr.on('data', (chunk: Buffer) => { said = `${said}${chunk.toString('utf8')}`.slice(-500); });
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(`${JSON.stringify(facts)}\n`);
-    child.once('error', (error) => resolve(error.message));
-    child.once('close', (code, ended) => resolve(code === 0 ? null : `it ended with ${code ?? ended ?? 'nothing'}${said === '' ? '' : `: ${said.trim()}`}`));
-  });
 }

@@ -5,7 +5,7 @@ import type { GuestHardware } from '../../qemu/hardware.ts';
 import { fileDigest } from '../../qemu/hardware-files.ts';
 import { errorCode } from '../store/store-fault.ts';
 import type { MemoryFacts } from './start-machine-plan.ts';
-import type { NamedFile, StartFacts } from './start-plan.ts';
+import type { BridgeState, NamedFile, StartFacts } from './start-plan.ts';
 
 /** `root`: for tests, where `proc` and `sys` are found in place of `/`. */
 export async function readMemory(root = '/'): Promise<MemoryFacts> {
@@ -76,7 +76,7 @@ export async function canRead(path: string): Promise<boolean> {
   return (await refusalOf(path, constants.R_OK)) === null;
 }
 
-export async function bridgeState(name: string): Promise<NonNullable<StartFacts['bridge']>> {
+export async function bridgeState(name: string): Promise<BridgeState> {
   const folder = join('/sys/class/net', name);
   if (await refusalOf(folder, constants.F_OK) !== null) return { name, state: 'missing' };
   if (await refusalOf(join(folder, 'bridge'), constants.F_OK) !== null) return { name, state: 'no-bridge' };

@@ -8,12 +8,13 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { AbilitiesOptions } from '../../qemu/program-abilities.ts';
 import type { AccelChoice } from '../operations.ts';
+import type { NetworkName } from './network-plan.ts';
 import type { GroupStore } from '../store/store.ts';
 import type { StartReport } from './start-finding.ts';
 import { isGroupDue, worseFindings } from './start-watch-plan.ts';
 
 /** What differs from the config's, and when QEMU is asked anew. */
-export interface StartQuestion { readonly accel?: AccelChoice | undefined; readonly network?: string | undefined; readonly qemu?: AbilitiesOptions }
+export interface StartQuestion { readonly accel?: AccelChoice | undefined; readonly network?: NetworkName | undefined; readonly qemu?: AbilitiesOptions }
 
 export interface StartWatchOptions {
   readonly everyMs: number;

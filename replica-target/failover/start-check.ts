@@ -15,6 +15,7 @@ import type { AccelChoice, TargetOptions } from '../operations.ts';
 import { errorCode } from '../store/store-fault.ts';
 import type { GroupStore, GroupStoreReport } from '../store/store.ts';
 import { chooseAccel, guestPlace } from './guest-launch.ts';
+import { bridgeOf, planNetwork, type ChosenNetwork, type NetworkName } from './network-plan.ts';
 import { bridgeState, canRead, namedFiles, overlaySpace, readMemory, residentBytes } from './start-check-host.ts';
 import { refused, type StartFinding, type StartReport } from './start-finding.ts';
 import { judgeStart, worstOf, type StartFacts } from './start-plan.ts';
@@ -27,7 +28,7 @@ export interface StartCheckOptions {
   /** In place of the config's. */
   readonly accel?: AccelChoice | undefined;
   /** In place of the config's: `none`, `user`, `isolated`, `bridge:NAME`. */
-  readonly network?: string | undefined;
+  readonly network?: NetworkName | undefined;
   /** When QEMU is asked anew. */
   readonly qemu?: AbilitiesOptions | undefined;
   /** In place of PATH. */
@@ -38,12 +39,13 @@ export interface StartCheckOptions {
 export async function checkStart(store: GroupStore, options: StartCheckOptions): Promise<StartReport> {
   const report = store.report();
   const accel = await chooseAccel(options.accel ?? options.failover.accel);
-  const network = options.network ?? options.failover.network;
-  const findings = await find(store, report, { ...options, accel, network });
+  const { failover } = options;
+  const { network, networks } = planNetwork({ group: report.name, kind: 'failover', asked: options.network, fallback: failover.network, configured: failover.networks });
+  const findings = await find(store, report, { ...options, accel, network, networks });
   return { group: report.name, atMs: options.clock.nowMs(), verdict: worstOf(findings), accel, network, findings };
 }
 
-type Asked = Omit<StartCheckOptions, 'accel' | 'network'> & { readonly accel: 'kvm' | 'tcg'; readonly network: string };
+type Asked = Omit<StartCheckOptions, 'accel' | 'network'> & { readonly accel: 'kvm' | 'tcg' } & ChosenNetwork;
 
 async function find(store: GroupStore, report: GroupStoreReport, asked: Asked): Promise<StartFinding[]> {
   const recorded = store.hardware();
@@ -63,16 +65,16 @@ async function find(store: GroupStore, report: GroupStoreReport, asked: Asked): 
 }
 
 /** `othersBytes`: memory that the other guests of the group will take. */
-async function gather(report: GroupStoreReport, { hardware, disks: own }: RecordedGuest, { failover, keepFreeBytes, accel, network, qemu, searchPath = process.env['PATH'] ?? '' }: Asked, othersBytes: number): Promise<StartFacts> {
+async function gather(report: GroupStoreReport, { hardware, disks: own }: RecordedGuest, { failover, keepFreeBytes, accel, network, networks, qemu, searchPath = process.env['PATH'] ?? '' }: Asked, othersBytes: number): Promise<StartFacts> {
   const { overlayFolder } = failover;
-  const bridge = /^bridge:(.*)$/.exec(network)?.[1];
-  const [program, memory, files, disks, space, bridgeFacts, running] = await Promise.all([
+  const bridges = new Set([network, ...Object.values(networks)].flatMap((name) => bridgeOf(name) ?? []));
+  const [program, memory, files, disks, space, bridgeStates, running] = await Promise.all([
     askProgram(`qemu-system-${hardware.arch}`, searchPath, accel, qemu),
     readMemory(),
     namedFiles(hardware),
     Promise.all(report.disks.filter(({ disk }) => own === null || own.includes(disk)).map(async ({ name, replicaPath, isAtApplied }) => ({ name, isAtApplied, isThere: await canRead(replicaPath) }))),
     overlaySpace(overlayFolder),
-    bridge === undefined ? null : bridgeState(bridge),
+    Promise.all([...bridges].map(bridgeState)),
     runningGuests(),
   ]);
   // What this target started of the group itself ends before its guest starts: it clashes with nothing, and its memory is free.
@@ -81,7 +83,7 @@ async function gather(report: GroupStoreReport, { hardware, disks: own }: Record
   const freed = await Promise.all(running.filter(isOwn).map(({ pid }) => residentBytes(pid)));
   return {
     hasPoint: report.newest !== null,
-    hardware, accel, program, hostCpus: availableParallelism(), files, disks, network, bridge: bridgeFacts,
+    hardware, accel, program, hostCpus: availableParallelism(), files, disks, network, bridges: bridgeStates,
     memory: { ...memory, availableBytes: Math.max(0, memory.availableBytes + freed.reduce((sum, bytes) => sum + bytes, 0) - othersBytes) },
     overlays: { folder: overlayFolder, ...space, keepFreeBytes, replicaBytes: report.replicaBytes },
     running: running.filter((guest) => !isOwn(guest)),

@@ -18,6 +18,8 @@ export interface NamedFile {
   readonly state: 'there' | 'missing' | 'unreadable' | 'changed';
 }
 
+export interface BridgeState { readonly name: string; readonly state: 'up' | 'down' | 'missing' | 'no-bridge' }
+
 export interface StartFacts {
   readonly hasPoint: boolean;
   readonly hardware: GuestHardware;
@@ -48,8 +50,8 @@ export interface StartFacts {
   };
   /** Where NICs lead: `none`, `user`, `isolated`, `bridge:NAME`. */
   readonly network: string;
-  /** Of the bridge that the network names; null: it names none. */
-  readonly bridge: { readonly name: string; readonly state: 'up' | 'down' | 'missing' | 'no-bridge' } | null;
+  /** Of the bridges to which its NICs are to lead. */
+  readonly bridges: readonly BridgeState[];
   /** QEMU processes of this host, without those that this target started for the group. */
   readonly running: readonly RunningGuest[];
   /** The longest path of a socket that QEMU would make, bytes. */
@@ -149,27 +151,32 @@ function judgeSpace({ overlays }: StartFacts): StartFinding {
   return fine('space', found);
 }
 
-function judgeNetwork({ network, bridge, hardware, program }: StartFacts): StartFinding {
+function judgeNetwork({ network, bridges, hardware, program }: StartFacts): StartFinding {
   const nicCount = hardware.devices.filter(({ driver }) => deviceRole(driver) === 'nic').length;
   const nics = nicCount === 1 ? 'its NIC' : `its ${nicCount} NICs`;
   if (nicCount === 0) return fine('network', 'the guest has no NIC');
+  const judged = bridges.map(judgeBridge);
+  const bad = judged.find(({ verdict }) => verdict === 'refused') ?? judged.find(({ verdict }) => verdict === 'warning');
+  if (bad !== undefined) return bad;
+  if (bridges.length > 0) return fine('network', `${nics} at the bridge${bridges.length === 1 ? '' : 's'} ${bridges.map(({ name }) => name).join(', ')}`);
   if (network === 'none') return fine('network', `${nics} would have no cable (\`failover.network\`)`);
-  if (bridge !== null) {
-    const make = `Make it (ip link add ${bridge.name} type bridge), or name another one.`;
-    switch (bridge.state) {
-      case 'missing': return refused('network', `there is no bridge ${bridge.name} on this host`, make);
-      case 'no-bridge': return refused('network', `${bridge.name} is no bridge`, make);
-      case 'down': return warning('network', `the bridge ${bridge.name} is down`, `ip link set ${bridge.name} up`);
-      case 'up': return fine('network', `${nics} at the bridge ${bridge.name}`);
-      default: return bridge.state satisfies never;
-    }
-  }
   const kinds = program.abilities?.networks;
   if (kinds != null && !kinds.has('user')) return refused('network', 'this QEMU was built without user-mode networking', 'Set `failover.network: none`, or install a QEMU that has it.');
   return fine('network', `${nics} ${network === 'isolated' ? 'on a network that leads nowhere' : 'behind QEMU’s own address translation'}`);
 }
 
-function judgeIdentity({ hardware, running, bridge }: StartFacts): StartFinding {
+function judgeBridge({ name, state }: BridgeState): StartFinding {
+  const make = `Make it (ip link add ${name} type bridge), or name another one.`;
+  switch (state) {
+    case 'missing': return refused('network', `there is no bridge ${name} on this host`, make);
+    case 'no-bridge': return refused('network', `${name} is no bridge`, make);
+    case 'down': return warning('network', `the bridge ${name} is down`, `ip link set ${name} up`);
+    case 'up': return fine('network', `the bridge ${name}`);
+    default: return state satisfies never;
+  }
+}
+
+function judgeIdentity({ hardware, running, bridges }: StartFacts): StartFinding {
   const uuid = hardware.uuid?.toLowerCase();
   const macs = new Set(hardware.devices.flatMap(({ properties: { mac } }) => (typeof mac === 'string' ? [mac.toLowerCase()] : [])));
   const twins = running.filter(({ uuids }) => uuid !== undefined && uuids.includes(uuid));
@@ -184,7 +191,7 @@ function judgeIdentity({ hardware, running, bridge }: StartFacts): StartFinding 
     const clashing = [...macs].filter((mac) => neighbours.some((guest) => guest.macs.includes(mac)));
     const found = `MAC ${clashing.join(', ')} is in use by ${named(neighbours)}, which runs here`;
     // Without a way to a common network the two never meet.
-    return bridge !== null && neighbours.some(({ isSameNetwork }) => isSameNetwork) ? refused('identity', found, advice) : warning('identity', found, advice);
+    return bridges.length > 0 && neighbours.some(({ isSameNetwork }) => isSameNetwork) ? refused('identity', found, advice) : warning('identity', found, advice);
   }
   return fine('identity', `no MAC and no UUID of it in the command lines of the ${running.length} other QEMU processes that can be seen here`);
 }

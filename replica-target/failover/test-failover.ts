@@ -30,6 +30,8 @@ import { GroupStart, type StartedState } from './group-start.ts';
 import type { GroupTurns } from './group-turns.ts';
 import { chooseAccel, overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
+import { runHook, runHookAfter, type HookFacts } from './hooks.ts';
+import { networkName, planNetwork } from './network-plan.ts';
 import { allocatedBytes, makeOverlay } from './overlays.ts';
 import { awaitReady } from './readiness.ts';
 
@@ -44,7 +46,9 @@ const noted = z.object({
   /** Unique: by it a hold is found that was taken and not noted any more. */
   holdReason: z.string(),
   holdId: z.string().nullable(),
-  network: z.enum(['none', 'isolated']),
+  network: networkName,
+  /** By MAC. */
+  networks: z.record(z.string(), networkName).default({}),
   startedAtMs: z.number(),
   endsAtMs: z.number(),
   budgetBytes: z.number().int(),
@@ -164,7 +168,8 @@ export class TestFailovers {
     const point = choosePoint(await points.list(), request.at ?? 'newest', startedAtMs, name);
     const recorded = recordedGuests(store);
     const accel = await chooseAccel(request.accel ?? this.#o.failover.accel);
-    const network = request.network ?? 'none';
+    const { failover, log } = this.#o;
+    const { network, networks } = planNetwork({ group: name, kind: 'test', asked: request.network, fallback: 'none', configured: failover.networks });
     const disks = await disksOf(points, point);
     await mkdir(this.#o.failover.overlayFolder, { recursive: true, mode: 0o700 });
     const budgetBytes = await this.#budget(name, request.budgetBytes ?? null, disks);
@@ -172,7 +177,7 @@ export class TestFailovers {
     const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-test`);
     let note: Noted = {
       groupId, group: name, point: { term: point.term, point: point.point }, cutAtMs: point.cutAtMs, folder, guests: placeGuests(recorded, folder),
-      holdReason: `test failover of ${name} (${randomBytes(4).toString('hex')})`, holdId: null, network, startedAtMs,
+      holdReason: `test failover of ${name} (${randomBytes(4).toString('hex')})`, holdId: null, network, networks, startedAtMs,
       endsAtMs: startedAtMs + (request.limitMs ?? testLimitMsDefault), budgetBytes, disks: disks.map(({ disk }) => disk),
     };
     await this.#note(note);
@@ -184,11 +189,13 @@ export class TestFailovers {
       await rm(folder, { recursive: true, force: true });
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const bootDisks = await this.#overlay(groupId, point, disks, folder, budgetBytes);
-      const guests = await launchGuests(note.guests, recorded, bootDisks, { network, accel, isStopped: true, log: this.#o.log });
+      await runHook(failover.hooks, 'beforeStart', hookFacts(note), log);
+      const guests = await launchGuests(note.guests, recorded, bootDisks, { network, networks, accel, isStopped: true, log });
       note = { ...note, guests };
       await this.#note(note);
       await this.#run(note);
-      this.#o.log.info({ group: name, point: note.point }, `a test of ${name} runs from point ${formatPoint(point)}`);
+      void runHookAfter(failover.hooks, 'afterStart', hookFacts(note), log);
+      log.info({ group: name, point: note.point }, `a test of ${name} runs from point ${formatPoint(point)}`);
       return { group: name, point, rtoMs: monotonicMs() - askedMs, ageMs: Math.max(0, startedAtMs - point.cutAtMs), endsAtMs: note.endsAtMs, budgetBytes, ...startedGuests(note.guests), accel, network };
     } catch (error) {
       await this.#endQuietly(note, 'interrupted');
@@ -340,6 +347,10 @@ export class TestFailovers {
     await replaceJson(this.#notePath(note.groupId), note);
     this.#noted.set(note.groupId, note);
   }
+}
+
+function hookFacts({ group, groupId, point, guests }: Noted): HookFacts {
+  return { for: 'test', group, groupId, point, guests };
 }
 
 async function disksOf(points: GroupPoints, point: RestorePoint): Promise<readonly ViewDisk[]> {

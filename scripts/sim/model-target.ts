@@ -74,7 +74,7 @@ export class ModelTarget {
     const tests = { isTesting: () => false, endForFailover: () => Promise.resolve() } as unknown as TestFailovers;
     const adoption = new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: life, log });
     const failovers = new Failovers({
-      failover: { accel: 'tcg', network: 'none', overlayFolder: '/overlays' }, keepFreeBytes: 0, host: this.#host(files, life),
+      failover: { accel: 'tcg', network: 'none', overlayFolder: '/overlays' }, keepFreeBytes: 0, host: this.#host(files, life), claims: null,
       pointsOf: (groupId) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), tests, orders, adoption, retire: () => Promise.resolve(), clock: life, log,
     });
     await failovers.open(registry.groups().map((store) => this.#planted(store)), (groupId) => this.#plantedOf(registry.find(groupId)));
@@ -212,6 +212,8 @@ export class ModelTarget {
       awaitReady: () => Promise.resolve([]),
       stop: (guests) => life.act(() => { for (const { qmpPath } of guests) { this.qemus.get(qmpPath)?.kill(); this.qemus.delete(qmpPath); } }),
       isRunning: ({ qmpPath }) => this.qemus.get(qmpPath)?.isThere === true,
+      hook: () => Promise.resolve(),
+      hookAfter: () => Promise.resolve(),
       bringHome: ({ onHome, guests }) => {
         let isStopped = false;
         void life.delay(500 + world.dice.integer(2000)).then(async () => { if (!isStopped && guests.every(({ isRunning }) => isRunning())) await onHome(); });

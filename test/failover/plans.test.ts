@@ -1,6 +1,10 @@
 /** The failover state machine, a test's budget and end, and the steps that bring data home, as pure decisions. */
 import t from 'tap';
 import { phaseOf, refuseOtherPoint, rule, testBudget, testBudgetBytesMin, whyTestEnds, type FailoverStep, type GroupFacts, type TestLook } from '../../replica-target/failover/failover-plan.ts';
+import { planLease, leaseEndMs } from '../../host/lease-plan.ts';
+import type { WitnessView } from '../../host/witness.ts';
+import { planAutomatic, type AutomaticFacts } from '../../replica-target/failover/automatic-plan.ts';
+import { planNetwork } from '../../replica-target/failover/network-plan.ts';
 import { homeProgress, nextHomeSteps } from '../../replica-target/failover/homecoming-plan.ts';
 
 const resting: GroupFacts = { name: 'web', state: 'protected', isTesting: false, failedOverPid: null };
@@ -77,5 +81,37 @@ t.test('coming home', (t) => {
   const sizes = new Map([[0, 1000], [1, 3000]]);
   t.strictSame(homeProgress([{ disk: 0, isBacked: false, job: null }, { disk: 1, isBacked: true, job }], sizes), { doneBytes: 2500, totalBytes: 4000 });
   t.strictSame(homeProgress([{ disk: 0, isBacked: true, job: { ...job, totalBytes: 0 } }, { disk: 1, ...backed }], sizes), { doneBytes: 0, totalBytes: 4000 });
+  t.end();
+});
+
+t.test('what a holder makes of what the witness says', (t) => {
+  const view = (term: number | null): WitnessView => ({ record: term === null ? null : { term, by: 'bravo' }, revision: '7', holders: [] });
+  t.same(planLease(view(null), 1), { step: 'record' });
+  t.same(planLease(view(1), 2), { step: 'record' }, 'an older failover’s');
+  t.same(planLease(view(2), 2), { step: 'hold' });
+  t.same(planLease(view(3), 2), { step: 'stay-away', term: 3, by: 'bravo' });
+  t.ok(leaseEndMs(1000, 30_000) < 31_000, 'there is time to stop before anybody else may go on');
+  t.end();
+});
+
+t.test('only a group that nobody runs, as far as can be known, fails over by itself', (t) => {
+  const view: WitnessView = { record: { term: 2, by: 'alpha' }, revision: '7', holders: [] };
+  const lost: AutomaticFacts = { view, state: 'protected', term: 2, hasPoint: true, isConnected: false };
+  t.same(planAutomatic(lost), { step: 'count' });
+  t.same(planAutomatic({ ...lost, term: 3 }), { step: 'count' }, 'a record of an older term is no obstacle');
+  for (const [why, facts] of Object.entries<Partial<AutomaticFacts>>({
+    'the witness cannot be asked': { view: null }, 'it was never told': { view: { ...view, record: null } }, 'it is held': { view: { ...view, holders: [{ holder: 's', by: 'alpha', term: 2 }] } },
+    'it is live elsewhere': { view: { ...view, record: { term: 3, by: 'carol' } } }, 'its source is there': { isConnected: true }, 'there is no point': { hasPoint: false }, 'it runs here': { state: 'failed-over' }, 'it is committed here': { state: 'committed' },
+  })) t.equal(planAutomatic({ ...lost, ...facts }).step, 'watch', why);
+  t.end();
+});
+
+t.test('where NICs lead: asked for, by MAC, by group, by default', (t) => {
+  const configured = { web: { failover: { default: 'bridge:br0', '52:54:00:00:00:01': 'none' } } } as const;
+  const plan = { group: 'web', kind: 'failover', asked: undefined, fallback: 'user', configured } as const;
+  t.same(planNetwork(plan), { network: 'bridge:br0', networks: { '52:54:00:00:00:01': 'none' } });
+  t.same(planNetwork({ ...plan, asked: 'none' }), { network: 'none', networks: {} }, 'for every NIC');
+  t.same(planNetwork({ ...plan, kind: 'test', fallback: 'none' }), { network: 'none', networks: {} });
+  t.same(planNetwork({ ...plan, group: 'db' }), { network: 'user', networks: {} });
   t.end();
 });

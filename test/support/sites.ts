@@ -22,12 +22,15 @@ export interface Site {
   newPoint(name: string, limitMs?: number): Promise<GuestReport>;
 }
 
+/** More lines for the configs of both sites. */
+export interface MoreConfig { readonly sourceConfig?: string; readonly targetConfig?: string }
+
 export interface Sites { readonly alpha: Site; readonly bravo: Site }
 
 /** `hosts`: each on its own; absent: both on loopback. Both run; alpha's source is paired with bravo's target, and bravo's source with alpha's. */
-export async function startSites(t: Teardown, hosts: NetworkHosts | null = null): Promise<Sites> {
+export async function startSites(t: Teardown, hosts: NetworkHosts | null = null, more: MoreConfig = {}): Promise<Sites> {
   const folder = await mkdtemp(join(tmpdir(), 'af-e2e-'));
-  const sites = { alpha: await makeSite(folder, 'alpha', hosts?.alpha ?? null), bravo: await makeSite(folder, 'bravo', hosts?.bravo ?? null) };
+  const sites = { alpha: await makeSite(folder, 'alpha', hosts?.alpha ?? null, more), bravo: await makeSite(folder, 'bravo', hosts?.bravo ?? null, more) };
   const daemons = [sites.alpha, sites.bravo].flatMap(({ source, target }) => [source, target]);
   t.teardown(async () => {
     for (const daemon of daemons) await daemon.kill();
@@ -51,7 +54,7 @@ export async function startSites(t: Teardown, hosts: NetworkHosts | null = null)
   return sites;
 }
 
-async function makeSite(parent: string, name: string, host: NetworkHost | null): Promise<Site> {
+async function makeSite(parent: string, name: string, host: NetworkHost | null, more: MoreConfig): Promise<Site> {
   const folder = await mkdtemp(join(parent, `${name}-`));
   const sockets = { source: join(folder, 's.sock'), target: join(folder, 't.sock') };
   await writeFile(join(folder, 'source.yaml'), `role: source
@@ -60,7 +63,7 @@ data: ${join(folder, 'source')}
 spool: { folder: ${join(folder, 'spool')}, budget: 1GiB, keepFree: 1MiB }
 control: ${sockets.source}
 log: { level: debug }
-`);
+${more.sourceConfig ?? ''}`);
   await writeFile(join(folder, 'target.yaml'), `role: target
 name: ${name}
 listen: { host: ${host?.address ?? '127.0.0.1'}, port: 0 }
@@ -69,7 +72,7 @@ keepFree: 1MiB
 control: ${sockets.target}
 log: { level: debug }
 failover: { accel: tcg, network: none, source: ${sockets.source} }
-`);
+${more.targetConfig ?? ''}`);
   const sourceClient = new SourceClient(sockets.source);
   const targetClient = new TargetClient(sockets.target);
   const guest = async (guestName: string): Promise<GuestReport> => {

@@ -26,6 +26,10 @@ t.test('samples load', async (t) => {
       name: 'alpha', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
       guests: { web: { agentPath: '/run/afterimage/web.agent', freezeLimitMs: 5000, appEveryMs: 3_600_000 }, shop: { consistency: 'strict', pauseMsMax: 1000 } },
+      witness: {
+        etcd: { endpoints: ['https://etcd1.example.org:2379', 'https://etcd2.example.org:2379'], prefix: '/afterimage/', caPath: '/etc/afterimage/etcd-ca.pem', user: 'afterimage', passwordPath: '/etc/afterimage/etcd-password' },
+        ttlMs: 30_000, onLeaseLost: 'pause',
+      },
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
@@ -35,7 +39,14 @@ t.test('samples load', async (t) => {
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', checkEveryMs: 6 * 3_600_000, starts: { shop: {
         db: { order: 1, delayMs: 0, ready: { agent: true, withinMs: 300_000 } },
         web: { order: 2, delayMs: 5000, ready: { serial: 'login:', command: ['/usr/local/bin/check-shop', '--quiet'], withinMs: 120_000 } },
+      } }, networks: { shop: { failover: { default: 'bridge:br0', '52:54:00:12:34:56': 'bridge:br-dmz' }, test: { default: 'isolated' } } }, automatic: { shop: { afterMs: 30_000 } }, hooks: { shop: {
+        fence: { command: ['/usr/local/bin/fence', 'alpha'], withinMs: 60_000 }, beforeStart: { command: ['/usr/local/bin/announce'], withinMs: 30_000 }, afterStart: { command: ['/usr/local/bin/update-dns'], withinMs: 30_000 },
+        afterCommit: { command: ['/usr/local/bin/announce'], withinMs: 30_000 }, afterRollBack: { command: ['/usr/local/bin/update-dns'], withinMs: 30_000 },
       } } },
+      witness: {
+        etcd: { endpoints: ['https://etcd1.example.org:2379', 'https://etcd2.example.org:2379'], prefix: '/afterimage/', caPath: '/etc/afterimage/etcd-ca.pem', certPath: '/etc/afterimage/etcd-client.pem', keyPath: '/etc/afterimage/etcd-client.key' },
+        ttlMs: 30_000,
+      },
       rehearseEveryMs: { shop: 7 * 86_400_000 }, keepFreeBytes: 8 * GiB,
       scrub: { rateBytesPerSecond: 20 * 1024 ** 2, everyMs: 7 * 86_400_000 },
       nbd: { socketPath: '/srv/afterimage/points.sock', listen: { host: '0.0.0.0', port: 10_809, keysPath: '/etc/afterimage/nbd.psk', clientFingerprints: [] } },
@@ -81,7 +92,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:7: data: expected an absolute path, found "relative/path"',
     'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
     'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
-    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, control, log',
+    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, witness, control, log',
     'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
     'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
   ]);
@@ -96,7 +107,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:2:9: listen: expected the keys host, port, found 7228',
     'F:3:12: advertise: expected host or host:port as sources reach this target, found "bravo:99999"',
     'F:4:20: failover.accel: expected one of kvm, tcg, auto, found "xen"',
-    'F:4:34: failover.network: expected none or user, found "bridge"',
+    'F:4:34: failover.network: expected none, user or bridge:NAME, found "bridge"',
     'F:4:76: failover.check.every: expected a duration from 1m to 31d, such as 6h, found "5s"',
     'F:5:11: keepFree: expected a size with its unit, such as 1GiB, found "-1GiB"',
   ]);
@@ -117,12 +128,35 @@ t.test('golden errors: single guests', async (t) => {
   ].join('\n')), [
     'F:5:19: guests.web.app.every: expected a duration from 1m to 31d, such as 1h, found "5s"',
     'F:6:18: guests.web.freezeLimit: expected a duration from 500ms to 30s, such as 5s, found 5',
-    'F:7:5: guests.web.agents: unknown key; expected one of agent, freezeLimit, app, consistency, pauseLimit',
+    'F:7:5: guests.web.agents: unknown key; expected one of agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost',
     'F:8:9: guests.db.app.every: is missing: expected a duration from 1m to 31d, such as 1h',
     'F:9:10: guests.a b: expected a name of at most 63 letters, digits, dots, dashes and underscores for a guest',
-    'F:10:9: guests.mail: expected the keys agent, freezeLimit, app, consistency, pauseLimit, found 7',
+    'F:10:9: guests.mail: expected the keys agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost, found 7',
   ]);
   t.strictSame(problems('role: source\ndata: /x\nguests: [web]'), ['F:3:9: guests: expected names of guests with their settings, found ["web"]']);
+});
+
+t.test('golden errors: witness, networks, hooks', async (t) => {
+  t.strictSame(problems([
+    'role: target',
+    'data: /x',
+    'groups:',
+    '  shop:',
+    '    automatic: { after: 2d }',
+    '    networks: { failover: { default: br0, "52:54": none } }',
+    '    hooks: { fence: { command: reboot }, before: {} }',
+    'witness: { etcd: { endpoints: ["ftp://x", 7], prefix: x }, ttl: 1s }',
+  ].join('\n')), [
+    'F:5:25: groups.shop.automatic.after: expected a duration of at most 1d, such as 30s, found "2d"',
+    'F:6:38: groups.shop.networks.failover.default: expected none, user, isolated or bridge:NAME, found "br0"',
+    'F:7:32: groups.shop.hooks.fence.command: expected a program and its arguments, as a list of texts, found "reboot"',
+    'F:7:42: groups.shop.hooks.before: unknown key; expected one of fence, beforeStart, afterStart, afterCommit, afterRollBack',
+    'F:8:31: witness.etcd.endpoints: expected a list of addresses such as https://etcd1.example.org:2379, found ["ftp://x",7]',
+    'F:8:55: witness.etcd.prefix: expected a path of keys such as /afterimage/, found "x"',
+    'F:8:65: witness.ttl: expected a duration from 3s to 1h, such as 30s, found "1s"',
+  ]);
+  t.strictSame(problems('role: target\ndata: /x\ngroups:\n  shop:\n    networks: { test: { "52:54": none } }'), ['F:5:34: groups.shop.networks.test.52:54: expected `default` or a MAC address such as 52:54:00:12:34:56']);
+  t.strictSame(problems('role: target\ndata: /x\ngroups:\n  shop:\n    automatic: { after: 30s }'), ['F:5:16: groups.shop.automatic: expected a `witness` beside it: without one nobody can tell a host that is lost from one that cannot be reached']);
 });
 
 t.test('golden errors: how a group starts', async (t) => {

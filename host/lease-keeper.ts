@@ -1,0 +1,207 @@
+/**
+ * Keeps the leases of the groups whose guests run on this host, at a witness: one lease of the process, under which each group is held. A group that cannot be held any more
+ * (the witness was not reached in time, or says that it runs elsewhere in a higher term) is stopped where that was chosen, before anybody else may take the lease for ended;
+ * it goes on when it is held again. What stopping means is its holder's.
+ */
+import type { Clock } from './clock.ts';
+import { leaseEndMs, planLease } from './lease-plan.ts';
+import type { Witness } from './witness.ts';
+import { isFault } from '../journal/fault.ts';
+
+export interface LeasedGroup {
+  readonly groupId: string;
+  readonly name: string;
+  /** In which its guests run here; null: they do not, and nothing is held. */
+  term(): number | null;
+  /** Absent: it runs on whatever becomes of the lease. */
+  readonly guard?: {
+    /** Whether guests stand still for this reason, and are known to, when it resolves. Comes again and again. */
+    stop(): Promise<boolean>;
+    /** What stands still for this reason goes on. */
+    goOn(): Promise<void>;
+  };
+}
+
+/** `waiting`: not held yet, and in time. `lost`: not renewed in time. `superseded`: a higher term was claimed. */
+export type LeaseState = 'waiting' | 'held' | 'lost' | 'superseded' | 'none';
+
+export interface LeaseReport {
+  readonly state: LeaseState;
+  /** For people. */
+  readonly why: string;
+  /** Its guests were stopped for it. */
+  readonly isStopped: boolean;
+}
+
+export interface LeaseLog {
+  warn(facts: object, message: string): void;
+  info(facts: object, message: string): void;
+}
+
+export interface LeaseKeeperOptions {
+  readonly witness: Witness;
+  /** Lasting id, and name, of this holder. */
+  readonly holder: string;
+  readonly by: string;
+  readonly ttlMs: number;
+  readonly clock: Clock;
+  readonly log: LeaseLog;
+}
+
+interface Kept { readonly group: LeasedGroup; state: LeaseState; why: string; untilMs: number; heldTerm: number | null; heldLease: string | null; isStopped: boolean | null; isOut: boolean }
+
+/** Parts of the lease's time: between renewals, and between looks at whether one is overdue. */
+const [renewPart, guardPart] = [1 / 6, 1 / 30];
+
+export class LeaseKeeper {
+  readonly #o: LeaseKeeperOptions;
+  readonly #kept = new Map<string, Kept>();
+  readonly #stop = new AbortController();
+  #lease: string | null = null;
+  #running: Promise<unknown> = Promise.resolve();
+  #wake: () => void = () => undefined;
+
+  constructor(options: LeaseKeeperOptions) {
+    this.#o = options;
+  }
+
+  start(): void {
+    this.#running = Promise.all([this.#renewing(), this.#guarding()]);
+  }
+
+  /** Held from the next renewal on, which is at once. */
+  add(group: LeasedGroup): void {
+    const untilMs = leaseEndMs(this.#o.clock.monotonicMs(), this.#o.ttlMs);
+    this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isOut: false });
+    this.#wake();
+  }
+
+  /** `isLetGo`: it does not run here any more, and others need not wait for the lease to end. */
+  async remove(groupId: string, isLetGo: boolean): Promise<void> {
+    const kept = this.#kept.get(groupId);
+    if (kept === undefined) return;
+    kept.isOut = true;
+    this.#kept.delete(groupId);
+    if (isLetGo) await this.#o.witness.letGo(groupId, this.#o.holder).catch(ignoreUnreachable);
+  }
+
+  report(groupId: string): LeaseReport | null {
+    const kept = this.#kept.get(groupId);
+    return kept === undefined ? null : { state: kept.state, why: kept.why, isStopped: kept.isStopped === true };
+  }
+
+  /** Leases stay until they end by themselves: a process that is started anew goes on with them. */
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('the leases are not kept any more'));
+    await this.#running;
+    this.#o.witness.close();
+  }
+
+  async #renewing(): Promise<void> {
+    const { clock, ttlMs } = this.#o;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const woken = new Promise<void>((resolve) => { this.#wake = resolve; });
+      if (this.#kept.size > 0) await this.#renew();
+      const over = new AbortController();
+      const stop = (): void => over.abort(signal.reason);
+      signal.addEventListener('abort', stop, { once: true });
+      await Promise.race([woken, clock.delay(ttlMs * renewPart, over.signal).catch(() => undefined)]);
+      signal.removeEventListener('abort', stop);
+      over.abort(new Error('woken'));
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const { witness, ttlMs, clock } = this.#o;
+    try {
+      const sentMs = clock.monotonicMs();
+      if (this.#lease !== null && !(await witness.keepAlive(this.#lease))) this.#lease = null;
+      this.#lease ??= await witness.grant(ttlMs);
+      const untilMs = leaseEndMs(sentMs, ttlMs);
+      for (const kept of [...this.#kept.values()]) await this.#renewGroup(kept, this.#lease, untilMs);
+    } catch (error) {
+      if (!isFault(error, 'WITNESS_UNREACHABLE')) throw error;
+      for (const kept of this.#kept.values()) kept.why = error.message;
+    }
+  }
+
+  async #renewGroup(kept: Kept, lease: string, untilMs: number): Promise<void> {
+    const { witness, holder, by, log } = this.#o;
+    const { groupId, name } = kept.group;
+    const term = kept.group.term();
+    if (term === null) return this.#letGo(kept, 'none', 'it does not run here');
+    const view = await witness.look(groupId);
+    if (kept.isOut) return;
+    const step = planLease(view, term);
+    switch (step.step) {
+      case 'stay-away':
+        if (kept.state !== 'superseded') log.warn({ group: name, term: step.term, by: step.by }, `the witness says that ${name} is live elsewhere: ${step.by} claimed term ${step.term}`);
+        await this.#letGo(kept, 'superseded', `${step.by} claimed term ${step.term}`);
+        return this.#settle(kept);
+      case 'record':
+        // What came in between is looked at with the next renewal.
+        if (await witness.put(groupId, { term, by }, view, false)) this.#wake();
+        return;
+      case 'hold': {
+        const isHeld = kept.heldTerm === term && kept.heldLease === lease && view.holders.some((one) => one.holder === holder && one.term === term);
+        if (!isHeld && !(await witness.hold(groupId, { holder, by, term }, lease, view))) return;
+        if (kept.isOut) return witness.letGo(groupId, holder);
+        [kept.heldTerm, kept.heldLease, kept.untilMs] = [term, lease, untilMs];
+        if (kept.state !== 'held') log.info({ group: name, term }, `the lease of ${name} is held`);
+        this.#becomes(kept, 'held', `in term ${term}`);
+        return this.#settle(kept);
+      }
+      default: return step satisfies never;
+    }
+  }
+
+  /** Its lease of an older term says nothing any more, and would only keep others waiting. */
+  async #letGo(kept: Kept, state: LeaseState, why: string): Promise<void> {
+    this.#becomes(kept, state, why);
+    if (kept.heldTerm === null) return;
+    await this.#o.witness.letGo(kept.group.groupId, this.#o.holder);
+    kept.heldTerm = null;
+  }
+
+  #becomes(kept: Kept, state: LeaseState, why: string): void {
+    kept.state = state;
+    kept.why = why;
+  }
+
+  async #guarding(): Promise<void> {
+    const { clock, ttlMs, log } = this.#o;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      for (const kept of [...this.#kept.values()]) {
+        if (['held', 'waiting'].includes(kept.state) && clock.monotonicMs() >= kept.untilMs) {
+          log.warn({ group: kept.group.name }, `the lease of ${kept.group.name} could not be renewed in time: ${kept.why}`);
+          this.#becomes(kept, 'lost', kept.why);
+        }
+        await this.#settle(kept);
+      }
+      await clock.delay(ttlMs * guardPart, signal).catch(() => undefined);
+    }
+  }
+
+  /** Stands still or runs as its lease says; what cannot be done now is tried again with the next look. */
+  async #settle(kept: Kept): Promise<void> {
+    const { guard, name } = kept.group;
+    const isToStop = kept.state === 'lost' || kept.state === 'superseded';
+    // What is to stand still is seen to again and again: whoever starts it may not know.
+    if (guard === undefined || (!isToStop && kept.isStopped === false) || kept.state === 'waiting' || kept.state === 'none' || kept.isOut) return;
+    try {
+      const wasStopped = kept.isStopped;
+      if (isToStop) kept.isStopped = await guard.stop();
+      else await guard.goOn().then(() => { kept.isStopped = false; });
+      if (kept.isStopped && wasStopped !== true) this.#o.log.warn({ group: name, why: kept.why }, `${name} was stopped: its lease is ${kept.state}`);
+      if (!kept.isStopped && wasStopped === true) this.#o.log.info({ group: name }, `${name} is not stopped for its lease any more`);
+    } catch (error) {
+      if (!isFault(error)) throw error;
+    }
+  }
+}
+
+function ignoreUnreachable(error: unknown): void {
+  if (!isFault(error, 'WITNESS_UNREACHABLE')) throw error;
+}

@@ -22,6 +22,7 @@ import { PauseGuard, PauseWatchdog } from './joint/pause-guard.ts';
 import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
 import { GuestLeases } from './lease/guest-leases.ts';
+import { anyPower, withOwnPower } from './lease/own-power.ts';
 import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { isQemuThere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
@@ -401,7 +402,7 @@ class Source implements SourceOperations {
     });
     const supervised: Supervised = { guest, supervisor, capture, relay: null };
     this.#guests.set(guest.name, supervised);
-    this.#lease(supervised);
+    await this.#lease(supervised);
     if (guest.relay === undefined || guest.handover?.state !== 'relinquished') supervisor.start();
     const { askChanges } = this.#deps;
     if (guest.relay === undefined || askChanges === undefined) return;
@@ -419,10 +420,11 @@ class Source implements SourceOperations {
   }
 
   /** Held while its guests run here, as far as this source knows. */
-  #lease({ guest: { name: group, groupId, qmpPath, handover }, supervisor, capture }: Supervised): void {
+  async #lease({ guest, supervisor, capture }: Supervised): Promise<void> {
+    const { name: group, groupId, qmpPath, handover } = guest;
     const onLost = this.#options.guests?.[group]?.onLeaseLost ?? this.#options.witness?.onLeaseLost ?? 'ignore';
     const isGone = (): boolean => (this.#guests.get(group)?.guest.handover ?? handover)?.state === 'relinquished';
-    this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => capture.power(), term: () => (isGone() ? null : supervisor.report().term) });
+    await this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => (capture instanceof JointCapture ? anyPower(capture.members.map((member) => member.capture.power())) : capture.power()), withOwn: (act) => withOwnPower(qmpPathsOf(guest), act), term: () => (isGone() ? null : supervisor.report().term) });
   }
 
   #appHold(guest: string, capture: Capture): AppHold {
@@ -443,6 +445,7 @@ class Source implements SourceOperations {
       isPaused: guest.isPaused,
       ...(guest.term === undefined ? {} : { term: guest.term }),
       noteHandover: (note) => this.#noteHandover(name, note),
+      checkStart: () => this.#leases?.checkStart(groupId),
       lastPoint: await this.#state.lastPoint(kind, name),
       onAcknowledged: (point) => {
         this.#state.putLastPoint(kind, name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));

@@ -6,7 +6,7 @@
 import type { Clock } from './clock.ts';
 import { leaseEndMs, planLease } from './lease-plan.ts';
 import type { Witness } from './witness.ts';
-import { isFault } from '../journal/fault.ts';
+import { Fault, isFault } from '../journal/fault.ts';
 
 export interface LeasedGroup {
   readonly groupId: string;
@@ -19,6 +19,9 @@ export interface LeasedGroup {
     stop(): Promise<boolean>;
     /** What stands still for this reason goes on. */
     goOn(): Promise<void>;
+    /** Until when (`leaseEndMs`) it was held, as an earlier process of this host noted it; null: it was not, since this host was started. */
+    heldUntilMs(): Promise<number | null>;
+    noteHeld(untilMs: number): Promise<void>;
   };
 }
 
@@ -69,9 +72,10 @@ export class LeaseKeeper {
     this.#running = Promise.all([this.#renewing(), this.#guarding()]);
   }
 
-  /** Held from the next renewal on, which is at once. */
-  add(group: LeasedGroup): void {
-    const untilMs = leaseEndMs(this.#o.clock.monotonicMs(), this.#o.ttlMs);
+  /** Held from the next renewal on, which is at once. A lease that an earlier process held lasts no longer for this one. */
+  async add(group: LeasedGroup): Promise<void> {
+    const { clock, ttlMs } = this.#o;
+    const untilMs = await group.guard?.heldUntilMs() ?? leaseEndMs(clock.monotonicMs(), ttlMs);
     this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isOut: false });
     this.#wake();
   }
@@ -83,6 +87,20 @@ export class LeaseKeeper {
     kept.isOut = true;
     this.#kept.delete(groupId);
     if (isLetGo) await this.#o.witness.letGo(groupId, this.#o.holder).catch(ignoreUnreachable);
+  }
+
+  /** Whether what stands still may be started now: it is looked into at once if not. Throws Fault LEASE_LOST. */
+  checkStart(groupId: string): void {
+    const kept = this.#kept.get(groupId);
+    if (kept === undefined || this.mayRun(groupId)) return;
+    throw new Fault('LEASE_LOST', `${kept.group.name} may not run here without its lease: ${kept.why}`, { group: kept.group.name, isSuperseded: kept.state === 'superseded' });
+  }
+
+  mayRun(groupId: string): boolean {
+    const kept = this.#kept.get(groupId);
+    const may = kept === undefined || !isWithout(kept.state) && this.#o.clock.monotonicMs() < kept.untilMs;
+    if (!may) this.#wake();
+    return may;
   }
 
   report(groupId: string): LeaseReport | null {
@@ -139,15 +157,13 @@ export class LeaseKeeper {
         if (kept.state !== 'superseded') log.warn({ group: name, term: step.term, by: step.by }, `the witness says that ${name} is live elsewhere: ${step.by} claimed term ${step.term}`);
         await this.#letGo(kept, 'superseded', `${step.by} claimed term ${step.term}`);
         return this.#settle(kept);
-      case 'record':
-        // What came in between is looked at with the next renewal.
-        if (await witness.put(groupId, { term, by }, view, false)) this.#wake();
-        return;
       case 'hold': {
-        const isHeld = kept.heldTerm === term && kept.heldLease === lease && view.holders.some((one) => one.holder === holder && one.term === term);
+        const isHeld = view.record?.term === term && kept.heldTerm === term && kept.heldLease === lease && view.holders.some((one) => one.holder === holder && one.term === term);
         if (!isHeld && !(await witness.hold(groupId, { holder, by, term }, lease, view))) return;
         if (kept.isOut) return witness.letGo(groupId, holder);
         [kept.heldTerm, kept.heldLease, kept.untilMs] = [term, lease, untilMs];
+        await kept.group.guard?.noteHeld(untilMs);
+        if (kept.isOut || this.#o.clock.monotonicMs() >= untilMs) return;
         if (kept.state !== 'held') log.info({ group: name, term }, `the lease of ${name} is held`);
         this.#becomes(kept, 'held', `in term ${term}`);
         return this.#settle(kept);
@@ -187,7 +203,7 @@ export class LeaseKeeper {
   /** Stands still or runs as its lease says; what cannot be done now is tried again with the next look. */
   async #settle(kept: Kept): Promise<void> {
     const { guard, name } = kept.group;
-    const isToStop = kept.state === 'lost' || kept.state === 'superseded';
+    const isToStop = isWithout(kept.state);
     // What is to stand still is seen to again and again: whoever starts it may not know.
     if (guard === undefined || (!isToStop && kept.isStopped === false) || kept.state === 'waiting' || kept.state === 'none' || kept.isOut) return;
     try {
@@ -200,6 +216,10 @@ export class LeaseKeeper {
       if (!isFault(error)) throw error;
     }
   }
+}
+
+function isWithout(state: LeaseState): boolean {
+  return state === 'lost' || state === 'superseded';
 }
 
 function ignoreUnreachable(error: unknown): void {

@@ -1,12 +1,11 @@
 /** What the holder of a lease makes of what a witness says, as pure decisions. */
 import type { WitnessView } from './witness.ts';
 
-export type LeaseStep = { readonly step: 'hold' } | { readonly step: 'record' } | { readonly step: 'stay-away'; readonly term: number; readonly by: string };
+export type LeaseStep = { readonly step: 'hold' } | { readonly step: 'stay-away'; readonly term: number; readonly by: string };
 
 /** `term`: in which the guests run here. A lower record is an older failover's, or one that nobody asked the witness about. */
 export function planLease({ record }: WitnessView, term: number): LeaseStep {
-  if (record === null || record.term < term) return { step: 'record' };
-  return record.term === term ? { step: 'hold' } : { step: 'stay-away', term: record.term, by: record.by };
+  return record === null || record.term <= term ? { step: 'hold' } : { step: 'stay-away', term: record.term, by: record.by };
 }
 
 /** Part of a lease's time that is kept for stopping the guests before anybody else may take it for ended. */

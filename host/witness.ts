@@ -32,7 +32,7 @@ export interface Witness {
   grant(ttlMs: number): Promise<string>;
   /** False: it has ended, and with it all that it held. */
   keepAlive(lease: string): Promise<boolean>;
-  /** Says that `holder` runs the group, until the lease ends. False: the record is not `seen`'s any more. */
+  /** Says that `holder` runs the group, until the lease ends, and makes its term the record's, where that is lower: both or neither. False: the record is not `seen`'s any more, or the lease has ended. */
   hold(groupId: string, holder: WitnessHolder, lease: string, seen: WitnessView): Promise<boolean>;
   letGo(groupId: string, holder: string): Promise<void>;
   close(): void;

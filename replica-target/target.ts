@@ -126,7 +126,7 @@ class Target implements TargetOperations {
       const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, log: deps.log });
       const claims = await openClaims(options, identity.targetId, deps.log);
       if (claims !== null) closing.unshift(claims);
-      const failovers = new Failovers({ ...shared, host, claims, keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
+      const failovers = new Failovers({ ...shared, host, claims, stores: () => registry.groups(), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
       await tests.open(registry.groups());
       await failovers.open(registry.groups(), (groupId) => registry.find(groupId));

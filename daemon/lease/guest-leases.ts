@@ -8,6 +8,7 @@ import type { Clock } from '../../host/clock.ts';
 import { LeaseKeeper, type LeaseReport } from '../../host/lease-keeper.ts';
 import type { Witness } from '../../host/witness.ts';
 import { PausedNotes } from '../joint/paused-notes.ts';
+import { HeldNotes } from './held-notes.ts';
 import { LeaseGuard, type LeaseGuardOptions } from './lease-guard.ts';
 
 /** What becomes of a guest whose lease could not be renewed in time, or that is live elsewhere. */
@@ -24,7 +25,7 @@ export interface GuestLeasesOptions {
   readonly log: Logger;
 }
 
-export interface LeasedGuest extends Omit<LeaseGuardOptions, 'notes'> {
+export interface LeasedGuest extends Omit<LeaseGuardOptions, 'notes' | 'held'> {
   readonly groupId: string;
   readonly onLost: OnLeaseLost;
   /** Null: it does not run here. */
@@ -34,23 +35,34 @@ export interface LeasedGuest extends Omit<LeaseGuardOptions, 'notes'> {
 export class GuestLeases {
   readonly #keeper: LeaseKeeper;
   readonly #notes: PausedNotes;
+  readonly #held: HeldNotes;
   readonly #guards = new Map<string, LeaseGuard>();
+  readonly #isStopping = new Map<string, boolean>();
 
   constructor({ witness, ttlMs, sourceId, name, dataFolder, clock, log }: GuestLeasesOptions) {
-    this.#notes = new PausedNotes(join(dataFolder, 'leases'));
+    this.#notes = new PausedNotes(join(dataFolder, 'unleased'));
+    this.#held = new HeldNotes(join(dataFolder, 'leases'));
     this.#keeper = new LeaseKeeper({ witness, holder: sourceId, by: name, ttlMs, clock, log });
   }
 
   async start(): Promise<void> {
     await this.#notes.prepare();
+    await this.#held.prepare();
     this.#keeper.start();
   }
 
-  add({ groupId, onLost, term, ...guest }: LeasedGuest): void {
-    const guard = new LeaseGuard({ ...guest, notes: this.#notes });
+  async add({ groupId, onLost, term, ...guest }: LeasedGuest): Promise<void> {
+    const guard = new LeaseGuard({ ...guest, notes: this.#notes, held: this.#held });
     this.#guards.set(groupId, guard);
     // One that was stopped under another choice goes on when its lease is held.
-    this.#keeper.add({ groupId, name: guest.group, term, guard: { stop: () => (onLost === 'pause' ? guard.stop() : Promise.resolve(false)), goOn: () => guard.goOn() } });
+    const isStopping = onLost === 'pause';
+    this.#isStopping.set(groupId, isStopping);
+    await this.#keeper.add({ groupId, name: guest.group, term, guard: isStopping ? guard : { stop: () => Promise.resolve(false), goOn: () => guard.goOn(), heldUntilMs: () => Promise.resolve(null), noteHeld: () => Promise.resolve() } });
+  }
+
+  /** Fault LEASE_LOST: a guest that stands still may not be started now. */
+  checkStart(groupId: string): void {
+    if (this.#isStopping.get(groupId) === true) this.#keeper.checkStart(groupId);
   }
 
   /** It is not supervised just now; its lease lasts. */
@@ -63,6 +75,7 @@ export class GuestLeases {
     await this.#keeper.remove(groupId, true);
     await this.#guards.get(groupId)?.forget();
     this.#guards.delete(groupId);
+    this.#isStopping.delete(groupId);
   }
 
   report(groupId: string): LeaseReport | null {

@@ -64,7 +64,7 @@ export class GuestSupervisor {
     this.#o = options;
     this.#status = new GuestStatus(options.clock, options.lastPoint);
     this.#marks = new Marks(options.clock, options.facts.name, options.app?.everyMs ?? null, options.lastPoint?.appAtMs ?? null);
-    this.#handover = new Handover({ groupId: options.facts.groupId, name: options.facts.name, clock: options.clock, noted: options.handover, note: options.noteHandover, relinquish: options.relinquish });
+    this.#handover = new Handover({ groupId: options.facts.groupId, name: options.facts.name, clock: options.clock, noted: options.handover, note: options.noteHandover, relinquish: options.relinquish, checkStart: options.checkStart });
     this.#newest = new NewestPoint(options.lastPoint);
     this.#status.isPaused = options.isPaused;
     this.#status.term = options.term ?? 1;
@@ -194,6 +194,9 @@ export class GuestSupervisor {
       case 'TERM_OLD': case 'GROUP_FAILED_OVER':
         this.#status.enter('superseded', fault.message);
         this.#retryMs = retryMsMax;
+        break;
+      case 'LEASE_LOST':
+        this.#status.enter(fault.facts['isSuperseded'] === true ? 'superseded' : 'held', fault.message);
         break;
       case 'GROUP_FOREIGN': case 'GUEST_UNSUITED': case 'GUEST_TAKEN':
         this.#status.enter('refused', fault.message);

@@ -23,6 +23,8 @@ export type YieldOrder = Extract<HandoverOrder, { readonly t: 'yield' }>;
 export type HandoverNote = { readonly state: 'yielding'; readonly untilMs: number } | { readonly state: 'relinquished'; readonly term: number; readonly sourceId: string; readonly point: PointId; readonly images: GuestImage[] };
 
 export interface HandoverOptions {
+  /** Throws when the guest may not be started again now. */
+  readonly checkStart?: (() => void) | undefined;
   readonly groupId: string;
   readonly name: string;
   readonly clock: Clock;
@@ -59,7 +61,8 @@ export class Handover {
     if (order.t === 'yield') {
       this.#order = order;
       this.#wake();
-    } else this.#verdict?.(order);
+    } else if (order.t === 'recall' && this.#order?.id === order.id) this.#order = null;
+    else this.#verdict?.(order);
   }
 
   /** What was asked over a session that is over counts no more. */
@@ -184,6 +187,7 @@ export class Handover {
   }
 
   async #startAgain(power: GuestPower, { untilMs }: Extract<HandoverNote, { readonly state: 'yielding' }>): Promise<void> {
+    this.#o.checkStart?.();
     await power.startAgain(Math.max(0, untilMs - this.#o.clock.nowMs()));
     await this.#note(null);
   }

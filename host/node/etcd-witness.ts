@@ -89,7 +89,7 @@ class EtcdWitness implements Witness {
     return this.#txn(
       // Of a range without keys any version is said to be 0 (server/etcdserver/apply.go, applyCompare).
       [this.#isSeen(groupId, seen), ...(isFree ? [{ key: coded(holders), range_end: coded(endOf(holders)), target: 'VERSION', result: 'EQUAL', version: '0' }] : [])],
-      put === null ? { request_delete_range: { key } } : { request_put: { key, value: coded(JSON.stringify(put)) } },
+      [put === null ? { request_delete_range: { key } } : { request_put: { key, value: coded(JSON.stringify(put)) } }],
     );
   }
 
@@ -103,7 +103,10 @@ class EtcdWitness implements Witness {
 
   async hold(groupId: string, held: { holder: string; by: string; term: number }, lease: string, seen: WitnessView): Promise<boolean> {
     try {
-      return await this.#txn([this.#isSeen(groupId, seen)], { request_put: { key: coded(this.#holdersFolder(groupId) + held.holder), value: coded(JSON.stringify(held)), lease } });
+      return await this.#txn([this.#isSeen(groupId, seen)], [
+        { request_put: { key: coded(this.#holdersFolder(groupId) + held.holder), value: coded(JSON.stringify(held)), lease } },
+        ...((seen.record?.term ?? 0) < held.term ? [{ request_put: { key: coded(this.#recordKey(groupId)), value: coded(JSON.stringify({ term: held.term, by: held.by })) } }] : []),
+      ]);
     } catch (error) {
       // It ended meanwhile.
       if (isFault(error, 'WITNESS_UNREACHABLE') && /lease not found/.test(error.message)) return false;
@@ -124,8 +127,8 @@ class EtcdWitness implements Witness {
     return { key: coded(this.#recordKey(groupId)), target: 'MOD', result: 'EQUAL', mod_revision: revision };
   }
 
-  async #txn(compare: readonly object[], success: object): Promise<boolean> {
-    return txn.parse(await this.#ask('/v3/kv/txn', { compare, success: [success] })).succeeded;
+  async #txn(compare: readonly object[], success: readonly object[]): Promise<boolean> {
+    return txn.parse(await this.#ask('/v3/kv/txn', { compare, success })).succeeded;
   }
 
   async #ask(path: string, body: object, isAgain = false): Promise<unknown> {

@@ -18,8 +18,8 @@ import type { FailedOverGuest } from '../report.ts';
 import type { GroupStore } from '../store/store.ts';
 import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
-import type { ComingHome, FailoverHost } from './failover-host.ts';
 import type { Claims } from './claims.ts';
+import type { ComingHome, FailoverHost } from './failover-host.ts';
 import { isAwaited, type FailoverNote } from './failover-note.ts';
 import { reportFailover } from './failover-report.ts';
 import { bootedPoint, failoverResult, type Asked } from './failover-result.ts';
@@ -39,6 +39,7 @@ export interface FailoversOptions {
   readonly host: FailoverHost;
   /** Null: the group is not here any more. */
   readonly pointsOf: (groupId: string) => GroupPoints | null;
+  readonly stores: () => readonly GroupStore[];
   readonly turns: GroupTurns;
   readonly tests: TestFailovers;
   /** What sources are asked for a planned failover. */
@@ -89,6 +90,7 @@ export class Failovers {
       }
     }
     this.#deciding = this.#decide();
+    this.#o.claims?.start({ stores: () => this.#o.stores(), turns: this.#o.turns, isFailedOver: (groupId) => this.#noted.has(groupId) });
   }
 
   report(): FailedOverGuest[] {
@@ -231,6 +233,7 @@ export class Failovers {
 
   async #runAwaited(store: GroupStore, known: FailoverNote, asked: Asked, request: FailoverRequest): Promise<FailoverResult> {
     const accel = await this.#o.host.accel(request.accel ?? this.#o.failover.accel);
+    if (request.isWitnessed !== false) await this.#claim(known, true);
     this.#o.log.warn({ group: known.group }, `${known.group} runs here, and its source did not say that it let go of it`);
     return this.#result(store, known, asked, { accel }, await this.#afterwards(store, await this.#run(store, known), request));
   }
@@ -256,9 +259,7 @@ export class Failovers {
   }
 
   /** The term is nobody else's when it resolves. */
-  async #claim({ groupId, group: name, term }: FailoverNote, isFree: boolean): Promise<void> {
-    await this.#o.claims?.claim({ groupId, name, term, isFree });
-  }
+  #claim = ({ groupId, group: name, term }: FailoverNote, isFree: boolean): Promise<void> | undefined => this.#o.claims?.claim({ groupId, name, term, isFree });
 
   /** Of a failover of which nothing came. */
   async #drop(note: FailoverNote): Promise<void> {
@@ -280,8 +281,7 @@ export class Failovers {
 
   #onAnnounced(groupId: string): void {
     const note = this.#noted.get(groupId);
-    if (note === undefined || !isAwaited(note)) return;
-    if (this.#letGo.heard(groupId, 'kept')) return;
+    if (note === undefined || !isAwaited(note) || this.#letGo.heard(groupId, 'kept')) return;
     this.#behind(groupId, async (store) => {
       const now = this.#noted.get(groupId);
       if (now === undefined || !isAwaited(now)) return;

@@ -54,6 +54,8 @@ export class SourceOrders {
     if (answer.t === 'relinquished') return this.listener?.onRelinquished(answer.group, answer.term);
     const waiting = this.#waiting.get(answer.group);
     if (waiting?.id === answer.id) waiting.settle(answer);
+    // Whoever asked waits no more: its guest is not to stand still for that.
+    else if (answer.t === 'yielded') this.tell({ t: 'recall', group: answer.group, id: answer.id });
   }
 
   isPresent(groupId: string): boolean {

@@ -1,8 +1,9 @@
 /** The simulator's command: many seeds, or one, with or without a planted defect. Exit code 1: a promise was broken. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { breaks, simulate, type Break } from './scenario.ts';
+import { tailLinesDefault } from './world.ts';
 
-interface Options { readonly seeds: number; readonly seed?: number; readonly break?: Break; readonly json?: true }
+interface Options { readonly seeds: number; readonly seed?: number; readonly break?: Break; readonly lines: number; readonly json?: true }
 
 function readCount(text: string): number {
   const count = Number(text);
@@ -14,6 +15,7 @@ const options = new Command('sim').description('source, target, network and oper
   .option('--seeds <count>', 'how many, from 1 on', readCount, 500)
   .option('--seed <seed>', 'this one alone', readCount)
   .addOption(new Option('--break <name>', 'with this defect planted, until a seed finds it').choices(breaks))
+  .option('--lines <count>', 'of the log of a run that broke a promise, at most', readCount, tailLinesDefault)
   .option('--json', 'figures as JSON')
   .parse().opts<Options>();
 
@@ -23,7 +25,7 @@ let last = '';
 let ran = 0;
 let violated: Awaited<ReturnType<typeof simulate>> | null = null;
 for (const seed of seeds) {
-  const result = await simulate(seed, options.break ?? null);
+  const result = await simulate(seed, options.break ?? null, options.lines);
   ran += 1;
   last = result.digest;
   for (const [what, count] of result.counts) totals.set(what, (totals.get(what) ?? 0) + count);

@@ -9,6 +9,9 @@ import { PassTurns } from '../../daemon/resync/pass-turns.ts';
 import { GuestSupervisor } from '../../daemon/supervisor/guest-supervisor.ts';
 import type { HandoverNote } from '../../daemon/supervisor/handover.ts';
 import type { LastPoint } from '../../daemon/supervisor/supervisor-options.ts';
+import { LeaseGuard } from '../../daemon/lease/lease-guard.ts';
+import { LeaseKeeper } from '../../host/lease-keeper.ts';
+import type { Witness } from '../../host/witness.ts';
 import { Fault } from '../../journal/fault.ts';
 import { formatPoint } from '../../journal/point.ts';
 import { ModelCapture, type ModelQemu, type Truth } from './model-qemu.ts';
@@ -16,6 +19,7 @@ import type { ModelTarget } from './model-target.ts';
 import type { Network } from './network.ts';
 import { Life, type World } from './world.ts';
 
+export const leaseTtlMs = 6000;
 export const groupId = '00112233445566778899aabbccddeeff';
 const sourceId = 'ffeeddccbbaa99887766554433221100';
 
@@ -32,6 +36,10 @@ export interface ModelSourceOptions {
   /** Planted: a note is said to be durable a moment before it is. */
   readonly isNotedLate: boolean;
   readonly torn?: (qemu: ModelQemu) => void;
+  /** Null: there is none. */
+  readonly witness: ((life: Life) => Witness) | null;
+  /** Planted: a new process takes its start for a renewal. */
+  readonly isLeaseForgotten: boolean;
 }
 
 export class ModelSource {
@@ -42,6 +50,10 @@ export class ModelSource {
   /** Durable. */
   noted: HandoverNote | null = null;
   #lastPoint: LastPoint | null = null;
+  leases: LeaseKeeper | null = null;
+  /** As files: whether the guest waits for its lease, and until when that was held. */
+  stoppedFor = false;
+  #heldUntilMs: number | null = null;
 
   constructor(options: ModelSourceOptions) {
     this.#o = options;
@@ -51,9 +63,12 @@ export class ModelSource {
     const { world, truth, torn } = this.#o;
     const life = this.life = new Life(world);
     const log = pino({ level: 'silent' });
-    const supervisor = this.supervisor = new GuestSupervisor({
+    const capture = new ModelCapture({ world, life, qemu: () => this.qemu, truth, isTrimmedEarly: this.#o.isTrimmedEarly, ...(torn === undefined ? {} : { torn }) });
+    const leases = this.leases = this.#makeLeases(life);
+    const supervisor: GuestSupervisor = this.supervisor = new GuestSupervisor({
       facts: { name: 'web', groupId, qmpPath: '/qmp', target: 'bravo', rpoMs: 1000 },
-      capture: new ModelCapture({ world, life, qemu: () => this.qemu, truth, isTrimmedEarly: this.#o.isTrimmedEarly, ...(torn === undefined ? {} : { torn }) }),
+      capture,
+      checkStart: () => leases?.checkStart(groupId),
       link: this.#link(life), encoder: new Encoder({ clock: life, hostIdle: () => 0 }), passes: new PassTurns(), clock: life, random: world.random, log,
       rateBytesPerSecond: 0, isPaused: false, lastPoint: this.#lastPoint,
       onAcknowledged: (point) => {
@@ -73,13 +88,43 @@ export class ModelSource {
       },
       relinquish: () => Promise.resolve(),
     });
-    supervisor.start();
+    // Nothing is done to the guest before it is known what its lease was.
+    void this.#lease(leases, life, capture).then(() => supervisor.start());
+  }
+
+  #makeLeases(life: Life): LeaseKeeper | null {
+    const { witness, world } = this.#o;
+    if (witness === null) return null;
+    const keeper = new LeaseKeeper({ witness: witness(life), holder: sourceId, by: 'alpha', ttlMs: leaseTtlMs, clock: life, log: { warn: (_, text) => world.log(text), info: (_, text) => world.log(text) } });
+    keeper.start();
+    return keeper;
+  }
+
+  async #lease(keeper: LeaseKeeper | null, life: Life, capture: ModelCapture): Promise<void> {
+    const { world } = this.#o;
+    const guard = new LeaseGuard({
+      group: 'web', qmpPath: '/qmp', power: () => capture.power(),
+      withOwn: async (act) => {
+        const own = new ModelCapture({ world, life, qemu: () => this.qemu, truth: this.#o.truth });
+        await own.connect();
+        return act(own.power());
+      },
+      notes: {
+        put: () => life.act(() => { this.stoppedFor = true; }),
+        of: () => life.act(() => (this.stoppedFor ? [{ name: 'web', qmpPath: '/qmp' }] : [])),
+        remove: () => life.act(() => { this.stoppedFor = false; }),
+      },
+      held: {
+        read: () => life.act(() => (this.#o.isLeaseForgotten ? null : this.#heldUntilMs)), put: (_, untilMs) => life.act(() => { this.#heldUntilMs = untilMs; }), remove: () => Promise.resolve(),
+      },
+    });
+    await keeper?.add({ groupId, name: 'web', term: () => (this.noted?.state === 'relinquished' ? null : this.supervisor?.report().term ?? null), guard });
   }
 
   kill(): void {
     this.#o.world.log('source killed');
     this.life?.end();
-    this.supervisor = null;
+    this.supervisor = this.leases = null;
   }
 
   #link(life: Life): TargetLink {

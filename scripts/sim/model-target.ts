@@ -5,8 +5,11 @@
 import { MemoryLevel } from 'memory-level';
 import { pino } from 'pino';
 import type { Disk } from '../../host/disk.ts';
+import type { Witness } from '../../host/witness.ts';
 import { Fault } from '../../journal/fault.ts';
 import { formatPoint } from '../../journal/point.ts';
+import { AutomaticFailovers } from '../../replica-target/failover/automatic.ts';
+import { Claims } from '../../replica-target/failover/claims.ts';
 import { Adoption } from '../../replica-target/failover/adoption.ts';
 import type { FailoverHost } from '../../replica-target/failover/failover-host.ts';
 import { failoverNote, type FailoverNote } from '../../replica-target/failover/failover-note.ts';
@@ -19,6 +22,7 @@ import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
 import { lifeDisk, type LyingSync } from './life-disk.ts';
 import { diskBlocks, blockBytes, ModelQemu, type Truth } from './model-qemu.ts';
+import { leaseTtlMs } from './model-source.ts';
 import type { End } from './network.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 import { Life, type World } from './world.ts';
@@ -38,6 +42,8 @@ export interface ModelTargetOptions {
   /** A guest that a failover started is about to run. */
   readonly onRun: (note: FailoverNote, qemu: ModelQemu) => void;
   readonly violate: (what: string) => void;
+  /** Null: there is none. */
+  readonly witness: ((life: Life) => Witness) | null;
 }
 
 export const storeOptions = { segmentBytes: 16 * 1024, journalKeepBytes: 24 * 1024, batchBytes: 8 * 1024 };
@@ -73,8 +79,10 @@ export class ModelTarget {
     const orders = new SourceOrders(life);
     const tests = { isTesting: () => false, endForFailover: () => Promise.resolve() } as unknown as TestFailovers;
     const adoption = new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: life, log });
-    const failovers = new Failovers({
-      failover: { accel: 'tcg', network: 'none', overlayFolder: '/overlays' }, keepFreeBytes: 0, host: this.#host(files, life), claims: null,
+    const { witness } = this.#o;
+    const claims = witness === null ? null : new Claims({ witness: witness(life), ttlMs: leaseTtlMs, targetId: '22'.repeat(16), name: 'bravo', clock: life, log });
+    const failovers: Failovers = new Failovers({
+      failover: { accel: 'tcg', network: 'none', overlayFolder: '/overlays' }, keepFreeBytes: 0, host: this.#host(files, life), claims, stores: () => registry.groups(),
       pointsOf: (groupId) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), tests, orders, adoption, retire: () => Promise.resolve(), clock: life, log,
     });
     await failovers.open(registry.groups().map((store) => this.#planted(store)), (groupId) => this.#plantedOf(registry.find(groupId)));
@@ -82,6 +90,16 @@ export class ModelTarget {
     this.registry = registry;
     this.#orders = orders;
     this.failovers = failovers;
+    if (claims !== null) {
+      new AutomaticFailovers({
+        groups: { web: { afterMs: 1000 } }, claims, stores: () => registry.groups().map((store) => this.#planted(store)), isConnected: (groupId) => orders.isPresent(groupId), clock: life, log,
+        failOver: async (group) => {
+          world.log('a failover by itself');
+          await failovers.failOver(this.store()!, { group });
+          world.count('failovers by themselves');
+        },
+      }).start();
+    }
     world.log('target up');
   }
 

@@ -6,13 +6,14 @@ import { isFault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, type PointId } from '../../journal/point.ts';
 import type { FailoverNote } from '../../replica-target/failover/failover-note.ts';
 import { diskBlocks, emptyDisks, ModelQemu, type Truth } from './model-qemu.ts';
-import { ModelSource } from './model-source.ts';
+import { groupId, leaseTtlMs, ModelSource } from './model-source.ts';
 import { difference, ModelTarget, readPointOf } from './model-target.ts';
+import { ModelWitness } from './model-witness.ts';
 import { Network } from './network.ts';
-import { World } from './world.ts';
+import { World, type Life } from './world.ts';
 
 /** Defects that can be planted, each a wrong order of two steps. */
-export const breaks = ['ack-before-sync', 'term-after-boot', 'torn-cut', 'trim-before-ack', 'trim-before-mark', 'say-before-note'] as const;
+export const breaks = ['ack-before-sync', 'term-after-boot', 'torn-cut', 'trim-before-ack', 'trim-before-mark', 'say-before-note', 'lease-forgotten'] as const;
 export type Break = typeof breaks[number];
 
 export interface RunResult {
@@ -33,8 +34,8 @@ const restMsMax = 240_000;
 
 class Violation extends Error {}
 
-export async function simulate(seed: number, broken: Break | null): Promise<RunResult> {
-  const world = new World(seed);
+export async function simulate(seed: number, broken: Break | null, tailLines?: number): Promise<RunResult> {
+  const world = new World(seed, tailLines);
   const scenario = new Scenario(world, broken);
   let violation: string | null = null;
   try {
@@ -53,6 +54,8 @@ class Scenario {
   readonly #world: World;
   readonly #truth: Truth = new Map();
   readonly #network: Network;
+  /** Whether each side reaches the witness. Null: there is none in this run. */
+  readonly #reach: { source: boolean; target: boolean } | null;
   readonly #source: ModelSource;
   readonly #target: ModelTarget;
   #writes = 0;
@@ -70,11 +73,14 @@ class Scenario {
     const fingerprint = 'ab'.repeat(32);
     const isLying = broken === 'ack-before-sync' ? (path: string) => path.endsWith('.seg') : broken === 'trim-before-mark' ? (path: string) => path.endsWith('/mark.json.new') : () => false;
     this.#network = new Network(world);
+    this.#reach = world.dice.chance(0.5) ? { source: true, target: true } : null;
+    const witness = new ModelWitness(world);
+    const reachOf = (side: 'source' | 'target') => (this.#reach === null ? null : (life: Life) => witness.client(life, () => this.#reach![side], leaseTtlMs / 10));
     this.#target = new ModelTarget({
-      world, truth: this.#truth, secret, fingerprint, isLying, isTermLate: broken === 'term-after-boot', onRun: (note, qemu) => this.#onRun(note, qemu), violate: (what) => this.#violate(what),
+      world, truth: this.#truth, secret, fingerprint, witness: reachOf('target'), isLying, isTermLate: broken === 'term-after-boot', onRun: (note, qemu) => this.#onRun(note, qemu), violate: (what) => this.#violate(what),
     });
     this.#source = new ModelSource({
-      world, network: this.#network, target: this.#target, secret, fingerprint, truth: this.#truth, onAcknowledged: (point) => this.#onAcknowledged(point),
+      world, network: this.#network, target: this.#target, secret, fingerprint, witness: reachOf('source'), isLeaseForgotten: broken === 'lease-forgotten', truth: this.#truth, onAcknowledged: (point) => this.#onAcknowledged(point),
       isTrimmedEarly: broken === 'trim-before-ack', isNotedLate: broken === 'say-before-note',
       ...(broken === 'torn-cut' ? { torn: (qemu: ModelQemu) => { if (qemu.state === 'running') this.#write(qemu); } } : {}),
     });
@@ -104,6 +110,7 @@ class Scenario {
 
   #check = (): void => {
     if (this.#violation !== null) throw new Violation(this.#violation);
+    if (this.#reach !== null && this.#source.qemu?.state === 'running' && this.#source.qemu.isThere && [...this.#target.qemus.values()].some(({ isThere, state }) => isThere && state === 'running')) throw new Violation('the guest runs on both sides, and there is a witness');
     const report = this.#target.store()?.report();
     if (report === undefined || this.#running === null) return;
     // The guest runs at the target: nothing of an older term comes any more.
@@ -155,6 +162,7 @@ class Scenario {
     else if (roll < 18) this.#restartSource();
     else if (roll < 20) this.#restartGuest();
     else if (roll < 26) this.#operate();
+    else if (roll < 34 && this.#reach !== null) this.#cutWitness(this.#reach);
     // The power came back by itself.
     if (!this.#target.isUp && this.#target.life?.isOver === true) void this.#startTarget();
   }
@@ -163,6 +171,16 @@ class Scenario {
     this.#network.set(isUp);
     this.#world.log(`network ${isUp ? 'up' : 'down'}`);
     if (!isUp) this.#world.count('network cuts');
+  }
+
+  /** Now and then with the network: what is lost of a host is lost whole. */
+  #cutWitness(reach: { source: boolean; target: boolean }): void {
+    const { dice } = this.#world;
+    const side = dice.chance(0.7) ? 'source' : 'target';
+    reach[side] = !reach[side];
+    this.#world.log(`the witness ${reach[side] ? 'is reached' : 'is not reached'} by the ${side}`);
+    this.#world.count('cuts of the witness');
+    if (side === 'source' && dice.chance(0.7)) this.#setNetwork(reach.source);
   }
 
   #blip(): void {
@@ -201,10 +219,12 @@ class Scenario {
     if (qemu === null || noted?.state === 'relinquished') return;
     this.#world.log('the guest’s QEMU at the source ends, and is started anew');
     this.#world.count('guest restarts');
-    const isLive = qemu.state === 'running';
+    // Whoever starts guests looks whether they may run.
+    const isLive = qemu.state === 'running' && this.#source.leases?.mayRun(groupId) !== false;
     qemu.kill();
     // Whoever starts guests does not start one that is being handed over.
-    this.#source.qemu = new ModelQemu(qemu.disks, isLive || noted === null ? 'running' : 'shutdown');
+    this.#source.qemu = new ModelQemu(qemu.disks, isLive || (noted === null && this.#reach === null) ? 'running' : noted === null ? 'paused' : 'shutdown');
+    if (this.#source.qemu.state === 'paused') this.#source.stoppedFor = true;
   }
 
   #operate(): void {
@@ -283,6 +303,7 @@ class Scenario {
     this.#world.log('no more faults');
     this.#target.disk.cutAt = Infinity;
     if (!this.#network.isUp) this.#setNetwork(true);
+    if (this.#reach !== null) this.#reach.source = this.#reach.target = true;
     for (let passedMs = 0; passedMs < restMsMax && !(await this.#isAtRest()); passedMs += 1000) {
       if (!this.#target.isUp && this.#target.life?.isOver === true) void this.#startTarget();
       if (passedMs % 10_000 === 0) this.#revive();
@@ -306,7 +327,10 @@ class Scenario {
     const store = this.#target.store();
     const { failovers } = this.#target;
     if (store === null || failovers === null || this.#isAsked || store.report().state === 'protected') return;
-    if (![...this.#target.qemus.values()].some((qemu) => qemu.isThere && qemu.state === 'running')) this.#ask('fail over', () => failovers.failOver(store, { group: 'web' }));
+    if (![...this.#target.qemus.values()].some((qemu) => qemu.isThere && qemu.state === 'running')) {
+      this.#isPlannedSafe = false;
+      this.#ask('fail over', () => failovers.failOver(store, { group: 'web' }));
+    }
   }
 
   #standing(): string {

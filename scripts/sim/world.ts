@@ -13,7 +13,7 @@ interface Event { readonly atMs: number; readonly sequence: number; readonly run
 /** Rounds of the event loop after which nothing moves that does not wait for the clock: some code gives others a turn on purpose. */
 const settleRounds = 4;
 /** Lines of the log that are kept to be shown. */
-const tailLines = 60;
+export const tailLinesDefault = 60;
 
 export class World {
   readonly dice: Dice;
@@ -25,7 +25,10 @@ export class World {
   readonly tail: string[] = [];
   readonly counts = new Map<string, number>();
 
-  constructor(seed: number) {
+  readonly #tailLines: number;
+
+  constructor(seed: number, tailLines = tailLinesDefault) {
+    this.#tailLines = tailLines;
     this.dice = makeDice(seed);
     const { dice } = this;
     this.random = { fraction: () => dice.fraction(), bytes: (count) => Buffer.from(Array.from({ length: count }, () => dice.integer(256))) };
@@ -37,7 +40,7 @@ export class World {
     const whole = `${String(this.#nowMs - 1_700_000_000_000).padStart(8)} ${line}`;
     this.#hash.update(`${whole}\n`);
     this.tail.push(whole);
-    if (this.tail.length > tailLines) this.tail.shift();
+    if (this.tail.length > this.#tailLines) this.tail.shift();
   }
 
   count(what: string): void {

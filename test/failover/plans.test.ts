@@ -86,8 +86,8 @@ t.test('coming home', (t) => {
 
 t.test('what a holder makes of what the witness says', (t) => {
   const view = (term: number | null): WitnessView => ({ record: term === null ? null : { term, by: 'bravo' }, revision: '7', holders: [] });
-  t.same(planLease(view(null), 1), { step: 'record' });
-  t.same(planLease(view(1), 2), { step: 'record' }, 'an older failover’s');
+  t.same(planLease(view(null), 1), { step: 'hold' });
+  t.same(planLease(view(1), 2), { step: 'hold' }, 'an older failover’s');
   t.same(planLease(view(2), 2), { step: 'hold' });
   t.same(planLease(view(3), 2), { step: 'stay-away', term: 3, by: 'bravo' });
   t.ok(leaseEndMs(1000, 30_000) < 31_000, 'there is time to stop before anybody else may go on');

@@ -42,6 +42,9 @@ void t.test('a record is changed by compare-and-set, and holders end with their 
 
   const again = await witness.grant(60_000);
   t.ok(await witness.hold(group, held, again, await witness.look(group)));
+  t.match(await witness.look(group), { record: { term: 3, by: 'carol' } }, 'a lower term leaves the record');
+  t.ok(await witness.hold(group, { ...held, term: 4 }, again, await witness.look(group)));
+  t.match(await witness.look(group), { record: { term: 4, by: 'alpha' }, holders: [{ term: 4 }] }, 'a higher one comes with its holder, in one');
   await witness.letGo(group, 's1');
   t.same((await witness.look(group)).holders, []);
   t.ok(await witness.put(group, null, await witness.look(group), true));

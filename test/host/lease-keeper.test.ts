@@ -18,12 +18,12 @@ void t.test('a guest stands still before its lease ends, and goes on when it is 
   const etcd = await startEtcd(t);
   const ttlMs = 3000;
   const told: string[] = [];
-  const guard: NonNullable<LeasedGroup['guard']> = { stop: () => { told.push('stop'); return Promise.resolve(true); }, goOn: () => { told.push('go on'); return Promise.resolve(); } };
+  const guard: NonNullable<LeasedGroup['guard']> = { stop: () => { told.push('stop'); return Promise.resolve(true); }, goOn: () => { told.push('go on'); return Promise.resolve(); }, heldUntilMs: () => Promise.resolve(null), noteHeld: () => Promise.resolve() };
   let term: number | null = 4;
   const keeper = new LeaseKeeper({ witness: await witnessAt(etcd), holder: 's1', by: 'alpha', ttlMs, clock: nodeClock, log });
   const other = await witnessAt(etcd);
   t.teardown(() => other.close());
-  keeper.add({ groupId, name: 'web', term: () => term, guard });
+  await keeper.add({ groupId, name: 'web', term: () => term, guard });
   keeper.start();
   t.teardown(() => keeper.close());
   const state = (): string | undefined => keeper.report(groupId)?.state;
@@ -58,7 +58,7 @@ void t.test('a keeper that ends leaves its leases to time', { timeout: 60_000 },
   const other = await witnessAt(etcd);
   t.teardown(() => other.close());
   keeper.start();
-  keeper.add({ groupId, name: 'web', term: () => 1 });
+  await keeper.add({ groupId, name: 'web', term: () => 1 });
   await waitFor(() => keeper.report(groupId)?.state === 'held', { ...soon, what: 'the lease' });
   await keeper.close();
   t.equal((await other.look(groupId)).holders.length, 1, 'held still');

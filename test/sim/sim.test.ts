@@ -30,7 +30,7 @@ t.test(`${seeds} seeds keep every promise`, { timeout: 600_000 }, async (t) => {
   t.equal(code, 0);
   t.equal(figures.seeds, seeds);
   // A run in which nothing happens keeps every promise.
-  for (const what of ['points acknowledged', 'power cuts', 'network cuts', 'source restarts', 'target restarts', 'guest restarts', 'failovers', 'planned failovers', 'full passes']) {
+  for (const what of ['points acknowledged', 'power cuts', 'network cuts', 'source restarts', 'target restarts', 'guest restarts', 'failovers', 'planned failovers', 'full passes', 'cuts of the witness', 'failovers by themselves']) {
     t.ok((figures.counts[what] ?? 0) >= seeds / 20, `${what}: ${figures.counts[what] ?? 0}`);
   }
 });

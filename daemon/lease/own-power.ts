@@ -1,0 +1,27 @@
+/** The power of a group's guests as a lease is about it: they run when any of them does. */
+import { runState, standStill } from '../../qemu/guest-power.ts';
+import { connectQmp } from '../../qemu/qmp-client.ts';
+import type { QmpConnection } from '../../qemu/qmp.ts';
+import type { LeasedPower } from './lease-guard.ts';
+
+/** For each answer, ms: a socket that serves another client says nothing at all. */
+const answerMsMax = 1000;
+
+export function anyPower(guests: readonly LeasedPower[]): LeasedPower {
+  return {
+    runState: async () => { const all = await Promise.all(guests.map((one) => one.runState())); return all.find(({ running }) => running) ?? all.find(({ status }) => status === 'paused') ?? all[0]!; },
+    pause: async () => { await Promise.all(guests.map((one) => one.pause())); },
+    goOn: async () => { await Promise.all(guests.map(async (one) => { if ((await one.runState()).status === 'paused') await one.goOn(); })); },
+  };
+}
+
+/** Over connections that are made for it. Faults: QMP_*. */
+export async function withOwnPower<T>(qmpPaths: readonly string[], act: (power: LeasedPower) => Promise<T>): Promise<T> {
+  const connected: QmpConnection[] = [];
+  try {
+    for (const path of qmpPaths) connected.push(await connectQmp(path, { connectTimeoutMs: answerMsMax, commandTimeoutMs: answerMsMax }));
+    return await act(anyPower(connected.map((qmp) => ({ runState: () => runState(qmp), pause: () => standStill(qmp), goOn: async () => { await qmp.execute('cont'); } }))));
+  } finally {
+    for (const qmp of connected) qmp.close();
+  }
+}

@@ -121,3 +121,9 @@ export function whyTestEnds(look: TestLook): TestEnd | null {
   if (look.runState === 'io-error' && look.usedBytes > look.budgetBytes - nearBytes) return 'budget';
   return null;
 }
+
+/** Of a planned failover. */
+export function refuseRollBack(name: string, state: 'asked' | 'taken'): string {
+  return state === 'taken' ? `${name} was handed over by its source, which keeps nothing to go back to: fail back by a planned failover the other way round`
+    : `whether the source of ${name} let go of it is not known: once it is back it runs in one place or the other by itself. \`afterimage failover\` runs it here now`;
+}

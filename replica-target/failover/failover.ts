@@ -23,7 +23,7 @@ import type { ComingHome, FailoverHost } from './failover-host.ts';
 import { isAwaited, type FailoverNote } from './failover-note.ts';
 import { reportFailover } from './failover-report.ts';
 import { bootedPoint, failoverResult, type Asked } from './failover-result.ts';
-import { refuseOtherPoint, rule, type FailoverStep } from './failover-plan.ts';
+import { refuseOtherPoint, refuseRollBack, rule, type FailoverStep } from './failover-plan.ts';
 import { areAll, areSome, firstOf, placeGuests, recordedGuests } from './group-guests.ts';
 import { GroupStart } from './group-start.ts';
 import type { GroupTurns } from './group-turns.ts';
@@ -398,14 +398,9 @@ export class Failovers {
       if (isRolledBack) await store.rollBack();
       return;
     }
-    if (isRolledBack && note.handover?.state === 'taken') {
-      throw new Fault('FAILOVER_STATE', `${note.group} was handed over by its source, which keeps nothing to go back to: fail back by a planned failover the other way round`, { group: note.group });
-    }
-    if (isRolledBack) {
-      await this.#undo(store);
-      if (note.handover !== null) this.#o.orders.tell({ t: 'recall', group: store.groupId, id: note.handover.id });
-      return;
-    }
+    // A source that let go has nothing to go back to, and one that is silent may have let go.
+    if (isRolledBack && note.handover !== null) throw new Fault('FAILOVER_STATE', refuseRollBack(note.group, note.handover.state), { group: note.group });
+    if (isRolledBack) return this.#undo(store);
     await this.#o.host.stop(note.guests);
     await this.#note({ ...note, guests: note.guests.map((guest) => ({ ...guest, pid: null })), decision: null });
   }

@@ -48,6 +48,8 @@ const protectedGuest = z.object({
   supersededBy: z.number().int().min(1).optional(),
   /** The term in which it came to this source; 1 for one that was protected here first. */
   term: z.number().int().min(1).optional(),
+  /** The group's, as its target said last, where it is higher. */
+  knownTerm: z.number().int().min(1).optional(),
   /** A planned failover that is under way, or that took the guest elsewhere. */
   handover: z.discriminatedUnion('state', [
     z.object({ state: z.literal('yielding'), untilMs: z.number() }),

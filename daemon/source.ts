@@ -182,7 +182,7 @@ class Source implements SourceOperations {
       if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target.name}`, { target: target.name });
       await this.pair(token);
     }
-    const { handover: _, relay: __, supersededBy: ___, members: ____, ...fromBefore } = before?.guest ?? {};
+    const { handover: _, relay: __, supersededBy: ___, members: ____, knownTerm: _____, ...fromBefore } = before?.guest ?? {};
     const way = points === null ? undefined : onlyOther(this.#links, targetName);
     const guest: ProtectedGuest = {
       capture: 'cbt', rateBytesPerSecond: 0, ...fromBefore, ...adopted, members: members === undefined ? undefined : [...members], target: targetName, isPaused: false,
@@ -234,6 +234,7 @@ class Source implements SourceOperations {
     const session = isForgotten ? await this.#links.get(guest.target)!.link.session(AbortSignal.timeout(pairLimitMs)) : null;
     await relay?.close();
     try {
+      await this.#leases?.forget(guest.groupId);
       await supervisor.release();
     } catch (error) {
       // Still protected, then: an unprotect that failed must not leave a guest that only looks so.
@@ -301,6 +302,12 @@ class Source implements SourceOperations {
     guest.layout = layout.map(({ guest: member, disks }) => ({ guest: member, disks: [...disks] }));
     if (this.#guests.get(guest.name)?.guest.groupId !== guest.groupId) return;
     await this.#keepGuest(guest.name, (known) => ({ ...known, layout: guest.layout }));
+  }
+
+  /** What the group's target says: after a roll-back it is higher than the one in which its guest came here. */
+  async #noteTerm(name: string, term: number): Promise<void> {
+    const { guest } = this.#guest(name);
+    if ((guest.knownTerm ?? guest.term ?? 1) < term) await this.#keepGuest(name, (known) => ({ ...known, knownTerm: term }));
   }
 
   async #keepGuest(name: string, change: (guest: ProtectedGuest) => ProtectedGuest): Promise<void> {
@@ -422,9 +429,11 @@ class Source implements SourceOperations {
   /** Held while its guests run here, as far as this source knows. */
   async #lease({ guest, supervisor, capture }: Supervised): Promise<void> {
     const { name: group, groupId, qmpPath, handover } = guest;
-    const onLost = this.#options.guests?.[group]?.onLeaseLost ?? this.#options.witness?.onLeaseLost ?? 'ignore';
+    // What is no QEMU's guest cannot be stopped.
+    const isGuest = guest.dmLogPath === undefined && guest.storageDaemonDisks === undefined;
+    const onLost = isGuest ? this.#options.guests?.[group]?.onLeaseLost ?? this.#options.witness?.onLeaseLost ?? 'ignore' : 'ignore';
     const isGone = (): boolean => (this.#guests.get(group)?.guest.handover ?? handover)?.state === 'relinquished';
-    await this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => (capture instanceof JointCapture ? anyPower(capture.members.map((member) => member.capture.power())) : capture.power()), withOwn: (act) => withOwnPower(qmpPathsOf(guest), act), term: () => (isGone() ? null : supervisor.report().term) });
+    await this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => (capture instanceof JointCapture ? anyPower(capture.members.map((member) => member.capture.power())) : capture.power()), withOwn: (act) => withOwnPower(qmpPathsOf(guest), act), term: () => (isGone() ? null : this.#guests.get(group)?.guest.knownTerm ?? guest.term ?? 1) });
   }
 
   #appHold(guest: string, capture: Capture): AppHold {
@@ -446,6 +455,7 @@ class Source implements SourceOperations {
       ...(guest.term === undefined ? {} : { term: guest.term }),
       noteHandover: (note) => this.#noteHandover(name, note),
       checkStart: () => this.#leases?.checkStart(groupId),
+      ...(kind === 'points' ? { noteTerm: (term: number) => this.#noteTerm(name, term) } : {}),
       lastPoint: await this.#state.lastPoint(kind, name),
       onAcknowledged: (point) => {
         this.#state.putLastPoint(kind, name, point).catch((error: unknown) => this.#deps.log.error({ err: error }, 'the last point could not be noted'));

@@ -6,7 +6,7 @@
 import type { Clock } from './clock.ts';
 import { leaseEndMs, planLease } from './lease-plan.ts';
 import type { Witness } from './witness.ts';
-import { Fault, isFault } from '../journal/fault.ts';
+import { Fault } from '../journal/fault.ts';
 
 export interface LeasedGroup {
   readonly groupId: string;
@@ -15,8 +15,8 @@ export interface LeasedGroup {
   term(): number | null;
   /** Absent: it runs on whatever becomes of the lease. */
   readonly guard?: {
-    /** Whether guests stand still for this reason, and are known to, when it resolves. Comes again and again. */
-    stop(): Promise<boolean>;
+    /** `stopped`: they stand still for this reason, and are known to. `still`: for another. `running`: they go on, by choice. Comes again and again. */
+    stop(): Promise<'stopped' | 'still' | 'running'>;
     /** What stands still for this reason goes on. */
     goOn(): Promise<void>;
     /** Until when (`leaseEndMs`) it was held, as an earlier process of this host noted it; null: it was not, since this host was started. */
@@ -51,7 +51,7 @@ export interface LeaseKeeperOptions {
   readonly log: LeaseLog;
 }
 
-interface Kept { readonly group: LeasedGroup; state: LeaseState; why: string; untilMs: number; heldTerm: number | null; heldLease: string | null; isStopped: boolean | null; isOut: boolean }
+interface Kept { readonly group: LeasedGroup; state: LeaseState; why: string; untilMs: number; heldTerm: number | null; heldLease: string | null; isStopped: boolean | null; isStill: boolean; isOut: boolean; settling: Promise<void> | null; trouble: string | null }
 
 /** Parts of the lease's time: between renewals, and between looks at whether one is overdue. */
 const [renewPart, guardPart] = [1 / 6, 1 / 30];
@@ -59,6 +59,8 @@ const [renewPart, guardPart] = [1 / 6, 1 / 30];
 export class LeaseKeeper {
   readonly #o: LeaseKeeperOptions;
   readonly #kept = new Map<string, Kept>();
+  /** What is held no more, and may still be written there. */
+  readonly #toLetGo = new Set<string>();
   readonly #stop = new AbortController();
   #lease: string | null = null;
   #running: Promise<unknown> = Promise.resolve();
@@ -76,17 +78,19 @@ export class LeaseKeeper {
   async add(group: LeasedGroup): Promise<void> {
     const { clock, ttlMs } = this.#o;
     const untilMs = await group.guard?.heldUntilMs() ?? leaseEndMs(clock.monotonicMs(), ttlMs);
-    this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isOut: false });
+    this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isStill: false, isOut: false, settling: null, trouble: null });
+    this.#toLetGo.delete(group.groupId);
     this.#wake();
   }
 
-  /** `isLetGo`: it does not run here any more, and others need not wait for the lease to end. */
+  /** `isLetGo`: it does not run here any more, and others need not wait for the lease to end. Resolves when nothing more is done to its guests. */
   async remove(groupId: string, isLetGo: boolean): Promise<void> {
     const kept = this.#kept.get(groupId);
-    if (kept === undefined) return;
-    kept.isOut = true;
+    if (kept !== undefined) kept.isOut = true;
     this.#kept.delete(groupId);
-    if (isLetGo) await this.#o.witness.letGo(groupId, this.#o.holder).catch(ignoreUnreachable);
+    if (isLetGo) this.#toLetGo.add(groupId);
+    await kept?.settling;
+    await this.#letAllGo();
   }
 
   /** Whether what stands still may be started now: it is looked into at once if not. Throws Fault LEASE_LOST. */
@@ -112,6 +116,7 @@ export class LeaseKeeper {
   async close(): Promise<void> {
     this.#stop.abort(new Error('the leases are not kept any more'));
     await this.#running;
+    await Promise.all([...this.#kept.values()].map(({ settling }) => settling ?? Promise.resolve()));
     this.#o.witness.close();
   }
 
@@ -120,6 +125,7 @@ export class LeaseKeeper {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       const woken = new Promise<void>((resolve) => { this.#wake = resolve; });
+      if (this.#toLetGo.size > 0) await this.#letAllGo();
       if (this.#kept.size > 0) await this.#renew();
       const over = new AbortController();
       const stop = (): void => over.abort(signal.reason);
@@ -137,10 +143,23 @@ export class LeaseKeeper {
       if (this.#lease !== null && !(await witness.keepAlive(this.#lease))) this.#lease = null;
       this.#lease ??= await witness.grant(ttlMs);
       const untilMs = leaseEndMs(sentMs, ttlMs);
-      for (const kept of [...this.#kept.values()]) await this.#renewGroup(kept, this.#lease, untilMs);
+      const lease = this.#lease;
+      await Promise.all([...this.#kept.values()].map((kept) => this.#renewGroup(kept, lease, untilMs).catch((error: unknown) => { kept.why = troubleOf(error).message; })));
     } catch (error) {
-      if (!isFault(error, 'WITNESS_UNREACHABLE')) throw error;
-      for (const kept of this.#kept.values()) kept.why = error.message;
+      const { message } = troubleOf(error);
+      for (const kept of this.#kept.values()) kept.why = message;
+    }
+  }
+
+  async #letAllGo(): Promise<void> {
+    for (const groupId of [...this.#toLetGo]) {
+      try {
+        await this.#o.witness.letGo(groupId, this.#o.holder);
+        if (!this.#kept.has(groupId)) this.#toLetGo.delete(groupId);
+      } catch (error) {
+        troubleOf(error);
+        return;
+      }
     }
   }
 
@@ -148,21 +167,27 @@ export class LeaseKeeper {
     const { witness, holder, by, log } = this.#o;
     const { groupId, name } = kept.group;
     const term = kept.group.term();
-    if (term === null) return this.#letGo(kept, 'none', 'it does not run here');
+    if (term === null) {
+      this.#becomes(kept, 'none', 'it does not run here');
+      return this.#letGo(kept);
+    }
     const view = await witness.look(groupId);
     if (kept.isOut) return;
     const step = planLease(view, term);
     switch (step.step) {
       case 'stay-away':
         if (kept.state !== 'superseded') log.warn({ group: name, term: step.term, by: step.by }, `the witness says that ${name} is live elsewhere: ${step.by} claimed term ${step.term}`);
-        await this.#letGo(kept, 'superseded', `${step.by} claimed term ${step.term}`);
-        return this.#settle(kept);
+        this.#becomes(kept, 'superseded', `${step.by} claimed term ${step.term}`);
+        this.#settle(kept);
+        // As long as it may run here others have to know.
+        return kept.isStill ? this.#letGo(kept) : undefined;
       case 'hold': {
         const isHeld = view.record?.term === term && kept.heldTerm === term && kept.heldLease === lease && view.holders.some((one) => one.holder === holder && one.term === term);
         if (!isHeld && !(await witness.hold(groupId, { holder, by, term }, lease, view))) return;
-        if (kept.isOut) return witness.letGo(groupId, holder);
+        if (kept.isOut) return;
         [kept.heldTerm, kept.heldLease, kept.untilMs] = [term, lease, untilMs];
-        await kept.group.guard?.noteHeld(untilMs);
+        // An older note ends earlier, which is safe.
+        await kept.group.guard?.noteHeld(untilMs).catch((error: unknown) => this.#tell(kept, error));
         if (kept.isOut || this.#o.clock.monotonicMs() >= untilMs) return;
         if (kept.state !== 'held') log.info({ group: name, term }, `the lease of ${name} is held`);
         this.#becomes(kept, 'held', `in term ${term}`);
@@ -172,9 +197,8 @@ export class LeaseKeeper {
     }
   }
 
-  /** Its lease of an older term says nothing any more, and would only keep others waiting. */
-  async #letGo(kept: Kept, state: LeaseState, why: string): Promise<void> {
-    this.#becomes(kept, state, why);
+  /** Its lease says nothing any more, and would only keep others waiting. */
+  async #letGo(kept: Kept): Promise<void> {
     if (kept.heldTerm === null) return;
     await this.#o.witness.letGo(kept.group.groupId, this.#o.holder);
     kept.heldTerm = null;
@@ -194,34 +218,53 @@ export class LeaseKeeper {
           log.warn({ group: kept.group.name }, `the lease of ${kept.group.name} could not be renewed in time: ${kept.why}`);
           this.#becomes(kept, 'lost', kept.why);
         }
-        await this.#settle(kept);
+        this.#settle(kept);
       }
       await clock.delay(ttlMs * guardPart, signal).catch(() => undefined);
     }
   }
 
-  /** Stands still or runs as its lease says; what cannot be done now is tried again with the next look. */
-  async #settle(kept: Kept): Promise<void> {
+  /** One at a time for each group, and nobody waits for it: a guest that does not answer holds up no other. What cannot be done now is tried again with the next look. */
+  #settle(kept: Kept): void {
+    kept.settling ??= this.#settleNow(kept).catch((error: unknown) => this.#tell(kept, error)).finally(() => { kept.settling = null; });
+  }
+
+  /** Stands still or runs as its lease says. */
+  async #settleNow(kept: Kept): Promise<void> {
     const { guard, name } = kept.group;
     const isToStop = isWithout(kept.state);
+    if (!isToStop) kept.isStill = false;
     // What is to stand still is seen to again and again: whoever starts it may not know.
     if (guard === undefined || (!isToStop && kept.isStopped === false) || kept.state === 'waiting' || kept.state === 'none' || kept.isOut) return;
-    try {
-      const wasStopped = kept.isStopped;
-      if (isToStop) kept.isStopped = await guard.stop();
-      else await guard.goOn().then(() => { kept.isStopped = false; });
-      if (kept.isStopped && wasStopped !== true) this.#o.log.warn({ group: name, why: kept.why }, `${name} was stopped: its lease is ${kept.state}`);
-      if (!kept.isStopped && wasStopped === true) this.#o.log.info({ group: name }, `${name} is not stopped for its lease any more`);
-    } catch (error) {
-      if (!isFault(error)) throw error;
+    const wasStopped = kept.isStopped;
+    if (isToStop) {
+      const now = await guard.stop();
+      kept.isStill = now !== 'running';
+      kept.isStopped = now === 'stopped';
+    } else {
+      await guard.goOn();
+      kept.isStopped = false;
     }
+    kept.trouble = null;
+    if (kept.isStopped && wasStopped !== true) this.#o.log.warn({ group: name, why: kept.why }, `${name} was stopped: its lease is ${kept.state}`);
+    if (!kept.isStopped && wasStopped === true) this.#o.log.info({ group: name }, `${name} is not stopped for its lease any more`);
   }
+
+  /** Said once, as it is met again and again. */
+  #tell(kept: Kept, error: unknown): void {
+    const { code, message } = troubleOf(error);
+    if (kept.trouble === code) return;
+    kept.trouble = code;
+    this.#o.log.warn({ group: kept.group.name, code }, `the lease of ${kept.group.name}: ${message}`);
+  }
+}
+
+/** A bug is none of the world's troubles, which bear a code. */
+function troubleOf(error: unknown): { readonly code: string; readonly message: string } {
+  if (error instanceof Error && 'code' in error) return { code: String(error.code), message: error.message };
+  throw error;
 }
 
 function isWithout(state: LeaseState): boolean {
   return state === 'lost' || state === 'superseded';
-}
-
-function ignoreUnreachable(error: unknown): void {
-  if (!isFault(error, 'WITNESS_UNREACHABLE')) throw error;
 }

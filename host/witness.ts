@@ -7,13 +7,18 @@
 
 export interface WitnessRecord {
   readonly term: number;
-  /** Who claimed it, for people: the name of a host. */
+  /** Who claimed it: its lasting id, and for people the name of its host. */
+  readonly byId: string;
   readonly by: string;
+  /** Of a claim that may yet come to nothing: what the record was. Null or absent: there was none. */
+  readonly before?: { readonly term: number; readonly byId: string; readonly by: string } | null | undefined;
 }
 
 /** Who says that the group's guests run on its host, and in which term, as long as its lease lasts. */
-export interface WitnessHolder extends WitnessRecord {
+export interface WitnessHolder {
   readonly holder: string;
+  readonly by: string;
+  readonly term: number;
 }
 
 export interface WitnessView {

@@ -140,7 +140,7 @@ class Target implements TargetOperations {
         registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
       const automatic = claims === null ? null : new AutomaticFailovers({
-        groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId),
+        groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
       });
       made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });

@@ -33,13 +33,16 @@ export interface LeasedGuest extends Omit<LeaseGuardOptions, 'notes' | 'held'> {
 }
 
 export class GuestLeases {
+  readonly #o: GuestLeasesOptions;
   readonly #keeper: LeaseKeeper;
   readonly #notes: PausedNotes;
   readonly #held: HeldNotes;
   readonly #guards = new Map<string, LeaseGuard>();
   readonly #isStopping = new Map<string, boolean>();
 
-  constructor({ witness, ttlMs, sourceId, name, dataFolder, clock, log }: GuestLeasesOptions) {
+  constructor(options: GuestLeasesOptions) {
+    this.#o = options;
+    const { witness, ttlMs, sourceId, name, dataFolder, clock, log } = options;
     this.#notes = new PausedNotes(join(dataFolder, 'unleased'));
     this.#held = new HeldNotes(join(dataFolder, 'leases'));
     this.#keeper = new LeaseKeeper({ witness, holder: sourceId, by: name, ttlMs, clock, log });
@@ -57,7 +60,7 @@ export class GuestLeases {
     // One that was stopped under another choice goes on when its lease is held.
     const isStopping = onLost === 'pause';
     this.#isStopping.set(groupId, isStopping);
-    await this.#keeper.add({ groupId, name: guest.group, term, guard: isStopping ? guard : { stop: () => Promise.resolve(false), goOn: () => guard.goOn(), heldUntilMs: () => Promise.resolve(null), noteHeld: () => Promise.resolve() } });
+    await this.#keeper.add({ groupId, name: guest.group, term, guard: isStopping ? guard : { stop: () => guard.look(), goOn: () => guard.goOn(), heldUntilMs: () => Promise.resolve(null), noteHeld: () => Promise.resolve() } });
   }
 
   /** Fault LEASE_LOST: a guest that stands still may not be started now. */
@@ -68,6 +71,16 @@ export class GuestLeases {
   /** It is not supervised just now; its lease lasts. */
   suspend(groupId: string): Promise<void> {
     return this.#keeper.remove(groupId, false);
+  }
+
+  /** It is protected no more, and runs on: the witness is to know nothing of it, or its target would take it for lost. Fault WITNESS_UNREACHABLE: it does. */
+  async forget(groupId: string): Promise<void> {
+    const { witness } = this.#o;
+    await this.#keeper.remove(groupId, true);
+    for (let isDone = false; !isDone;) {
+      const seen = await witness.look(groupId);
+      isDone = seen.record === null || await witness.put(groupId, null, seen, false);
+    }
   }
 
   /** It is not this source's any more. */

@@ -25,27 +25,32 @@ export interface LeaseGuardOptions {
 
 export class LeaseGuard implements NonNullable<LeasedGroup['guard']> {
   readonly #o: LeaseGuardOptions;
+  #isStopped = false;
 
   constructor(options: LeaseGuardOptions) {
     this.#o = options;
   }
 
-  /** Its guests stand still when it resolves; false: not for this, for somebody else stopped them. */
-  async stop(): Promise<boolean> {
+  /** `still`: somebody else stopped them. */
+  async stop(): Promise<'stopped' | 'still'> {
     const { group, qmpPath, notes } = this.#o;
     return this.#with(async (power) => {
-      if (!(await power.runState()).running) return (await notes.of(group)).length > 0;
-      await notes.put({ group, guests: [{ name: group, qmpPath }] });
+      if (!(await power.runState()).running) return this.#isStopped || (await notes.of(group)).length > 0 ? 'stopped' : 'still';
+      this.#isStopped = true;
+      // A full disk does not keep it running: that it stands still for this is then known to this process alone.
+      const noting = await notes.put({ group, guests: [{ name: group, qmpPath }] }).then(() => null, (error: unknown) => error);
       await power.pause();
-      return true;
+      if (noting !== null) throw noting as Error;
+      return 'stopped';
     });
   }
 
   async goOn(): Promise<void> {
     const { group, notes } = this.#o;
-    if ((await notes.of(group)).length === 0) return;
+    if (!this.#isStopped && (await notes.of(group)).length === 0) return;
     await this.#with(async (power) => { if ((await power.runState()).status === 'paused') await power.goOn(); });
     await notes.remove(group);
+    this.#isStopped = false;
   }
 
   /** `act` may be begun twice. */
@@ -64,6 +69,11 @@ export class LeaseGuard implements NonNullable<LeasedGroup['guard']> {
 
   noteHeld(untilMs: number): Promise<void> {
     return this.#o.held.put(this.#o.group, untilMs);
+  }
+
+  /** Whether they stand still, of guests that run on by choice. */
+  async look(): Promise<'still' | 'running'> {
+    return this.#with(async (power) => ((await power.runState()).running ? 'running' : 'still'));
   }
 
   /** They were stopped by somebody else, or are somebody else's matter from now on. */

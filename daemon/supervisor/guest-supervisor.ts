@@ -195,9 +195,6 @@ export class GuestSupervisor {
         this.#status.enter('superseded', fault.message);
         this.#retryMs = retryMsMax;
         break;
-      case 'LEASE_LOST':
-        this.#status.enter(fault.facts['isSuperseded'] === true ? 'superseded' : 'held', fault.message);
-        break;
       case 'GROUP_FOREIGN': case 'GUEST_UNSUITED': case 'GUEST_TAKEN':
         this.#status.enter('refused', fault.message);
         this.#retryMs = retryMsMax;
@@ -224,7 +221,7 @@ export class GuestSupervisor {
       case 'CUT_BLURRED':
         return; // cut again at once: the guest's next instant is as good
       default:
-        this.#status.enter('behind', fault.message);
+        this.#status.enter(fault.code !== 'LEASE_LOST' ? 'behind' : fault.facts['isSuperseded'] === true ? 'superseded' : 'held', fault.message);
     }
     await this.#o.capture.rest();
     const pauseMs = this.#retryMs * (0.5 + this.#o.random.fraction() / 2);
@@ -250,6 +247,7 @@ export class GuestSupervisor {
     try {
       const announced = this.#o.capture.disks();
       const holding = await session.announce(this.#announcement());
+      await this.#o.noteTerm?.(holding.term);
       this.#status.term = holding.term;
       await this.#advance(session, holding, announced, over.signal);
     } finally {

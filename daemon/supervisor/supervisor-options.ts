@@ -40,6 +40,8 @@ export interface SupervisorOptions {
   /** What an earlier life of the daemon was in the middle of, or ended with; and how that is noted. */
   readonly handover: HandoverNote | null;
   readonly noteHandover: (note: HandoverNote | null) => Promise<void>;
+  /** The group's term, each time that the target says it. */
+  readonly noteTerm?: (term: number) => Promise<void>;
   /** Throws when a guest that stands still may not be started again now. */
   readonly checkStart?: () => void;
   /** Which files the guest's disks are, whenever it was connected to: needed when its host comes back without it. */

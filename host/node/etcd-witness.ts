@@ -7,7 +7,7 @@ import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { z } from 'zod';
 import { Fault, isFault } from '../../journal/fault.ts';
-import type { Witness, WitnessView } from '../witness.ts';
+import type { Witness, WitnessRecord, WitnessView } from '../witness.ts';
 
 export interface EtcdOptions {
   /** URLs, asked in turn until one answers. */
@@ -37,14 +37,15 @@ const answerPart = 1 / 10;
 
 /** Nothing is asked of it yet. Faults: CONFIG_INVALID when a file that is named cannot be read. */
 export function openWitness({ etcd, ttlMs }: WitnessOptions): Promise<Witness> {
-  return etcdWitness({ ...etcd, answerMsMax: ttlMs * answerPart });
+  return etcdWitness({ ...etcd, answerMsMax: Math.ceil(ttlMs * answerPart) });
 }
 
 /** An answer is a few keys. */
 const answerBytesMax = 1024 * 1024;
 
-const record = z.object({ term: z.number().int().min(1), by: z.string() });
-const holder = record.extend({ holder: z.string() });
+const claim = z.object({ term: z.number().int().min(1), byId: z.string(), by: z.string() });
+const record = claim.extend({ before: claim.nullable().optional() });
+const holder = z.object({ term: z.number().int().min(1), by: z.string(), holder: z.string() });
 const keyValue = z.object({ key: z.string(), value: z.string().default(''), mod_revision: z.string().default('0') });
 const range = z.object({ kvs: z.array(keyValue).default([]) });
 const txn = z.object({ succeeded: z.boolean().default(false) });
@@ -83,7 +84,7 @@ class EtcdWitness implements Witness {
     };
   }
 
-  async put(groupId: string, put: { term: number; by: string } | null, seen: WitnessView, isFree: boolean): Promise<boolean> {
+  async put(groupId: string, put: WitnessRecord | null, seen: WitnessView, isFree: boolean): Promise<boolean> {
     const holders = this.#holdersFolder(groupId);
     const key = coded(this.#recordKey(groupId));
     return this.#txn(
@@ -94,18 +95,18 @@ class EtcdWitness implements Witness {
   }
 
   async grant(ttlMs: number): Promise<string> {
-    return granted.parse(await this.#ask('/v3/lease/grant', { TTL: String(Math.ceil(ttlMs / 1000)) })).ID;
+    return this.#shaped(granted, await this.#ask('/v3/lease/grant', { TTL: String(Math.ceil(ttlMs / 1000)) })).ID;
   }
 
   async keepAlive(lease: string): Promise<boolean> {
-    return Number(kept.parse(await this.#ask('/v3/lease/keepalive', { ID: lease })).result.TTL) > 0;
+    return Number(this.#shaped(kept, await this.#ask('/v3/lease/keepalive', { ID: lease })).result.TTL) > 0;
   }
 
   async hold(groupId: string, held: { holder: string; by: string; term: number }, lease: string, seen: WitnessView): Promise<boolean> {
     try {
       return await this.#txn([this.#isSeen(groupId, seen)], [
         { request_put: { key: coded(this.#holdersFolder(groupId) + held.holder), value: coded(JSON.stringify(held)), lease } },
-        ...((seen.record?.term ?? 0) < held.term ? [{ request_put: { key: coded(this.#recordKey(groupId)), value: coded(JSON.stringify({ term: held.term, by: held.by })) } }] : []),
+        ...((seen.record?.term ?? 0) < held.term ? [{ request_put: { key: coded(this.#recordKey(groupId)), value: coded(JSON.stringify({ term: held.term, byId: held.holder, by: held.by })) } }] : []),
       ]);
     } catch (error) {
       // It ended meanwhile.
@@ -128,7 +129,7 @@ class EtcdWitness implements Witness {
   }
 
   async #txn(compare: readonly object[], success: readonly object[]): Promise<boolean> {
-    return txn.parse(await this.#ask('/v3/kv/txn', { compare, success })).succeeded;
+    return this.#shaped(txn, await this.#ask('/v3/kv/txn', { compare, success })).succeeded;
   }
 
   async #ask(path: string, body: object, isAgain = false): Promise<unknown> {
@@ -137,14 +138,14 @@ class EtcdWitness implements Witness {
       return await this.#askAny(path, body);
     } catch (error) {
       // Tokens end, and are forgotten by an etcd that was started anew.
-      if (isAgain || this.#token === null || !isFault(error) || error.facts['status'] !== 401) throw error;
+      if (isAgain || this.#token === null || !isFault(error) || !(error.facts['status'] === 401 || /auth store is old|invalid auth token|user name is empty/.test(error.message))) throw error;
       this.#token = null;
       return this.#ask(path, body, true);
     }
   }
 
   async #authenticate(): Promise<string> {
-    return authenticated.parse(await this.#askAny('/v3/auth/authenticate', { name: this.#o.user, password: this.#password ?? '' })).token;
+    return this.#shaped(authenticated, await this.#askAny('/v3/auth/authenticate', { name: this.#o.user, password: this.#password ?? '' })).token;
   }
 
   async #askAny(path: string, body: object): Promise<unknown> {
@@ -164,6 +165,13 @@ class EtcdWitness implements Witness {
       }
     }
     throw last;
+  }
+
+  /** Fault WITNESS_UNREACHABLE: what answered is no etcd. */
+  #shaped<T>(schema: z.ZodType<T>, answer: unknown): T {
+    const parsed = schema.safeParse(answer);
+    if (!parsed.success) throw new Fault('WITNESS_UNREACHABLE', `the witness’ answer is not of the shape that etcd gives: ${JSON.stringify(answer).slice(0, 200)}`, {});
+    return parsed.data;
   }
 
   #askOne(url: URL, body: string): Promise<unknown> {

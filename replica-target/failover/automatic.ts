@@ -15,6 +15,8 @@ export interface AutomaticOptions {
   readonly claims: Claims;
   readonly stores: () => readonly GroupStore[];
   readonly isConnected: (groupId: string) => boolean;
+  /** Any of its guests, here. */
+  readonly isRunning: (group: string) => boolean;
   readonly failOver: (group: string) => Promise<unknown>;
   readonly clock: Clock;
   readonly log: Logger;
@@ -30,7 +32,7 @@ export interface AutomaticReport {
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
 }
 
-interface Watched { why: string; sinceMs: number | null; nextMs: number; backOffMs: number; lastFault: AutomaticReport['lastFault'] }
+interface Watched { why: string; sinceMs: number | null; nextMs: number; backOffMs: number; lastFault: AutomaticReport['lastFault']; isBegun: boolean }
 
 /** Looks in each lease's time. */
 const looksPerLease = 6;
@@ -40,15 +42,15 @@ export class AutomaticFailovers {
   readonly #o: AutomaticOptions;
   readonly #watched = new Map<string, Watched>();
   readonly #stop = new AbortController();
-  #running: Promise<void> = Promise.resolve();
+  #running: Promise<unknown> = Promise.resolve();
 
   constructor(options: AutomaticOptions) {
     this.#o = options;
-    for (const group of Object.keys(options.groups)) this.#watched.set(group, { why: 'not looked at yet', sinceMs: null, nextMs: 0, backOffMs: backOffMsMin, lastFault: null });
+    for (const group of Object.keys(options.groups)) this.#watched.set(group, { why: 'not looked at yet', sinceMs: null, nextMs: 0, backOffMs: backOffMsMin, lastFault: null, isBegun: false });
   }
 
   start(): void {
-    this.#running = this.#run();
+    this.#running = Promise.all([...this.#watched].map(([group, watched]) => this.#run(group, watched)));
   }
 
   report(): AutomaticReport[] {
@@ -61,36 +63,45 @@ export class AutomaticFailovers {
     await this.#running;
   }
 
-  async #run(): Promise<void> {
+  /** Each group by itself: a hook of one may take long. */
+  async #run(group: string, watched: Watched): Promise<void> {
     const { clock, claims } = this.#o;
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      await Promise.all([...this.#watched].map(([group, watched]) => this.#look(group, watched)));
+      await this.#look(group, watched);
       await clock.delay(claims.ttlMs / looksPerLease, signal).catch(() => undefined);
     }
   }
 
   async #look(group: string, watched: Watched): Promise<void> {
-    const { groups, claims, stores, isConnected, failOver, clock, log } = this.#o;
+    const { groups, claims, stores, isConnected, isRunning, clock, log } = this.#o;
     const store = stores().find((one) => one.report().name === group);
     if (store === undefined) return this.#watch(watched, 'no group of that name is here');
     const { groupId } = store;
-    const view = await claims.look(groupId).catch((error: unknown) => { if (isFault(error, 'WITNESS_UNREACHABLE')) return null; throw error; });
     const { state, term, newest } = store.report();
+    // What was begun by itself is gone on with; the failover itself asks the witness.
+    if (watched.isBegun && state === 'failed-over' && !isRunning(group)) return this.#act(group, watched);
+    const view = await claims.look(groupId).catch((error: unknown) => { if (isFault(error, 'WITNESS_UNREACHABLE')) return null; throw error; });
     const step = planAutomatic({ view, state, term, hasPoint: newest !== null, isConnected: isConnected(groupId) });
     if (step.step === 'watch') return this.#watch(watched, step.why);
     const nowMs = clock.monotonicMs();
     if (watched.sinceMs === null) log.warn({ group, afterMs: groups[group]!.afterMs }, `nobody holds the lease of ${group} any more`);
     watched.sinceMs ??= nowMs;
     watched.why = 'nobody holds its lease';
-    if (nowMs - watched.sinceMs < groups[group]!.afterMs || nowMs < watched.nextMs || this.#stop.signal.aborted) return;
+    if (nowMs - watched.sinceMs >= groups[group]!.afterMs) await this.#act(group, watched);
+  }
+
+  async #act(group: string, watched: Watched): Promise<void> {
+    const { failOver, clock, log } = this.#o;
+    if (clock.monotonicMs() < watched.nextMs || this.#stop.signal.aborted) return;
     try {
-      log.warn({ group, unheldMs: nowMs - watched.sinceMs }, `${group} fails over by itself`);
+      log.warn({ group }, `${group} fails over by itself`);
+      watched.isBegun = true;
       await failOver(group);
       this.#watch(watched, 'it runs here');
     } catch (error) {
-      if (!isFault(error)) throw error;
-      watched.lastFault = { code: error.code, message: error.message, atMs: clock.nowMs() };
+      if (!(error instanceof Error && 'code' in error)) throw error;
+      watched.lastFault = { code: String(error.code), message: error.message, atMs: clock.nowMs() };
       watched.nextMs = clock.monotonicMs() + watched.backOffMs;
       watched.backOffMs = Math.min(backOffMsMax, watched.backOffMs * 2);
       log.error({ group, code: error.code }, `${group} could not fail over by itself: ${error.message}`);
@@ -98,6 +109,6 @@ export class AutomaticFailovers {
   }
 
   #watch(watched: Watched, why: string): void {
-    [watched.why, watched.sinceMs, watched.nextMs, watched.backOffMs] = [why, null, 0, backOffMsMin];
+    [watched.why, watched.sinceMs, watched.nextMs, watched.backOffMs, watched.isBegun] = [why, null, 0, backOffMsMin, false];
   }
 }

@@ -6,7 +6,7 @@ import type { Logger } from 'pino';
 import { LeaseKeeper } from '../../host/lease-keeper.ts';
 import type { Clock } from '../../host/clock.ts';
 import type { Witness, WitnessView } from '../../host/witness.ts';
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 import type { GroupStore } from '../store/store.ts';
 import type { GroupTurns } from './group-turns.ts';
 
@@ -37,15 +37,13 @@ export interface ClaimRequest {
 }
 
 /** Part of a lease's time between two looks at what is to be given back. */
-const settlePart = 1 / 6;
+const settlePart = 1 / 3;
 /** How often it is tried against others' changes. */
 const turnsMax = 3;
 
 export class Claims {
   readonly #o: ClaimsOptions;
   readonly #keeper: LeaseKeeper;
-  /** Groups of which this target may have claimed a term in which nothing runs. */
-  readonly #owed = new Set<string>();
   readonly #stop = new AbortController();
   #settling: Promise<void> = Promise.resolve();
 
@@ -58,7 +56,6 @@ export class Claims {
 
   /** Gives back what an earlier process claimed, and whatever could not be given back at once. */
   start(groups: ClaimedGroups): void {
-    for (const { groupId } of groups.stores()) this.#owed.add(groupId);
     this.#settling = this.#settle(groups);
   }
 
@@ -70,38 +67,33 @@ export class Claims {
 
   /** Once it resolves nobody else enters that term. Faults: WITNESS_UNREACHABLE, WITNESS_BLANK, WITNESS_HELD, WITNESS_CLAIMED. */
   async claim({ groupId, name, term, isFree }: ClaimRequest): Promise<void> {
-    const { witness } = this.#o;
-    for (let turn = 1; ; turn += 1) {
+    const { witness, targetId: byId, name: by } = this.#o;
+    for (let turn = 1; turn <= turnsMax; turn += 1) {
       const seen = await witness.look(groupId);
       const { record } = seen;
-      if (record !== null && record.term >= term) {
-        // Of an attempt whose end nobody heard of; whoever held it before may not have heard of it yet.
-        const isOwn = record.term === term && record.by === this.#o.name;
-        if (isOwn && isFree) this.#refuseHeld(seen, name);
-        if (isOwn) return;
-        throw new Fault('WITNESS_CLAIMED', `the witness says that ${record.by} claimed term ${record.term} of ${name}: it runs there`, { group: name, ...record });
-      }
+      const isOwn = record?.term === term && record.byId === byId;
+      if (record !== null && record.term >= term && !isOwn) throw new Fault('WITNESS_CLAIMED', `the witness says that ${record.by} claimed term ${record.term} of ${name}: it runs there`, { group: name, term: record.term, by: record.by });
       if (isFree && record === null) throw new Fault('WITNESS_BLANK', `the witness was never told of ${name} by its source: whether its guest still runs there cannot be known`, { group: name });
-      if (isFree) this.#refuseHeld(seen, name);
-      if (await witness.put(groupId, { term, by: this.#o.name }, seen, isFree)) return;
-      if (turn === turnsMax) throw new Fault('WITNESS_CLAIMED', `the witness’ record of ${name} changes under every attempt to claim it`, { group: name });
+      // Of an attempt whose end nobody heard of; whoever held the term before may not have heard of it yet.
+      const holder = seen.holders.find((one) => one.holder !== byId && one.term < term);
+      if (isFree && holder !== undefined) throw new Fault('WITNESS_HELD', `${holder.by} holds the lease of ${name}: its guest may run there. Fail over by plan, or wait until the lease ends (${this.#o.ttlMs} ms after its last renewal)`, { group: name, by: holder.by, term: holder.term });
+      if (isOwn) return;
+      // Of an earlier term.
+      if (seen.holders.some((one) => one.holder === byId)) await witness.letGo(groupId, byId);
+      const before = record === null ? null : { term: record.term, byId: record.byId, by: record.by };
+      if (await witness.put(groupId, { term, byId, by, before }, seen, isFree)) return;
     }
+    throw new Fault('WITNESS_CLAIMED', `the witness’ record of ${name} changes under every attempt to claim it`, { group: name });
   }
 
-  #refuseHeld({ holders }: WitnessView, name: string): void {
-    const holder = holders.find((one) => one.holder !== this.#o.targetId);
-    if (holder !== undefined) throw new Fault('WITNESS_HELD', `${holder.by} holds the lease of ${name}: its guest may run there. Fail over by plan, or wait until the lease ends (${this.#o.ttlMs} ms after its last renewal)`, { group: name, by: holder.by, term: holder.term });
-  }
-
-  /** Nothing ran in that term. Resolves also where the witness could not be reached: it is tried again then, for the source takes its guest for live elsewhere until it is done. */
-  async giveBack(groupId: string, name: string, term: number, to = term - 1): Promise<void> {
+  /** Nothing ran in that term, or does any more: the record is what it was before. Resolves also where the witness could not be reached: it is tried again then, for the source takes its guest for live elsewhere until it is done. */
+  async giveBack(groupId: string, name: string): Promise<void> {
     try {
       const seen = await this.#o.witness.look(groupId);
-      if (seen.record?.term === term && seen.record.by === this.#o.name) await this.#o.witness.put(groupId, to === 0 ? null : { term: to, by: this.#o.name }, seen, false);
+      if (seen.record?.byId === this.#o.targetId) await this.#o.witness.put(groupId, seen.record.before ?? null, seen, false);
     } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      this.#owed.add(groupId);
-      this.#o.log.warn({ group: name, term, code: error.code }, `the claim of term ${term} of ${name} could not be given back: ${error.message}`);
+      if (!isFault(error)) throw error;
+      this.#o.log.warn({ group: name, code: error.code }, `the claim of ${name} could not be given back yet: ${error.message}`);
     }
   }
 
@@ -120,29 +112,15 @@ export class Claims {
     await this.#keeper.close();
   }
 
+  /** Whatever this target claimed for a group of which nothing runs here: also what an earlier process claimed, or what came of a question that was taken for lost. */
   async #settle({ stores, turns, isFailedOver }: ClaimedGroups): Promise<void> {
-    const { clock } = this.#o;
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      for (const groupId of this.#owed) {
-        await turns.take(groupId, async () => {
-          this.#owed.delete(groupId);
-          const report = stores().find((store) => store.groupId === groupId)?.report();
-          if (report?.state === 'protected' && !isFailedOver(groupId)) await this.#giveBackAbove(groupId, report.name, report.term);
-        });
-      }
-      await clock.delay(this.#o.ttlMs * settlePart, signal).catch(() => undefined);
-    }
-  }
-
-  /** Whatever this target claimed beyond the group's term: nothing runs in it. */
-  async #giveBackAbove(groupId: string, name: string, term: number): Promise<void> {
-    try {
-      const { record } = await this.#o.witness.look(groupId);
-      if (record !== null && record.term > term && record.by === this.#o.name) await this.giveBack(groupId, name, record.term, term);
-    } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      this.#owed.add(groupId);
+      const isIdle = (store: GroupStore): boolean => store.report().state === 'protected' && !isFailedOver(store.groupId);
+      await Promise.all(stores().filter(isIdle).map((store) => turns.take(store.groupId, async () => {
+        if (isIdle(store) && !signal.aborted) await this.giveBack(store.groupId, store.report().name);
+      })));
+      await this.#o.clock.delay(this.#o.ttlMs * settlePart, signal).catch(() => undefined);
     }
   }
 }

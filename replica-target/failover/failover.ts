@@ -122,11 +122,11 @@ export class Failovers {
   async #failOver(store: GroupStore, request: FailoverRequest): Promise<FailoverResult> {
     const asked: Asked = { monotonicMs: this.#o.clock.monotonicMs(), atMs: this.#o.clock.nowMs() };
     const before = store.report();
-    const { planned } = request;
+    const { planned, isWitnessed = true } = request;
     const known = await this.#known(store.groupId);
     // Its source never said that it let go of the guest, and whoever asks now says so in its place.
     if (known !== undefined && isAwaited(known) && areAll(known.guests) && planned === undefined) return this.#runAwaited(store, known, asked, request);
-    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#startWaiting(known).catch((error: unknown) => this.#tell(known.group, error));
+    if (known !== undefined && areSome(known.guests) && !isAwaited(known)) await this.#startWaiting(known, isWitnessed).catch((error: unknown) => this.#tell(known.group, error));
     const { endsTest } = this.#rule(store, known, planned === undefined ? 'fail-over' : 'plan');
     if (before.newest === null) throw new Fault('FAILOVER_NO_POINT', `${before.name} has no sealed point yet`, { group: before.name });
     if (planned !== undefined && request.at !== undefined) throw new Fault('REQUEST_INVALID', 'a planned failover boots the final point, and no other', { at: request.at });
@@ -141,16 +141,17 @@ export class Failovers {
     // What ended of it starts anew, and is looked after anew.
     if (isRestart) await this.#settle(store.groupId);
     if (planned === undefined) {
-      const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null, request.isWitnessed ?? true);
+      // It may have gone elsewhere since it ran here.
+      if (isRestart && isWitnessed) await this.#claim(known, false);
+      const begun = isRestart ? known : await this.#begin(store, chosen, asked.atMs, null, isWitnessed);
       const booted = await this.#boot(store, begun, machine, isRestart);
       return this.#result(store, booted, asked, machine, await this.#afterwards(store, await this.#run(store, booted), request));
     }
     const handover = await askToYield(this.#o.orders, store, planned);
     let ready: FailoverNote;
     try {
-      const begun = await this.#begin(store, null, asked.atMs, handover, false);
+      const begun = await this.#begin(store, null, asked.atMs, handover, isWitnessed);
       const booted = await this.#boot(store, begun, machine, false);
-      if (request.isWitnessed !== false) await this.#claim(booted, false);
       await this.#letGo.wait(store.groupId, before.name, () => this.#o.orders.tell({ t: 'takeOver', group: store.groupId, id: handover.id, term: booted.term, sourceId: booted.adopted?.sourceId ?? before.sourceId }));
       ready = booted;
     } catch (error) {
@@ -202,8 +203,10 @@ export class Failovers {
   }
 
   /** What an earlier process had begun to start. Those that were all started are asked nothing any more. */
-  async #startWaiting(note: FailoverNote): Promise<void> {
-    if (await this.#o.host.isWaiting(note.guests)) await this.#start(note);
+  async #startWaiting(note: FailoverNote, isWitnessed: boolean): Promise<void> {
+    if (!await this.#o.host.isWaiting(note.guests)) return;
+    if (isWitnessed) await this.#claim(note, false);
+    await this.#start(note);
   }
 
   /** Resolves when those that come first run; the others follow behind it. */
@@ -234,6 +237,7 @@ export class Failovers {
   async #runAwaited(store: GroupStore, known: FailoverNote, asked: Asked, request: FailoverRequest): Promise<FailoverResult> {
     const accel = await this.#o.host.accel(request.accel ?? this.#o.failover.accel);
     if (request.isWitnessed !== false) await this.#claim(known, true);
+    await this.#o.host.hook('fence', known);
     this.#o.log.warn({ group: known.group }, `${known.group} runs here, and its source did not say that it let go of it`);
     return this.#result(store, known, asked, { accel }, await this.#afterwards(store, await this.#run(store, known), request));
   }
@@ -264,7 +268,7 @@ export class Failovers {
   /** Of a failover of which nothing came. */
   async #drop(note: FailoverNote): Promise<void> {
     await this.#forget(note);
-    await this.#o.claims?.giveBack(note.groupId, note.group, note.term);
+    await this.#o.claims?.giveBack(note.groupId, note.group);
   }
 
   #onRelinquished(groupId: string, term: number): void {
@@ -368,7 +372,7 @@ export class Failovers {
     const hold = (noted: FailoverNote, at: RestorePoint): Promise<FailoverNote> => holdPoint(store, noted, at, (kept) => this.#note(kept));
     try {
       await this.#note(note);
-      if (isClaimed) await this.#claim(note, true);
+      if (isClaimed) await this.#claim(note, handover === null);
       // After the claim, which may be refused: a host that holds its lease is not to be shot.
       if (handover === null && !isRaised) await this.#o.host.hook('fence', note);
       if (!isNewest) note = await hold(note, chosen);
@@ -432,7 +436,7 @@ export class Failovers {
     }
     if (guests !== note.guests) await this.#note({ ...note, guests });
     // Killed between the decision that it runs and its running.
-    if (areAll(guests) && !isAwaited(note)) await this.#startWaiting({ ...note, guests }).catch((error: unknown) => this.#tell(note.group, error));
+    if (areAll(guests) && !isAwaited(note)) await this.#startWaiting({ ...note, guests }, true).catch((error: unknown) => this.#tell(note.group, error));
     this.#hold(note);
     this.#bringHome(store, { ...note, guests });
   }

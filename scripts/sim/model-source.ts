@@ -50,6 +50,7 @@ export class ModelSource {
   /** Durable. */
   noted: HandoverNote | null = null;
   #lastPoint: LastPoint | null = null;
+  #term = 1;
   leases: LeaseKeeper | null = null;
   /** As files: whether the guest waits for its lease, and until when that was held. */
   stoppedFor = false;
@@ -79,6 +80,8 @@ export class ModelSource {
         this.#o.onAcknowledged(point);
       },
       handover: this.noted,
+      term: this.#term,
+      noteTerm: (term) => life.act(() => { this.#term = term; }),
       noteHandover: async (note) => {
         const landed = life.delay(this.#o.isNotedLate ? 50 : 0).then(() => life.act(() => {
           this.noted = note;
@@ -118,7 +121,7 @@ export class ModelSource {
         read: () => life.act(() => (this.#o.isLeaseForgotten ? null : this.#heldUntilMs)), put: (_, untilMs) => life.act(() => { this.#heldUntilMs = untilMs; }), remove: () => Promise.resolve(),
       },
     });
-    await keeper?.add({ groupId, name: 'web', term: () => (this.noted?.state === 'relinquished' ? null : this.supervisor?.report().term ?? null), guard });
+    await keeper?.add({ groupId, name: 'web', term: () => (this.noted?.state === 'relinquished' ? null : this.#term), guard });
   }
 
   kill(): void {

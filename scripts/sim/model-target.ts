@@ -92,7 +92,7 @@ export class ModelTarget {
     this.failovers = failovers;
     if (claims !== null) {
       new AutomaticFailovers({
-        groups: { web: { afterMs: 1000 } }, claims, stores: () => registry.groups().map((store) => this.#planted(store)), isConnected: (groupId) => orders.isPresent(groupId), clock: life, log,
+        groups: { web: { afterMs: 1000 } }, claims, stores: () => registry.groups().map((store) => this.#planted(store)), isConnected: (groupId) => orders.isPresent(groupId), isRunning: () => failovers.report().some(({ isRunning }) => isRunning), clock: life, log,
         failOver: async (group) => {
           world.log('a failover by itself');
           await failovers.failOver(this.store()!, { group });

@@ -55,7 +55,7 @@ export class ModelWitness {
       }),
       hold: (groupId, holder, lease, seen) => ask(() => {
         if (this.#view(groupId).revision !== seen.revision || this.#leases.get(lease)!.endMs <= world.nowMs) return false;
-        if ((seen.record?.term ?? 0) < holder.term) this.#note(groupId, { term: holder.term, by: holder.by });
+        if ((seen.record?.term ?? 0) < holder.term) this.#note(groupId, { term: holder.term, byId: holder.holder, by: holder.by });
         this.#held.set(groupId, [...(this.#held.get(groupId) ?? []).filter((one) => one.holder !== holder.holder), { ...holder, lease }]);
         return true;
       }),

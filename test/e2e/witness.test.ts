@@ -128,4 +128,10 @@ void t.test('a planned failover and the way home: the lease goes with the guest'
   await held(3, 'alpha');
   t.match((await alpha.guest('web1')).lease, { state: 'held', isStopped: false });
   await watchFile(back.logPath, /^AF COUNTER-FOUND (\d+)/m, 60_000);
+  // Protected no more, it runs on, and is not taken for lost.
+  await alpha.newPoint('web1');
+  await alpha.source.client.unprotect('web1', false);
+  t.match(await asked.look(groupId), { record: null, holders: [] });
+  await alpha.source.kill();
+  await t.rejects(bravo.target.client.failover({ group: 'web1' }), { code: 'WITNESS_BLANK' });
 });

@@ -85,7 +85,7 @@ t.test('coming home', (t) => {
 });
 
 t.test('what a holder makes of what the witness says', (t) => {
-  const view = (term: number | null): WitnessView => ({ record: term === null ? null : { term, by: 'bravo' }, revision: '7', holders: [] });
+  const view = (term: number | null): WitnessView => ({ record: term === null ? null : { term, byId: 'b', by: 'bravo' }, revision: '7', holders: [] });
   t.same(planLease(view(null), 1), { step: 'hold' });
   t.same(planLease(view(1), 2), { step: 'hold' }, 'an older failover’s');
   t.same(planLease(view(2), 2), { step: 'hold' });
@@ -95,13 +95,13 @@ t.test('what a holder makes of what the witness says', (t) => {
 });
 
 t.test('only a group that nobody runs, as far as can be known, fails over by itself', (t) => {
-  const view: WitnessView = { record: { term: 2, by: 'alpha' }, revision: '7', holders: [] };
+  const view: WitnessView = { record: { term: 2, byId: 'a', by: 'alpha' }, revision: '7', holders: [] };
   const lost: AutomaticFacts = { view, state: 'protected', term: 2, hasPoint: true, isConnected: false };
   t.same(planAutomatic(lost), { step: 'count' });
   t.same(planAutomatic({ ...lost, term: 3 }), { step: 'count' }, 'a record of an older term is no obstacle');
   for (const [why, facts] of Object.entries<Partial<AutomaticFacts>>({
     'the witness cannot be asked': { view: null }, 'it was never told': { view: { ...view, record: null } }, 'it is held': { view: { ...view, holders: [{ holder: 's', by: 'alpha', term: 2 }] } },
-    'it is live elsewhere': { view: { ...view, record: { term: 3, by: 'carol' } } }, 'its source is there': { isConnected: true }, 'there is no point': { hasPoint: false }, 'it runs here': { state: 'failed-over' }, 'it is committed here': { state: 'committed' },
+    'it is live elsewhere': { view: { ...view, record: { term: 3, byId: 'c', by: 'carol' } } }, 'its source is there': { isConnected: true }, 'there is no point': { hasPoint: false }, 'it runs here': { state: 'failed-over' }, 'it is committed here': { state: 'committed' },
   })) t.equal(planAutomatic({ ...lost, ...facts }).step, 'watch', why);
   t.end();
 });

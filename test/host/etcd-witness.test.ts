@@ -19,9 +19,9 @@ void t.test('a record is changed by compare-and-set, and holders end with their 
   const witness = await etcdWitness({ endpoints: ['http://127.0.0.1:1', endpoint], prefix: '/test/', answerMsMax: 5000 });
   t.teardown(() => witness.close());
   t.same(await witness.look(group), nothing);
-  const one = { term: 1, by: 'alpha' };
+  const one = { term: 1, byId: 'alpha-id', by: 'alpha' };
   t.ok(await witness.put(group, one, nothing, true));
-  t.notOk(await witness.put(group, { term: 2, by: 'bravo' }, nothing, false), 'there is a record by now');
+  t.notOk(await witness.put(group, { term: 2, byId: 'bravo-id', by: 'bravo' }, nothing, false), 'there is a record by now');
   const seen = await witness.look(group);
   t.match(seen, { record: one, holders: [] });
   t.same(await witness.look(`${group.slice(1)}c`), nothing, 'another group has its own');
@@ -31,20 +31,20 @@ void t.test('a record is changed by compare-and-set, and holders end with their 
   const held = { holder: 's1', by: 'alpha', term: 1 };
   t.ok(await witness.hold(group, held, lease, seen));
   t.same((await witness.look(group)).holders, [held]);
-  t.notOk(await witness.put(group, { term: 2, by: 'bravo' }, seen, true), 'it is held');
-  t.ok(await witness.put(group, { term: 2, by: 'bravo' }, seen, false), 'the record itself is as it was seen');
+  t.notOk(await witness.put(group, { term: 2, byId: 'bravo-id', by: 'bravo' }, seen, true), 'it is held');
+  t.ok(await witness.put(group, { term: 2, byId: 'bravo-id', by: 'bravo' }, seen, false), 'the record itself is as it was seen');
   t.notOk(await witness.hold(group, held, lease, seen), 'the record is another one now');
   await waitFor(async () => (await witness.look(group)).holders.length === 0, { limitMs: 20_000, what: 'the lease to end' });
   t.notOk(await witness.keepAlive(lease), 'it has ended');
   const now = await witness.look(group);
   t.notOk(await witness.hold(group, { ...held, term: 2 }, lease, now), 'a lease that ended holds nothing');
-  t.ok(await witness.put(group, { term: 3, by: 'carol' }, now, true));
+  t.ok(await witness.put(group, { term: 3, byId: 'carol-id', by: 'carol' }, now, true));
 
   const again = await witness.grant(60_000);
   t.ok(await witness.hold(group, held, again, await witness.look(group)));
-  t.match(await witness.look(group), { record: { term: 3, by: 'carol' } }, 'a lower term leaves the record');
+  t.match(await witness.look(group), { record: { term: 3, byId: 'carol-id', by: 'carol' } }, 'a lower term leaves the record');
   t.ok(await witness.hold(group, { ...held, term: 4 }, again, await witness.look(group)));
-  t.match(await witness.look(group), { record: { term: 4, by: 'alpha' }, holders: [{ term: 4 }] }, 'a higher one comes with its holder, in one');
+  t.match(await witness.look(group), { record: { term: 4, byId: 's1', by: 'alpha' }, holders: [{ term: 4 }] }, 'a higher one comes with its holder, in one');
   await witness.letGo(group, 's1');
   t.same((await witness.look(group)).holders, []);
   t.ok(await witness.put(group, null, await witness.look(group), true));
@@ -79,7 +79,7 @@ void t.test('certificates of both sides, and a user with a password', { timeout:
 
   const witness = await etcdWitness({ endpoints: [endpoint], prefix: '/test/', answerMsMax: 5000, ...tls, user: 'afterimage', passwordPath });
   t.teardown(() => witness.close());
-  t.ok(await witness.put(group, { term: 1, by: 'alpha' }, await witness.look(group), true));
+  t.ok(await witness.put(group, { term: 1, byId: 'alpha-id', by: 'alpha' }, await witness.look(group), true));
   t.match(await witness.look(group), { record: { term: 1 } });
   const other = await etcdWitness({ endpoints: [endpoint], prefix: '/other/', answerMsMax: 5000, ...tls, user: 'afterimage', passwordPath });
   t.teardown(() => other.close());

@@ -7,6 +7,7 @@ import type { Disk } from '../host/disk.ts';
 import type { WitnessOptions } from '../host/node/etcd-witness.ts';
 import type { PointId } from '../journal/point.ts';
 import type { AutomaticFailover } from './failover/automatic-plan.ts';
+import type { ShownGuest } from './failover/guest-look.ts';
 import type { Hooks } from './failover/hooks.ts';
 import type { GroupNetworks, NetworkName } from './failover/network-plan.ts';
 import type { DiskChanges } from './points/points.ts';
@@ -257,6 +258,10 @@ export interface TargetOperations {
   plan(request: PlanRequest): Promise<Runbook>;
   /** A test failover whose guests have to become ready, looked at and ended; resolves with its report, passed or not. Faults: those of a test failover. */
   rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }>;
+  /** What the guests show that run here: those of a test, else those of a failover. */
+  showGuests(group: string): Promise<readonly ShownGuest[]>;
+  /** What the guests of the last rehearsal showed at its end. */
+  showRehearsal(group: string): Promise<readonly ShownGuest[]>;
   /** Ends a test and removes every trace of it. Faults: FAILOVER_STATE. */
   stopTest(group: string): Promise<void>;
   /** Puts an existing raw image under a disk of a group without a replica, to be compared by hash. */

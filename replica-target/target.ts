@@ -16,6 +16,7 @@ import { nodeFailoverHost } from './failover/failover-host.ts';
 import { AutomaticFailovers } from './failover/automatic.ts';
 import { Claims } from './failover/claims.ts';
 import { Failovers } from './failover/failover.ts';
+import { lookAtGuest, shownGuest, type ShownGuest } from './failover/guest-look.ts';
 import { GroupTurns } from './failover/group-turns.ts';
 import { checkStart } from './failover/start-check.ts';
 import { checkEveryMsDefault, StartWatch } from './failover/start-check-watch.ts';
@@ -199,6 +200,16 @@ class Target implements TargetOperations {
 
   rehearse(request: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> {
     return this.#rehearsals.rehearse(this.#group(request.group), request);
+  }
+
+  async showGuests(group: string): Promise<readonly ShownGuest[]> {
+    const { name } = this.#group(group).report();
+    const running = [...this.#tests.report(), ...this.#failovers.report()].find((one) => one.group === name);
+    return Promise.all((running?.guests ?? []).filter(({ isRunning }) => isRunning).map(async (guest) => shownGuest(guest.name, await lookAtGuest(guest))));
+  }
+
+  showRehearsal(group: string): Promise<readonly ShownGuest[]> {
+    return this.#rehearsals.shown(this.#group(group).report().name);
   }
 
   describePoint(group: string, at: string): Promise<PointDescription> {

@@ -29,8 +29,8 @@ const lineCountMax = 500;
 const registries = ['registry.' + 'npmjs.org', 'registry.' + 'yarnpkg.com', 'npm.' + 'pkg.github.com'];
 const machinePath = new RegExp(`(?<![\\w.$}~-])/(?:${['work', 'root', 'home', 'Users'].join('|')})/\\w`);
 const kebab = /^[a-z0-9]+(-[a-z0-9]+)*$/;
-const codeEnds = /\.(ts|mjs|js)$/;
-const textEnds = /\.(ts|mjs|js|json|md|ya?ml|sh|html|css|txt)$/;
+const codeEnds = /\.(tsx?|mjs|js)$/;
+const textEnds = /\.(tsx?|mjs|js|json|md|ya?ml|sh|html|css|txt)$/;
 
 /** @returns {{ path: string, line: number, rule: string, message: string }[]} */
 export function findOffences(root) {

@@ -14,11 +14,9 @@ import { formatPoint, type PointId } from '../../journal/point.ts';
 import type { AccelChoice, TestNetwork, TestResult } from '../operations.ts';
 import { choosePoint } from '../points/point-selector.ts';
 import type { GroupStore } from '../store/store.ts';
-import { withMonitor } from './guest-launch.ts';
-import type { NotedGuest } from './group-guests.ts';
+import { lookAtGuest, shownGuest, type ShownGuest } from './guest-look.ts';
 import { rehearsalPage } from './rehearsal-page.ts';
 import { judgeRehearsal, rehearsalReport, type RehearsalReport } from './rehearsal-report.ts';
-import { serialTail } from './readiness.ts';
 import type { TestFailovers } from './test-failover.ts';
 
 export interface RehearsalRequest {
@@ -99,6 +97,14 @@ export class Rehearsals {
     return await readJson(this.#provenPath(group), provenPoints) ?? [];
   }
 
+  /** What the guests of the last one showed at its end; empty where there was none, or nothing was booted. */
+  async shown(group: string): Promise<readonly ShownGuest[]> {
+    const last = this.#last.get(group);
+    if (last === undefined) return [];
+    const kept = (name: string | null): Promise<Buffer | null> => (name === null ? Promise.resolve(null) : readFile(join(last.folder, name)).catch((error: NodeJS.ErrnoException) => { if (error.code !== 'ENOENT') throw error; return null; }));
+    return Promise.all(last.guests.map(async ({ name, screen, screenWhy, serial }) => shownGuest(name, { screen: await kept(screen), screenWhy, serial: (await kept(serial))?.toString('utf8') ?? '' })));
+  }
+
   /** Resolves when it is over, passed or not. Faults: those of a test failover. */
   rehearse(store: GroupStore, request: RehearsalRequest, by: 'person' | 'schedule' = 'person'): Promise<RehearsalReport & { readonly folder: string }> {
     const rehearsed = this.#turn.then(() => this.#rehearse(store, request, by));
@@ -135,7 +141,7 @@ export class Rehearsals {
     if (this.#closing.signal.aborted) throw new Fault('FAILOVER_STATE', `the target ends in the middle of the rehearsal of ${name}`, { group: name });
     // A test that was ended by something else shows nothing any more.
     const guests = tests.guestsOf(groupId);
-    const shown = await Promise.all(guests.map((guest) => this.#show(guest)));
+    const shown = await Promise.all(guests.map(lookAtGuest));
     const ended = guests.length === 0 ? tests.ended().find(({ group }) => group === name)?.why ?? 'asked' : null;
     if (isKept !== true && guests.length > 0) await tests.stop(store);
     const { isPassed, why, readyMs } = judgeRehearsal(started, ended);
@@ -145,19 +151,6 @@ export class Rehearsals {
       ...noted, endedAtMs: clock.nowMs(), version, isPassed, why, rtoMs: test.rtoMs, readyMs, accel: test.accel, network: test.network,
       guests: started.map((guest, at) => ({ ...guest, checks: [...guest.checks], screen: shown[at]?.screen == null ? null : `${guest.name}.png`, screenWhy: shown[at]?.screenWhy ?? '', serial: `${guest.name}.log` })),
     }, started.map(({ name: guest }, at) => ({ guest, screen: shown[at]?.screen ?? null, serial: shown[at]?.serial ?? '' })));
-  }
-
-  /** What can be seen of a guest now. It is the guest's, and goes into files and nowhere else unescaped. */
-  async #show({ folder, logPath }: NotedGuest): Promise<{ readonly screen: Buffer | null; readonly screenWhy: string; readonly serial: string }> {
-    const serial = await serialTail(logPath);
-    const path = join(folder, 'screen.png');
-    try {
-      await withMonitor(folder, (qmp) => qmp.execute('screendump', { filename: path, format: 'png' }));
-      return { screen: await readFile(path), screenWhy: '', serial };
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error)) throw error;
-      return { screen: null, screenWhy: isFault(error, 'QMP_COMMAND') ? 'the guest has no display' : error.message, serial };
-    }
   }
 
   /** Files first, the report last: a folder with a report is whole. */

@@ -1,0 +1,27 @@
+/**
+ * Builds the dashboard: one script and one style sheet, with a hash in their names, compressed once and not at each request. Needs nothing
+ * but what `npm ci` brings. `node scripts/dashboard-build.mjs [folder]`; the folder is `dist/console/dashboard/assets` when left out.
+ */
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+const source = join(import.meta.dirname, '..', 'console', 'dashboard');
+const folder = process.argv[2] ?? join(import.meta.dirname, '..', 'dist', 'console', 'dashboard', 'assets');
+
+const { outputFiles } = await build({
+  entryPoints: { app: join(source, 'app.tsx'), style: join(source, 'style.css') },
+  bundle: true, minify: true, write: false, format: 'esm', target: 'es2022', outdir: folder, entryNames: '[name]-[hash]', jsx: 'automatic', jsxImportSource: 'preact', legalComments: 'none', logLevel: 'warning',
+  tsconfig: join(source, 'tsconfig.json'),
+});
+rmSync(folder, { recursive: true, force: true });
+mkdirSync(folder, { recursive: true });
+const named = (ending) => basename(outputFiles.find(({ path }) => path.endsWith(ending)).path);
+const page = readFileSync(join(source, 'index.html'), 'utf8').replace('__STYLE__', named('.css')).replace('__SCRIPT__', named('.js'));
+const files = [...outputFiles.map(({ path, contents }) => [basename(path), Buffer.from(contents)]), ['index.html', Buffer.from(page)]];
+for (const [name, bytes] of files) {
+  writeFileSync(join(folder, name), bytes);
+  writeFileSync(join(folder, `${name}.br`), brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } }));
+  writeFileSync(join(folder, `${name}.gz`), gzipSync(bytes, { level: 9 }));
+}

@@ -1,6 +1,6 @@
 /**
- * The operator's API between the command line and a daemon: bodies, paths and the form of errors, for both ends. JSON over
- * HTTP on a unix socket. Bodies are checked here for shape; what they mean is the role's to judge.
+ * What requests to the operator's API hold, and their limits, for both ends; api/target-routes.ts and api/source-routes.ts say on
+ * which paths. Bodies are checked here for shape; what they mean is the role's to judge.
  */
 import { z } from 'zod';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
@@ -28,7 +28,7 @@ export const markMsMax = 3_600_000;
 export const testLimitMsMax = 86_400_000;
 
 /** A point as people name it. Labels are the longest. */
-const selector = z.string().min(1).max(255);
+export const selector = z.string().min(1).max(255);
 const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 
 /** A hold for longer than a month is one until it is released. */
@@ -88,12 +88,4 @@ export const requestBodies = {
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),
   holdPoint: z.strictObject({ group: name, at: selector, reason: z.string().min(1).max(200), forMs: z.number().int().min(1000).max(holdMsMax).nullable() }),
   releasePoint: z.strictObject({ group: name, holdId: z.string().min(1).max(100) }),
-  nothing: z.strictObject({}),
 } as const;
-
-export const pointsQuery = z.strictObject({ group: name });
-export const pointQuery = z.strictObject({ group: name, at: selector });
-
-/** Every reply that is no success. */
-export const errorReply = z.object({ code: z.string().max(40), message: z.string(), facts: z.record(z.string(), z.unknown()).default({}) });
-export type ErrorReply = z.infer<typeof errorReply>;

@@ -1,11 +1,8 @@
 /**
- * The command line's end of the operator's API. Every failure is a `Fault`: those of the daemon as they were thrown there,
- * and DAEMON_UNREACHABLE when no one answers.
+ * The command line's end of the operator's API, typed from the tables of its routes. Every failure is a `Fault` (api-call.ts).
  */
-import { request } from 'node:http';
 import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
-import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { RehearsalRequest } from '../replica-target/failover/rehearsal.ts';
 import type { RehearsalReport } from '../replica-target/failover/rehearsal-report.ts';
 import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
@@ -13,12 +10,18 @@ import type { StartReport } from '../replica-target/failover/start-finding.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
-import type { PointId } from '../journal/point.ts';
+import { formatPoint, type PointId } from '../journal/point.ts';
 import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
-import { errorReply } from './control-api.ts';
+import type { MadeToken, OperatorToken } from './api/operator-tokens.ts';
+import { pageItemsMax } from './api/page.ts';
+import { fillPath, type AnyRoute, type CallInput, type CallResult, type Scope } from './api/route.ts';
+import { serviceRoutes } from './api/service-routes.ts';
+import { sourceRoutes } from './api/source-routes.ts';
+import { targetRoutes } from './api/target-routes.ts';
+import { callApi, namePlace, type ApiPlace } from './api-call.ts';
 
 /** For what a daemon answers from memory, ms. */
 const answerMsMax = 15_000;
@@ -31,115 +34,80 @@ const rehearsalMsMax = 86_400_000;
 /** For all that is stored of a guest to be read, ms. */
 const readingMsMax = 7 * 86_400_000;
 
-class ControlClient {
+interface AnyInput { readonly params?: object | undefined; readonly query?: object | undefined; readonly body?: unknown }
+
+/** What both roles are asked. */
+export class ControlClient {
+  readonly place: ApiPlace;
+  /** The place for people; of a local one, the path of the control socket. */
   readonly path: string;
 
-  constructor(path: string) {
-    this.path = path;
+  constructor(place: ApiPlace) {
+    this.place = place;
+    this.path = namePlace(place);
   }
 
-  protected get<T>(route: string, timeoutMs = answerMsMax): Promise<T> {
-    return call<T>(this.path, 'GET', route, undefined, timeoutMs);
-  }
+  about(): Promise<{ readonly role: 'source' | 'target'; readonly version: string }> { return this.call(serviceRoutes.about, {}); }
+  async tokens(): Promise<readonly OperatorToken[]> { return (await this.call(serviceRoutes.listTokens, {})).items; }
+  createToken(name: string, scope: Scope, forMs: number | null): Promise<MadeToken> { return this.call(serviceRoutes.createToken, { body: { name, scope, forMs } }); }
+  async revokeToken(name: string): Promise<void> { await this.call(serviceRoutes.revokeToken, { params: { name } }); }
 
-  protected post<T>(route: string, body: unknown, timeoutMs = actMsMax): Promise<T> {
-    return call<T>(this.path, 'POST', route, body, timeoutMs);
+  /** Any route of a table. `timeoutMs` absent: what is short for a question and enough for an act. */
+  async call<T extends AnyRoute>(route: T, input: CallInput<T>, timeoutMs = route.method === 'GET' ? answerMsMax : actMsMax): Promise<CallResult<T>> {
+    const { params, query, body } = input as AnyInput;
+    return await callApi(this.place, { method: route.method, path: fillPath(route.path, { ...params }, { ...query }), body, timeoutMs }) as CallResult<T>;
   }
 }
 
 export class SourceClient extends ControlClient {
-  report(): Promise<SourceReport> { return this.get('/report'); }
-  pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
-  protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
-  async adopt(body: AdoptRequest): Promise<void> { await this.post('/adopt', body); }
-  async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> { return (await this.post<{ guest: SurrenderedGuest | null }>('/surrender', { groupId, term })).guest; }
-  async abandon(groupId: string): Promise<void> { await this.post('/abandon', { groupId }); }
-  async unprotect(name: string, isForgotten: boolean): Promise<void> { await this.post('/unprotect', { name, isForgotten }, longMsMax); }
-  async resync(name: string): Promise<void> { await this.post('/resync', { name }); }
-  async pause(name: string): Promise<void> { await this.post('/pause', { name }); }
-  async resume(name: string): Promise<void> { await this.post('/resume', { name }); }
-  mark(body: MarkRequest): Promise<MarkedPoint> { return this.post('/mark', body, longMsMax + answerMsMax); }
-  async setCapture(name: string, capture: CaptureChoice): Promise<void> { await this.post('/capture', { name, capture }); }
-  async setQmpPath(name: string, qmpPath: string): Promise<void> { await this.post('/qmp-path', { name, qmpPath }); }
-  async setRate(name: string, rateBytesPerSecond: number): Promise<void> { await this.post('/rate', { name, rateBytesPerSecond }); }
+  report(): Promise<SourceReport> { return this.call(sourceRoutes.report, {}); }
+  pair(token: string): Promise<PairedTarget> { return this.call(sourceRoutes.pair, { body: { token } }); }
+  protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.call(sourceRoutes.protect, { body: mutable(body) }); }
+  async adopt(body: AdoptRequest): Promise<void> { await this.call(sourceRoutes.adopt, { body: mutable(body) }); }
+  async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> { return (await this.call(sourceRoutes.surrender, { params: { groupId }, body: { term } })).guest; }
+  async abandon(groupId: string): Promise<void> { await this.call(sourceRoutes.abandon, { params: { groupId } }); }
+  async unprotect(guest: string, isForgotten: boolean): Promise<void> { await this.call(sourceRoutes.unprotect, { params: { guest }, query: isForgotten ? { forget: 'true' } : {} }, longMsMax); }
+  async resync(guest: string): Promise<void> { await this.call(sourceRoutes.resync, { params: { guest } }); }
+  async pause(guest: string): Promise<void> { await this.call(sourceRoutes.pause, { params: { guest } }); }
+  async resume(guest: string): Promise<void> { await this.call(sourceRoutes.resume, { params: { guest } }); }
+  mark({ name: guest, ...body }: MarkRequest): Promise<MarkedPoint> { return this.call(sourceRoutes.mark, { params: { guest }, body }, longMsMax + answerMsMax); }
+  async setCapture(guest: string, capture: CaptureChoice): Promise<void> { await this.call(sourceRoutes.setCapture, { params: { guest }, body: { capture } }); }
+  async setQmpPath(guest: string, qmpPath: string): Promise<void> { await this.call(sourceRoutes.setQmpPath, { params: { guest }, body: { qmpPath } }); }
+  async setRate(guest: string, rateBytesPerSecond: number): Promise<void> { await this.call(sourceRoutes.setRate, { params: { guest }, body: { rateBytesPerSecond } }); }
 }
 
 export class TargetClient extends ControlClient {
-  report(): Promise<TargetReport> { return this.get('/report'); }
-  points(group: string): Promise<readonly StoredPoint[]> { return this.get(`/points?group=${encodeURIComponent(group)}`); }
-  timeline(group: string): Promise<GroupTimeline> { return this.get(`/timeline?group=${encodeURIComponent(group)}`); }
-  describePoint(group: string, at: string): Promise<PointDescription> { return this.get(`/point?group=${encodeURIComponent(group)}&at=${encodeURIComponent(at)}`); }
-  holdPoint(body: HoldRequest): Promise<HeldPoint> { return this.post('/point/hold', body); }
-  async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
-  verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
-  changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }
-  token(): Promise<TokenResult> { return this.post('/token', {}); }
-  checkStart(body: StartRequest): Promise<StartReport> { return this.post('/start-check', body); }
-  failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
-  async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }
-  async commitFailover(group: string): Promise<void> { await this.post('/failover/commit', { group }); }
-  testFailover(body: TestRequest): Promise<TestResult> { return this.post('/test', body, longMsMax); }
-  plan(body: PlanRequest): Promise<Runbook> { return this.post('/plan', body); }
-  rehearse(body: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> { return this.post('/rehearse', body, rehearsalMsMax); }
-  async stopTest(group: string): Promise<void> { await this.post('/test/stop', { group }, longMsMax); }
-  async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.post('/seed-from', { group, disk, imagePath }, longMsMax); }
-}
-
-function idOf({ term, point }: PointId): PointId {
-  return { term, point };
-}
-
-function call<T>(socketPath: string, method: 'GET' | 'POST', path: string, body: unknown, timeoutMs: number): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const outgoing = request({
-      socketPath, path, method, agent: false,
-      headers: text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) },
-    });
-    const timer = setTimeout(() => outgoing.destroy(new Fault('DAEMON_UNREACHABLE', `the daemon at ${socketPath} did not answer ${method} ${path} within ${timeoutMs / 1000} s`, { socketPath, timeoutMs })), timeoutMs);
-    const settle = (act: () => void): void => {
-      clearTimeout(timer);
-      act();
-    };
-    const failed = (error: Error): void => settle(() => reject(unreachable(socketPath, error)));
-    outgoing.on('error', failed);
-    outgoing.on('response', (incoming) => {
-      const chunks: Buffer[] = [];
-      incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
-      incoming.on('error', failed);
-      incoming.on('end', () => settle(() => {
-        const reply = readReply(socketPath, incoming.statusCode ?? 0, Buffer.concat(chunks).toString('utf8'));
-        if (reply instanceof Fault) reject(reply);
-        else resolve(reply.value as T);
-      }));
-    });
-    outgoing.end(text);
-  });
-}
-
-function readReply(socketPath: string, status: number, text: string): { readonly value: unknown } | Fault {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    return new Fault('DAEMON_UNREACHABLE', `what answers at ${socketPath} is no Afterimage daemon`, { socketPath, status }, error);
+  report(): Promise<TargetReport> { return this.call(targetRoutes.report, {}); }
+  /** Newest last. */
+  async points(group: string): Promise<readonly StoredPoint[]> {
+    const points: StoredPoint[] = [];
+    for (let cursor: string | null | undefined; cursor !== null;) {
+      const page = await this.call(targetRoutes.sealedPoints, { params: { group }, query: { limit: pageItemsMax, order: 'oldest', cursor } });
+      points.push(...page.items);
+      cursor = page.next;
+    }
+    return points;
   }
-  if (status === 200) return { value };
-  const parsed = errorReply.safeParse(value);
-  if (!parsed.success) return new Fault('DAEMON_UNREACHABLE', `what answers at ${socketPath} is no Afterimage daemon`, { socketPath, status });
-  const { code, message, facts } = parsed.data;
-  // A daemon of another release may know codes that this one does not.
-  if (!Object.hasOwn(faultTable, code)) return new Fault('REQUEST_INVALID', `${code}: ${message}`, { ...facts, code });
-  return new Fault(code as FaultCode, message, facts);
+  timeline(group: string): Promise<GroupTimeline> { return this.call(targetRoutes.timeline, { params: { group } }); }
+  describePoint(group: string, at: string): Promise<PointDescription> { return this.call(targetRoutes.describePoint, { params: { group, at } }); }
+  holdPoint({ group, at, ...body }: HoldRequest): Promise<HeldPoint> { return this.call(targetRoutes.holdPoint, { params: { group, at }, body }); }
+  async releasePoint(group: string, holdId: string): Promise<void> { await this.call(targetRoutes.releasePoint, { params: { group, holdId } }); }
+  verify(group: string, at: string | undefined): Promise<Verification> { return this.call(targetRoutes.verify, { params: { group }, body: { at } }, readingMsMax); }
+  changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.call(targetRoutes.changes, { params: { group }, query: { since: formatPoint(since), point: formatPoint(point) } }, actMsMax); }
+  token(): Promise<TokenResult> { return this.call(targetRoutes.token, {}); }
+  checkStart({ group, ...body }: StartRequest): Promise<StartReport> { return this.call(targetRoutes.checkStart, { params: { group }, body }); }
+  failover({ group, ...body }: FailoverRequest): Promise<FailoverResult> { return this.call(targetRoutes.failover, { params: { group }, body }, longMsMax); }
+  async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.call(targetRoutes.stopFailover, { params: { group }, body: { isRolledBack } }, longMsMax); }
+  async commitFailover(group: string): Promise<void> { await this.call(targetRoutes.commitFailover, { params: { group } }); }
+  testFailover({ group, ...body }: TestRequest): Promise<TestResult> { return this.call(targetRoutes.testFailover, { params: { group }, body }, longMsMax); }
+  plan({ group, at, isPlanned }: PlanRequest): Promise<Runbook> { return this.call(targetRoutes.plan, { params: { group }, query: { at, ...(isPlanned === true ? { planned: 'true' } : {}) } }, actMsMax); }
+  rehearse({ group, ...body }: RehearsalRequest): Promise<RehearsalReport & { readonly folder: string }> { return this.call(targetRoutes.rehearse, { params: { group }, body }, rehearsalMsMax); }
+  async stopTest(group: string): Promise<void> { await this.call(targetRoutes.stopTest, { params: { group } }, longMsMax); }
+  async seedFrom(group: string, disk: number, imagePath: string): Promise<void> { await this.call(targetRoutes.seedFrom, { params: { group, disk }, body: { imagePath } }, longMsMax); }
 }
 
-function unreachable(socketPath: string, error: Error): Fault {
-  if (error instanceof Fault) return error;
-  const { code } = error as NodeJS.ErrnoException;
-  const why = code === 'ENOENT' ? 'there is no such socket'
-    : code === 'ECONNREFUSED' ? 'nobody listens there any more'
-    : code === 'EACCES' ? 'this user may not connect to it (use sudo, or the daemon’s own user)'
-    : code === 'ECONNRESET' ? 'the daemon ended in the middle of it'
-    : error.message;
-  return new Fault('DAEMON_UNREACHABLE', `no daemon answers at ${socketPath}: ${why}`, { socketPath, error: code }, error);
+/** Shapes are of arrays that may change; what is sent is not changed. */
+type Mutable<T> = T extends readonly (infer E)[] ? Mutable<E>[] : T extends object ? { -readonly [K in keyof T]: Mutable<T[K]> } : T;
+function mutable<T>(value: T): Mutable<T> {
+  return value as Mutable<T>;
 }

@@ -1,142 +1,166 @@
 /**
- * The daemon's end of the operator's API: one small HTTP server per role on a unix socket. It checks the shape of what comes
- * in, calls the role's operations, and turns faults into replies. It holds no state and decides nothing.
+ * The daemon's end of the operator's API: `/v1` of one role, on a unix socket for this host, and over TLS where the config opens
+ * that. What there is stands in the tables (api/target-routes.ts, api/source-routes.ts); how a request is answered stands in
+ * api/dispatcher.ts; here the parts are put together and taken down.
  */
-import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { mkdir } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { join } from 'node:path';
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import Fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from 'pino';
-import type { z } from 'zod';
 import type { SourceOperations } from '../daemon/operations.ts';
-import { Fault, isFault, type FaultCode } from '../journal/fault.ts';
+import { nodeClock } from '../host/node/clock.ts';
+import { Fault } from '../journal/fault.ts';
+import { fingerprintOf } from '../journal/identity.ts';
 import type { TargetOperations } from '../replica-target/operations.ts';
-import { bodyBytesMax, pointQuery, pointsQuery, requestBodies, type ErrorReply } from './control-api.ts';
+import { mountAssets } from './api/assets.ts';
+import { admit, mountRoutes, pathOf, sendProblem, ticketOf, type DispatcherOptions, type Door } from './api/dispatcher.ts';
+import type { ApiReport } from './api/event-plan.ts';
+import { IdempotentActs } from './api/idempotency.ts';
+import { listenOnNet, makeNetServer, NetDoor, type NetListen } from './api/net-door.ts';
+import { openApiDocument } from './api/openapi.ts';
+import { OperatorTokens } from './api/operator-tokens.ts';
+import { asFault, jsonText, problemMediaType, problemOf } from './api/problem.ts';
+import { ReportFeed } from './api/report-feed.ts';
+import type { Actor, RouteTable } from './api/route.ts';
+import type { ApiServices } from './api/services.ts';
+import { sourceRoutes } from './api/source-routes.ts';
+import { Streams } from './api/streams.ts';
+import { targetRoutes } from './api/target-routes.ts';
+import { Tickets } from './api/tickets.ts';
+import { bodyBytesMax } from './control-api.ts';
 import { listenOnControlSocket } from './control-socket.ts';
 
 export interface Control {
+  /** Where the network reaches it; null: nowhere. */
+  readonly address: { readonly host: string; readonly port: number } | null;
   /** Lets requests under way end, for at most a few seconds; removes the socket. */
   close(): Promise<void>;
 }
 
+export interface ControlOptions<Operations> {
+  /** The release. */
+  readonly version?: string;
+  /** Where tokens and notes of acts are kept; null: in memory alone. */
+  readonly folder?: string | null;
+  /** Over the network as well. */
+  readonly listen?: NetListen | null;
+  /** In place of those that are built with the daemon; null: none. */
+  readonly assetsFolder?: string | null;
+  readonly operationsFor?: (actor: Actor) => Operations;
+  readonly audit?: DispatcherOptions<Operations>['audit'];
+  /** Who is at the other end of the control socket; absent: whoever the socket's mode lets in. */
+  readonly localActor?: (request: IncomingMessage) => Actor;
+  /** In place of a second, for tests. */
+  readonly lookMs?: number;
+}
+
 /** What requests under way may still take once the daemon stops, ms. */
 const closeMsMax = 3_000;
+/** A selector is at most 255 characters, each of which may be nine when encoded. */
+const paramCharactersMax = 255 * 9;
+const builtAssets = fileURLToPath(new URL('./dashboard/assets/', import.meta.url));
 
-export function openSourceControl(path: string, operations: SourceOperations, log: Logger): Promise<Control> {
-  return openControl(path, log, (routes) => {
-    routes.get('/report', () => operations.report());
-    routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
-    routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
-    routes.post('/adopt', requestBodies.adopt, (request) => operations.adopt(request));
-    routes.post('/surrender', requestBodies.surrender, async ({ groupId, term }) => ({ guest: await operations.surrender(groupId, term) }));
-    routes.post('/abandon', requestBodies.abandon, ({ groupId }) => operations.abandon(groupId));
-    routes.post('/unprotect', requestBodies.unprotect, ({ name, isForgotten }) => operations.unprotect(name, isForgotten ?? false));
-    routes.post('/pause', requestBodies.guest, ({ name }) => operations.pause(name));
-    routes.post('/resume', requestBodies.guest, ({ name }) => operations.resume(name));
-    routes.post('/resync', requestBodies.guest, ({ name }) => operations.resync(name));
-    routes.post('/mark', requestBodies.mark, (request) => operations.mark(request));
-    routes.post('/capture', requestBodies.capture, ({ name, capture }) => operations.setCapture(name, capture));
-    routes.post('/qmp-path', requestBodies.qmpPath, ({ name, qmpPath }) => operations.setQmpPath(name, qmpPath));
-    routes.post('/rate', requestBodies.rate, ({ name, rateBytesPerSecond }) => operations.setRate(name, rateBytesPerSecond));
-  });
+export function openSourceControl(path: string, operations: SourceOperations, log: Logger, options: ControlOptions<SourceOperations> = {}): Promise<Control> {
+  return openControl(path, { role: 'source', table: sourceRoutes, operations, report: () => operations.report(), log }, options);
 }
 
-export function openTargetControl(path: string, operations: TargetOperations, log: Logger): Promise<Control> {
-  return openControl(path, log, (routes) => {
-    routes.get('/report', () => operations.report());
-    routes.get('/points', (query) => operations.points(checked(pointsQuery, query).group));
-    routes.get('/timeline', (query) => operations.timeline(checked(pointsQuery, query).group));
-    routes.get('/point', (query) => { const { group, at } = checked(pointQuery, query); return operations.describePoint(group, at); });
-    routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
-    routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
-    routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
-    routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));
-    routes.post('/token', requestBodies.nothing, () => operations.token());
-    routes.post('/start-check', requestBodies.startCheck, (request) => operations.checkStart(request));
-    routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
-    routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));
-    routes.post('/failover/commit', requestBodies.commit, ({ group }) => operations.commitFailover(group));
-    routes.post('/test', requestBodies.testFailover, (request) => operations.testFailover(request));
-    routes.post('/plan', requestBodies.plan, (request) => operations.plan(request));
-    routes.post('/rehearse', requestBodies.rehearse, (request) => operations.rehearse(request));
-    routes.post('/test/stop', requestBodies.testStop, ({ group }) => operations.stopTest(group));
-    routes.post('/seed-from', requestBodies.seedFrom, ({ group, disk, imagePath }) => operations.seedFrom(group, disk, imagePath));
-  });
+export function openTargetControl(path: string, operations: TargetOperations, log: Logger, options: ControlOptions<TargetOperations> = {}): Promise<Control> {
+  return openControl(path, { role: 'target', table: targetRoutes, operations, report: () => operations.report(), log }, options);
 }
 
-class Routes {
-  readonly #app: FastifyInstance;
+interface Role<Operations> { readonly role: 'source' | 'target'; readonly table: RouteTable; readonly operations: Operations; readonly report: () => ApiReport; readonly log: Logger }
 
-  constructor(app: FastifyInstance) {
-    this.#app = app;
-  }
-
-  get(path: string, answer: (query: unknown) => unknown): void {
-    this.#app.get(path, async (request, reply) => send(reply, 200, await answer(request.query)));
-  }
-
-  post<T>(path: string, body: z.ZodType<T>, act: (body: T) => unknown): void {
-    this.#app.post(path, async (request, reply) => send(reply, 200, (await act(checked(body, request.body ?? {}))) ?? {}));
+async function openControl<Operations>(path: string, { role, table, operations, report, log }: Role<Operations>, options: ControlOptions<Operations>): Promise<Control> {
+  const { folder = null, version = '', listen = null } = options;
+  if (folder !== null) await mkdir(folder, { recursive: true, mode: 0o700 });
+  const tokens = await OperatorTokens.open(folder === null ? null : join(folder, 'tokens.json'), nodeClock);
+  const acts = await IdempotentActs.open(folder === null ? null : join(folder, 'acts'), nodeClock, log);
+  const tickets = new Tickets(nodeClock);
+  const feed = new ReportFeed({ report, ...(options.lookMs === undefined ? {} : { lookMs: options.lookMs }) });
+  const streams = new Streams({ feed, isGood: (actor) => actor.kind === 'local' || tokens.isGood(actor.tokenId) });
+  let document: unknown;
+  const services: ApiServices = { role, version, tokens, tickets, document: () => document ??= openApiDocument(table, role, version) };
+  const dispatch: DispatcherOptions<Operations> = { table, services, acts, log, operationsFor: options.operationsFor ?? (() => operations), ...(options.audit === undefined ? {} : { audit: options.audit }) };
+  const shared = { dispatch, streams, assetsFolder: options.assetsFolder === undefined ? builtAssets : options.assetsFolder };
+  const apps: FastifyInstance[] = [];
+  const close = async (): Promise<void> => {
+    streams.close();
+    await Promise.all(apps.map((app) => closeWithin(app, closeMsMax)));
+    feed.close();
+    await tokens.close();
+  };
+  try {
+    const localActor = options.localActor ?? ((): Actor => ({ kind: 'local', uid: null }));
+    const local = await openApp({ ...shared, server: createServer(), door: { identify: localActor, headers: { 'x-content-type-options': 'nosniff' } } });
+    apps.push(local);
+    await listenOnControlSocket(local.server, path);
+    const address = listen === null ? null : await openNet(listen, { ...shared, tokens, tickets, log }, apps);
+    return { address, close };
+  } catch (error) {
+    await close();
+    throw error;
   }
 }
 
-async function openControl(path: string, log: Logger, addRoutes: (routes: Routes) => void): Promise<Control> {
-  const app = Fastify({ logger: false, bodyLimit: bodyBytesMax, exposeHeadRoutes: false, forceCloseConnections: 'idle' });
-  app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
-    const fault = asFault(error);
-    if (fault.code === 'INTERNAL') log.error({ err: error, method: request.method, path: request.url }, 'a request failed in a way that was taken for impossible');
-    else log.info({ code: fault.code, method: request.method, path: request.url }, fault.message);
-    return sendFault(reply, fault);
+interface AppParts<Operations> { readonly dispatch: DispatcherOptions<Operations>; readonly streams: Streams; readonly assetsFolder: string | null; readonly server: Server; readonly door: Door }
+
+async function openNet<Operations>(listen: NetListen, parts: Omit<AppParts<Operations>, 'server' | 'door'> & { readonly tokens: OperatorTokens; readonly tickets: Tickets; readonly log: Logger }, apps: FastifyInstance[]): Promise<Control['address']> {
+  const { log } = parts;
+  const server = makeNetServer(listen, log);
+  apps.push(await openApp({ ...parts, server, door: new NetDoor({ ...parts, clock: nodeClock }) }));
+  const { address: host, port } = await listenOnNet(server, listen, log);
+  log.info({ host, port, fingerprint: fingerprintOf(listen.cert) }, 'the API is open to the network, for operators’ tokens');
+  return { host, port };
+}
+
+async function openApp<Operations>({ dispatch, streams, assetsFolder, server, door }: AppParts<Operations>): Promise<FastifyInstance> {
+  const app = Fastify({
+    logger: false, bodyLimit: bodyBytesMax, exposeHeadRoutes: false, forceCloseConnections: 'idle', routerOptions: { maxParamLength: paramCharactersMax },
+    serverFactory: (handle) => server.on('request', handle),
   });
-  app.setNotFoundHandler((request, reply) => sendFault(reply, new Fault('REQUEST_INVALID', `this daemon has no ${request.method} ${request.url}`, { method: request.method, path: request.url })));
-  addRoutes(new Routes(app));
+  mountRoutes(app, dispatch, door, (start) => streams.events(start, door.headers));
+  mountAssets(app, assetsFolder, door.headers, (request, reply) => {
+    const what = { method: request.method, path: pathOf(request) };
+    sendProblem(reply, new Fault('REQUEST_INVALID', `this daemon has no ${what.method} ${what.path}`, what), 404);
+  });
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => upgrade(dispatch, streams, door, request, socket, head));
   await app.ready();
-  await listenOnControlSocket(app.server, path);
-  return { close: () => closeWithin(app, closeMsMax) };
+  return app;
+}
+
+/** The only upgrade that there is: the live report's. */
+function upgrade<Operations>({ table }: DispatcherOptions<Operations>, streams: Streams, door: Door, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  socket.on('error', () => undefined);
+  try {
+    const route = Object.values(table).find(({ stream, path }) => stream === 'live' && path === pathOf(request));
+    if (route === undefined) throw new Fault('REQUEST_INVALID', `this daemon has no WebSocket at ${pathOf(request)}`);
+    const actor = admit(route, door.identify(request, ticketOf(request, route)));
+    streams.check();
+    streams.live(actor, request, socket, head);
+  } catch (error) {
+    const problem = problemOf(asFault(error as Error));
+    const text = jsonText(problem);
+    socket.end(`HTTP/1.1 ${problem.status} Refused\r\nConnection: close\r\nContent-Type: ${problemMediaType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+  }
 }
 
 async function closeWithin(app: FastifyInstance, ms: number): Promise<void> {
-  const timer = setTimeout(() => app.server.closeAllConnections(), ms);
+  const { server } = app;
+  const timer = setTimeout(() => server.closeAllConnections(), ms);
   try {
-    // Node removes the socket's file when its server closes.
     await app.close();
+    // A server that fastify did not make is not closed by it. Node removes the socket's file when its server closes.
+    if (server.listening) {
+      await new Promise((resolve) => {
+        server.close(resolve);
+        server.closeIdleConnections();
+      });
+    }
   } finally {
     clearTimeout(timer);
   }
-}
-
-function checked<T>(shape: z.ZodType<T>, value: unknown): T {
-  const parsed = shape.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path, message }) => `${path.map(String).join('.') || 'body'}: ${message}`);
-  throw new Fault('REQUEST_INVALID', problems.join('; '), { problems });
-}
-
-/** What fastify itself refuses (no JSON, too large) is the request's fault; anything else that is no fault is a bug. */
-function asFault(error: Error & { statusCode?: number }): Fault {
-  if (isFault(error)) return error;
-  if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) return new Fault('REQUEST_INVALID', error.message);
-  return new Fault('INTERNAL', `the daemon failed in a way that was taken for impossible: ${error.message}`);
-}
-
-function sendFault(reply: FastifyReply, fault: Fault): FastifyReply {
-  const body: ErrorReply = { code: fault.code, message: fault.message, facts: { ...fault.facts } };
-  return send(reply, statusOf(fault.code), body);
-}
-
-function statusOf(code: FaultCode): number {
-  switch (code) {
-    case 'REQUEST_INVALID': case 'PAIRING_TOKEN': return 400;
-    case 'GROUP_UNKNOWN': return 404;
-    case 'INTERNAL': return 500;
-    default: return 409;
-  }
-}
-
-function send(reply: FastifyReply, status: number, body: unknown): FastifyReply {
-  return reply.code(status).type('application/json; charset=utf-8').send(JSON.stringify(body, jsonReady));
-}
-
-/** Facts may hold what JSON has no word for. */
-function jsonReady(_key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') return value.toString();
-  if (value instanceof Error) return value.message;
-  return value;
 }

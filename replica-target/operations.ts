@@ -271,6 +271,8 @@ export interface TargetOperations {
 /** What `startTarget(options, deps)` of target.ts resolves to. */
 export interface RunningTarget {
   readonly operations: TargetOperations;
+  /** The target's own, which sources pin; PEM. */
+  readonly certificate: { readonly key: string; readonly cert: string };
   report(): TargetReport;
   /** Stops taking, ends appliers at a batch's end, closes files. Guests that failover started go on. */
   close(): Promise<void>;

@@ -55,11 +55,13 @@ interface TargetParts {
   readonly pointServer: PointServer;
   readonly ingest: Ingest;
   readonly fingerprint: string;
+  readonly certificate: RunningTarget['certificate'];
   readonly targetId: string;
   readonly secrets: Buffer[];
 }
 
 class Target implements TargetOperations {
+  readonly certificate: RunningTarget['certificate'];
   readonly #options: TargetOptions;
   readonly #deps: TargetDeps;
   readonly #state: TargetState;
@@ -90,6 +92,7 @@ class Target implements TargetOperations {
     this.#pointServer = parts.pointServer;
     this.#ingest = parts.ingest;
     this.#fingerprint = parts.fingerprint;
+    this.certificate = parts.certificate;
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
     this.#scrub = new Scrub({
@@ -144,7 +147,7 @@ class Target implements TargetOperations {
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, targetId: identity.targetId, secrets });
       automatic?.start();
       return made;
     } catch (error) {
@@ -338,5 +341,5 @@ function exportedGroups(registry: GroupRegistry): { all(): ExportedGroup[]; find
 
 export async function startTarget(options: TargetOptions, deps: TargetDeps): Promise<RunningTarget> {
   const target = await Target.start(options, deps);
-  return { operations: target, report: () => target.report(), close: () => target.close() };
+  return { operations: target, certificate: target.certificate, report: () => target.report(), close: () => target.close() };
 }

@@ -3,10 +3,14 @@
  * for SIGTERM or SIGINT, closes in the reverse order. It knows nothing of what a role does. A bug anywhere ends the process
  * with exit code 70, and the service manager starts it anew: state that was taken for impossible is not worked on with.
  */
+import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { StartSource } from '../../daemon/operations.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
+import type { TargetCertificate } from '../../journal/identity.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
+import { ownCertificate, readCertificate } from '../api/certificate.ts';
+import type { NetListen } from '../api/net-door.ts';
 import type { Config } from '../config/config.ts';
 import { TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
@@ -31,7 +35,7 @@ export async function runRole(config: Config): Promise<void> {
   const notifier = await openServiceNotifier(log);
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
   const running = await startRole(config, log, version);
-  log.info({ control: config.controlPath }, 'ready');
+  log.info({ control: config.controlPath, ...(running.control.address === null ? {} : { api: running.control.address }) }, 'ready');
   notifier.ready();
   log.info({ signal: await stopped }, 'stopping');
   notifier.stopping();
@@ -45,15 +49,24 @@ async function startRole(config: Config, log: Logger, version: string): Promise<
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
       const role = await startSource(config.options, { log, version, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
-      return { control: await orClose(role, openSourceControl(config.controlPath, role.operations, log)), close: () => role.close() };
+      const opening = openSourceControl.bind(null, config.controlPath, role.operations, log);
+      return { control: await orClose(role, controlOptions(config, version, null).then(opening)), close: () => role.close() };
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
       const role = await startTarget(config.options, { log, version, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
-      return { control: await orClose(role, openTargetControl(config.controlPath, role.operations, log)), close: () => role.close() };
+      const opening = openTargetControl.bind(null, config.controlPath, role.operations, log);
+      return { control: await orClose(role, controlOptions(config, version, role.certificate).then(opening)), close: () => role.close() };
     }
     default: return config satisfies never;
   }
+}
+
+/** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */
+async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null): Promise<{ readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
+  const folder = join(options.dataFolder, 'api');
+  if (api === null) return { version, folder, listen: null };
+  return { version, folder, listen: { host: api.host, port: api.port, ...(api.tls !== null ? await readCertificate(api.tls) : certificate ?? await ownCertificate(folder, options.name)) } };
 }
 
 async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {

@@ -21,8 +21,19 @@ interface ConfigCommon {
   readonly path: string;
   /** Unix socket of the operator's side. */
   readonly controlPath: string;
+  /** Where operators reach it over the network, with tokens; null: nowhere. */
+  readonly api: ApiListen | null;
   readonly logLevel: LogLevel;
 }
+
+export interface ApiListen {
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  /** PEM files in place of the daemon's own certificate. */
+  readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
+}
+
 export interface SourceConfig extends ConfigCommon { readonly role: 'source'; readonly options: SourceOptions }
 export interface TargetConfig extends ConfigCommon {
   readonly role: 'target';
@@ -34,6 +45,8 @@ export type Config = SourceConfig | TargetConfig;
 
 /** Port of a target unless it says otherwise. */
 export const defaultPort = 7228;
+/** Port of the operators' API unless the config says otherwise; where one host plays both roles, one of them has to. */
+const defaultApiPort = 7229;
 /** Assigned to NBD by IANA. */
 const defaultNbdPort = 10_809;
 const defaultBudgetBytes = 4 * 1024 ** 3;
@@ -103,7 +116,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   const controlPath = ownControl(yaml, file.control, file.data, problems);
   if (problems.length > 0) throw invalid(path, problems);
   return {
-    role: 'source', path, controlPath, logLevel: file.log?.level ?? 'info',
+    role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info',
     options: {
       name, dataFolder: file.data,
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
@@ -132,7 +145,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   if (problems.length > 0) throw invalid(path, problems);
   const port = file.listen?.port ?? defaultPort;
   return {
-    role: 'target', path, controlPath, localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info',
+    role: 'target', path, controlPath, api: apiListen(file), localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info',
     options: {
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
@@ -158,6 +171,11 @@ function ownControl(yaml: YamlSource, given: string | undefined, data: string, p
   const path = given ?? join(data, 'control.sock');
   if (Buffer.byteLength(path) > socketPathBytesMax) problems.push(yaml.at(['data'], `a control socket in this folder would have a path longer than ${socketPathBytesMax} bytes: expected a shorter folder, or \`control\` with a shorter path`));
   return path;
+}
+
+function apiListen({ api }: Pick<SourceFile, 'api'>): ApiListen | null {
+  if (api?.listen === undefined) return null;
+  return { host: api.listen.host ?? '0.0.0.0', port: api.listen.port ?? defaultApiPort, tls: api.tls === undefined ? null : { certPath: api.tls.cert, keyPath: api.tls.key } };
 }
 
 /** A group's own settings stand before those of all groups, one by one. */

@@ -132,6 +132,9 @@ const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 
 
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
+/** The operators' API over the network; left out: on the control socket alone. */
+const api = section({ listen: section({ host: optional(...listenHost), port: optional(...port) }).optional(), tls: section({ cert: field(...path), key: field(...path) }).optional() }).optional();
+
 const onLeaseLost = oneOf(['pause', 'ignore']);
 const leaseTime = duration(3_000, 3_600_000, 'a duration from 3s to 1h, such as 30s');
 const endpoints = ['a list of addresses such as https://etcd1.example.org:2379', (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, readUrl) : undefined)] as const;
@@ -189,6 +192,7 @@ export const sourceShape = section({
   guests,
   witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
   control: optional(...socketPath),
+  api,
   log,
 });
 
@@ -199,6 +203,7 @@ export const targetShape = section({
   advertise: optional(...advertise),
   data: field(...path),
   control: optional(...socketPath),
+  api,
   log,
   failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
   nbd: section({

@@ -136,7 +136,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   t.strictSame(await client.changedSince('ab'.repeat(16), { term: 1, point: 1 }, { term: 1, point: 2 }), []);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
   await client.stopTest('web');
-  await t.rejects(client.testFailover({ group: 'web', network: 'lan' as never }), { code: 'REQUEST_INVALID', message: /network/ });
+  await t.rejects(client.testFailover({ group: 'web', network: 'everywhere' as never }), { code: 'REQUEST_INVALID', message: /network/ });
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
@@ -161,9 +161,9 @@ t.test('faults arrive as they were thrown; bugs and malformed requests by name',
   await t.rejects(client.seedFrom('web', -1, 'relative'), { code: 'REQUEST_INVALID', message: /disk: .*; imagePath: not an absolute path/ });
   await t.rejects(client.failover({ group: 'web', surprise: 1 } as never), { code: 'REQUEST_INVALID', message: /surprise/ });
   await t.rejects(client.seedFrom('web', 0, `/${'x'.repeat(bodyBytesMax)}`), { code: 'REQUEST_INVALID' });
-  await t.rejects(new SourceClient(path).pause('web'), { code: 'REQUEST_INVALID', message: 'this daemon has no POST /pause' });
+  await t.rejects(new SourceClient(path).pause('web'), { code: 'REQUEST_INVALID', message: 'this daemon has no POST /v1/guests/web/pause' });
   t.strictSame(calls, [], 'nothing malformed reached the role');
-  t.match(await raw(path, 'POST /token HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 4\r\nconnection: close\r\n\r\n{"a:'), /^HTTP\/1.1 400 [^]*REQUEST_INVALID/);
+  t.match(await raw(path, 'POST /v1/pairing-tokens HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 4\r\nconnection: close\r\n\r\n{"a:'), /^HTTP\/1.1 400 [^]*REQUEST_INVALID/);
   t.match(await raw(path, 'not http at all\r\n\r\n'), /^HTTP\/1.1 400/);
   t.strictSame(await client.report(), targetUp, 'and it still answers');
 });

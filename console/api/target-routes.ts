@@ -8,7 +8,7 @@ import { pageOfPoints, pageQuery, pageResponse } from './page.ts';
 import { routeOf, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
 import { changesShape, descriptionShape, heldPointShape, restorePointShape, storedPointShape, timelineShape, verificationShape } from './shapes/point-shapes.ts';
-import { failoverResultShape, groupDetailShape, groupShape, pairingTokenShape, rehearsalShape, runbookShape, startReportShape, targetReportShape, testResultShape } from './shapes/target-shapes.ts';
+import { failoverResultShape, groupDetailShape, groupShape, pairingTokenShape, rehearsalShape, runbookShape, shownGuestsShape, startReportShape, targetReportShape, testResultShape } from './shapes/target-shapes.ts';
 
 const route = routeOf<TargetOperations>();
 
@@ -98,6 +98,14 @@ export const targetRoutes = {
   rehearse: route({
     method: 'POST', path: '/v1/groups/{group}/rehearse', scope: 'operate', summary: 'A test whose guests have to become ready, with a report', params: ofGroup, body: requestBodies.rehearse.omit({ group: true }), response: rehearsalShape,
     handle: ({ operations }, { params, body }) => operations.rehearse({ ...params, ...body }),
+  }),
+  showGuests: route({
+    method: 'GET', path: '/v1/groups/{group}/console', scope: 'read', summary: 'The screens and serial ports of its guests that run here', params: ofGroup, response: shownGuestsShape,
+    handle: async ({ operations }, { params: { group } }) => ({ items: await operations.showGuests(group) }),
+  }),
+  showRehearsal: route({
+    method: 'GET', path: '/v1/groups/{group}/rehearsal', scope: 'read', summary: 'What its guests showed at the end of the last rehearsal', params: ofGroup, response: shownGuestsShape,
+    handle: async ({ operations }, { params: { group } }) => ({ items: await operations.showRehearsal(group) }),
   }),
   seedFrom: route({
     method: 'POST', path: '/v1/groups/{group}/disks/{disk}/seed', scope: 'administer', summary: 'Put a raw image of this host under a disk, to be compared', params: ofGroup.extend({ disk: z.coerce.number().int().min(0).max(65_535) }), body: requestBodies.seedFrom.omit({ group: true, disk: true }),

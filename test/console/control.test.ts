@@ -51,6 +51,8 @@ const rehearsed = {
   group: 'web', groupId: 'ab', point: { term: 1, point: 3, kind: 'crash', cutAtMs: 1 }, startedAtMs: 2, endedAtMs: 3, by: 'person', version: '0', isPassed: true, why: '', rtoMs: 4, readyMs: 5, accel: 'tcg', network: 'none', guests: [], folder: '/r',
 } as const satisfies Awaited<ReturnType<TargetOperations['rehearse']>>;
 
+const shown = { name: 'web', screenPng: null, screenWhy: 'the guest has no display', serial: 'login: ' };
+
 const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, historyBytes: 4, replicaBytes: 5, replicaComparedBytes: 0, read: null, findings: [], findingsLeftOff: 0, points: { count: 3, goodCount: 3, newestGood: '1.3' } };
 
 function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
@@ -71,7 +73,9 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     stopFailover: (...all) => told('stopFailover', ...all),
     testFailover: async (request) => { await told('testFailover', request); return tested; },
     plan: async (request) => { await told('plan', request); return { group: 'web', atMs: 1, isPlanned: true, point: null, lostMs: null, steps: [], obstacles: ['no point'], measured: null }; },
-  rehearse: async (request) => { await told('rehearse', request); return rehearsed; },
+    showGuests: async (group) => { await told('showGuests', group); return [shown]; },
+    showRehearsal: async (group) => { await told('showRehearsal', group); return []; },
+    rehearse: async (request) => { await told('rehearse', request); return rehearsed; },
   stopTest: (...all) => told('stopTest', ...all),
     seedFrom: (...all) => told('seedFrom', ...all),
     ...more,

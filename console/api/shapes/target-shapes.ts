@@ -61,3 +61,9 @@ export const runbookShape = z.looseObject({
   measured: z.looseObject({ atMs: instant, point: z.string(), isPassed: z.boolean() }).nullable(),
 });
 export const pairingTokenShape = z.looseObject({ token: z.string(), address: z.string(), fingerprint: z.string() });
+
+export const shownGuestsShape = z.looseObject({
+  items: z.array(z.looseObject({
+    name: z.string(), screenPng: z.string().nullable().meta({ description: 'PNG, base64; null: there is none, for screenWhy' }), screenWhy: z.string(), serial: z.string().meta({ description: 'the end of what the guest said on its first serial port' }),
+  })),
+});

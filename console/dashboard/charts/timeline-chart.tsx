@@ -26,7 +26,7 @@ type Trait = (typeof traits)[number];
 const names: Readonly<Record<Trait, string>> = { crash: 'crash-consistent', app: 'application-consistent', mark: 'marked', final: 'final', suspicious: 'suspicious' };
 
 function traitOf(point: RestorePoint): Trait {
-  return point.suspicion !== undefined ? 'suspicious' : point.kind;
+  return point.isSuspect === true ? 'suspicious' : point.kind;
 }
 
 export function TimelineChart({ points, chosen, onChoose, atMs }: TimelineProps) {

@@ -1,12 +1,12 @@
 /** The audit trail: who asked for what, newest first, and whether the chain holds. */
-import type { AuditPage as Page } from '../audit-page-shape.ts';
-import { formatInstant } from '../../render/units.ts';
+import type { Actor, AuditEntry } from '../../../host/audit-format.ts';
+import { absent, formatInstant } from '../../render/units.ts';
 import { useFetched } from '../fetched.ts';
 
 const entriesShown = 200;
 
 export function AuditPage() {
-  const { value, trouble, isLoading, again } = useFetched<Page>(`/v1/audit?limit=${entriesShown}`);
+  const { value, trouble, isLoading, again } = useFetched<AuditPageShape>(`/v1/audit?limit=${entriesShown}`);
   return (
     <>
       <header class="page-head"><h1 tabIndex={-1}>Audit trail</h1><button type="button" class="secondary" onClick={again} aria-busy={isLoading}>Again</button></header>
@@ -14,8 +14,18 @@ export function AuditPage() {
       {value !== null && <p class={value.flaw === null ? 'good-text' : 'bad-text'}>{value.flaw === null ? `The chain of ${value.count} entries is whole.` : value.flaw}</p>}
       <div class="table-wrap"><table>
         <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">What</th><th scope="col">Of what</th><th scope="col">Outcome</th></tr></thead>
-        <tbody>{(value?.entries ?? []).map((entry) => <tr key={entry.number}><td>{formatInstant(entry.atMs)}</td><td>{entry.who}</td><td>{entry.act}</td><td>{entry.subject}</td><td>{entry.outcome}</td></tr>)}</tbody>
+        <tbody>{(value?.entries ?? []).map((entry) => <tr key={entry.n}><td>{formatInstant(entry.atMs)}</td><td>{nameOf(entry.who)}</td><td>{entry.act}</td><td>{entry.on ?? absent}</td><td>{entry.outcome}</td></tr>)}</tbody>
       </table></div>
     </>
   );
+}
+
+function nameOf(who: Actor): string {
+  switch (who.kind) {
+    case 'local': return `user ${who.uid} of this host`;
+    case 'token': return `token ${who.name}`;
+    case 'source': return `source ${who.sourceId.slice(0, 8)}`;
+    case 'itself': return 'the daemon itself';
+    default: return who satisfies never;
+  }
 }

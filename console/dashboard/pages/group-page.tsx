@@ -100,7 +100,7 @@ function ActBar({ group, isTesting, hasFailover, onAct }: { readonly group: Grou
       {group.state === 'failed-over' && hasFailover && button('roll-back', 'Roll back', 'grave')}
       {group.state === 'failed-over' && hasFailover && button('stop', 'End its guest')}
       {button('verify', 'Check stored data')}
-      {(group.suspicion != null) && button('dismiss', 'Dismiss the suspicion')}
+      {group.suspicion?.active != null && button('dismiss', 'Dismiss the suspicion')}
     </div>
   );
 }

@@ -28,12 +28,12 @@ export function PointPanel({ group, point, isNewest, canTest, onAct, onNewest }:
           {isNewest && <span class="tag good">newest</span>}
           {point.provenAtMs !== undefined && <span class="tag good">proven by a boot</span>}
           {point.isLocked === true ? <span class="tag">locked</span> : point.isHeld && <span class="tag">held</span>}
-          {point.suspicion !== undefined && <span class="tag bad">suspicious</span>}
+          {point.isSuspect === true && <span class="tag bad">suspicious</span>}
         </p>
       </header>
       <dl class="facts">
         <div><dt>Cut</dt><dd>{formatInstant(point.cutAtMs)} <span class="quiet">{formatSpan(Math.max(0, daemonMs.value - point.cutAtMs))} ago; {kinds[point.kind]}</span></dd></div>
-        <div><dt>Changed</dt><dd>{formatBytes(point.changedBytes)}{changes === undefined ? '' : <span class="quiet">; {formatShare(changes.incompressibleShare)} of it does not compress</span>}</dd></div>
+        <div><dt>Changed</dt><dd>{formatBytes(point.changedBytes)}{changes?.incompressibleShare == null ? '' : <span class="quiet">; {formatShare(changes.incompressibleShare)} of it does not compress</span>}</dd></div>
         <div><dt>Kept</dt><dd>{point.keptBy === 'all' ? 'as every point of the window' : `as ${point.keptBy} one`}</dd></div>
         {point.frozenMs !== undefined && <div><dt>Guest stood still</dt><dd>{formatSpan(point.frozenMs)}</dd></div>}
       </dl>

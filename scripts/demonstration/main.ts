@@ -7,6 +7,7 @@ import { Command, Option } from 'commander';
 
 import { readDurationMs } from '../../console/config/quantity.ts';
 import { printJson } from '../../console/terminal.ts';
+import { playDashboard } from './dashboard-story.ts';
 import { playFailback } from './failback-story.ts';
 import { brokenFailbackPromises, brokenPointPromises, brokenPromises } from './figures.ts';
 import { playPoints } from './points-story.ts';
@@ -18,17 +19,23 @@ interface Options {
   readonly json?: true;
   readonly points?: true;
   readonly failback?: true;
+  readonly dashboard?: true;
+  readonly shots?: string;
+  readonly for?: string;
   readonly capture: 'cbt' | 'writelog';
   readonly rpo?: string;
   readonly watch: string;
   readonly churn: string;
 }
 
-const { json, points, failback, capture, watch, churn, ...given } = new Command('demo')
+const { json, points, failback, dashboard, shots, capture, watch, churn, ...given } = new Command('demo')
   .description('A real guest is protected, its host is lost, and it runs again from its replica')
   .option('--json', 'end with one JSON object of what was measured; the story goes to stderr')
   .option('--points', 'instead, boots three older points in turn as tests, while protection goes on')
   .addOption(new Option('--failback', 'instead, the guest is handed over to the other host, works there, and is brought home onto its old disk').conflicts('points'))
+  .addOption(new Option('--dashboard', 'instead, the guest is protected and the dashboard served, until it is interrupted').conflicts(['points', 'failback']))
+  .addOption(new Option('--shots <folder>', 'screenshots of the dashboard, at desktop and phone width, light and dark').implies({ dashboard: true }))
+  .option('--for <duration>', 'the dashboard is served so long (default: until it is interrupted)')
   .addOption(new Option('--capture <kind>', 'how its changes are followed').choices(['cbt', 'writelog']).default('cbt'))
   .option('--rpo <duration>', 'how much may be lost (default: 1s, with a write log 500ms)')
   .option('--watch <duration>', 'how long the guest is watched before its host is lost, or its points are booted', '25s')
@@ -38,7 +45,8 @@ const { json, points, failback, capture, watch, churn, ...given } = new Command(
 
 const rpoMs = readDurationMs(given.rpo ?? (capture === 'writelog' ? '500ms' : '1s'));
 const watchMs = readDurationMs(watch);
-if (rpoMs === undefined || watchMs === undefined || !/^\d+$/.test(churn)) {
+const lastMs = given.for === undefined ? null : readDurationMs(given.for);
+if (rpoMs === undefined || watchMs === undefined || lastMs === undefined || !/^\d+$/.test(churn)) {
   process.stderr.write('demo: durations look like 1s or 500ms, churn like 1024\n');
   process.exit(64);
 }
@@ -65,6 +73,7 @@ try {
   const options = { rpoMs, capture, watchMs, churnKib: Number(churn) };
   const story = points === true
     ? playPoints(stage, screen, options).then((figures) => ({ figures, broken: brokenPointPromises(figures) }))
+    : dashboard === true ? playDashboard(stage, screen, options, shots ?? null, lastMs).then((figures) => ({ figures, broken: [] }))
     : failback === true ? playFailback(stage, screen, options).then((figures) => ({ figures, broken: brokenFailbackPromises(figures) }))
     : play(stage, screen, options).then((figures) => ({ figures, broken: brokenPromises(figures, rpoMs) }));
   const { figures, broken } = await Promise.race([story, interrupted]);

@@ -6,7 +6,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -30,6 +30,8 @@ export interface Stage {
   readonly bravoSource: SourceClient;
   readonly alphaTarget: TargetClient;
   configPath(role: Role): string;
+  /** More lines, before the daemon is started. */
+  addConfig(role: Role, lines: string): Promise<void>;
   /** Starts a daemon and waits until it answers its operator. Returns its pid. */
   startDaemon(role: Role): Promise<number>;
   /** SIGKILL, as when its host loses power. */
@@ -91,6 +93,7 @@ failover: { accel: ${process.env['AFTERIMAGE_ACCEL'] ?? 'tcg'}, network: none, o
     bravoSource,
     alphaTarget,
     configPath,
+    addConfig: (role, lines) => appendFile(configPath(role), lines),
     async startDaemon(role) {
       const log = await open(logPath(role), 'a');
       // In a session of its own: Ctrl-C is for the demo, which then ends the daemons in its own order.

@@ -10,7 +10,7 @@ import { tint } from '../../console/render/look.ts';
 import { formatBytes, formatSpan } from '../../console/render/units.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import type { FailoverResult } from '../../replica-target/operations.ts';
-import type { LabGuest } from '../lab/lab-guest.ts';
+import type { LabGuest, LabGuestOptions } from '../lab/lab-guest.ts';
 import { counterLines, lostMs, type Figures } from './figures.ts';
 import { makeGuestDisk } from './guest-disk.ts';
 import type { Screen } from './screen.ts';
@@ -54,7 +54,7 @@ export async function play(stage: Stage, screen: Screen, options: StoryOptions):
   return figures;
 }
 
-export async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, disk: Awaited<ReturnType<typeof makeGuestDisk>>): Promise<LabGuest> {
+export async function bootGuest(stage: Stage, screen: Screen, options: StoryOptions, disk: Awaited<ReturnType<typeof makeGuestDisk>>, more: Pick<LabGuestOptions, 'extraArgs' | 'timeLimitMs'> = {}): Promise<LabGuest> {
   screen.live('guest', 'booting');
   const begin = performance.now();
   const guest = await stage.startGuest({
@@ -62,6 +62,7 @@ export async function bootGuest(stage: Stage, screen: Screen, options: StoryOpti
     mode: 'counter',
     churn: options.churnKib,
     timeLimitMs: 15 * 60_000,
+    ...more,
   });
   await guest.waitForLine(/^AF READY counter /, stepMsMax);
   screen.done('guest', `${name} booted in ${formatSpan(performance.now() - begin)}: a disk of ${formatBytes(disk.sizeBytes)} with ${formatBytes(disk.dataBytes)} of files,`);

@@ -23,7 +23,7 @@ export interface Site {
 }
 
 /** More lines for the configs of both sites. */
-export interface MoreConfig { readonly sourceConfig?: string; readonly targetConfig?: string }
+export interface MoreConfig { readonly sourceConfig?: string; readonly targetConfig?: string; /** And for the target of one of them. */ readonly targetConfigOf?: (name: 'alpha' | 'bravo') => string }
 
 export interface Sites { readonly alpha: Site; readonly bravo: Site }
 
@@ -54,7 +54,7 @@ export async function startSites(t: Teardown, hosts: NetworkHosts | null = null,
   return sites;
 }
 
-async function makeSite(parent: string, name: string, host: NetworkHost | null, more: MoreConfig): Promise<Site> {
+async function makeSite(parent: string, name: 'alpha' | 'bravo', host: NetworkHost | null, more: MoreConfig): Promise<Site> {
   const folder = await mkdtemp(join(parent, `${name}-`));
   const sockets = { source: join(folder, 's.sock'), target: join(folder, 't.sock') };
   await writeFile(join(folder, 'source.yaml'), `role: source
@@ -72,7 +72,7 @@ keepFree: 1MiB
 control: ${sockets.target}
 log: { level: debug }
 failover: { accel: tcg, network: none, source: ${sockets.source} }
-${more.targetConfig ?? ''}`);
+${more.targetConfig ?? ''}${more.targetConfigOf?.(name) ?? ''}`);
   const sourceClient = new SourceClient(sockets.source);
   const targetClient = new TargetClient(sockets.target);
   const guest = async (guestName: string): Promise<GuestReport> => {

@@ -3,13 +3,13 @@
  * screenshots a browser without a window walks through the pages first. Opens nothing by itself.
  */
 import { mkdir } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Page } from 'playwright-core';
 import { tint } from '../../console/render/look.ts';
 import { openBrowser, openPage, signedIn, viewports, type Viewport } from '../browser/open-browser.ts';
+import { freePort } from '../lab/free-port.ts';
 import { makeGuestDisk } from './guest-disk.ts';
 import type { Screen } from './screen.ts';
 import type { Stage } from './stage.ts';
@@ -101,13 +101,4 @@ async function showTest(page: Page, shoot: (what: string) => Promise<void>): Pro
   await page.getByRole('button', { name: 'End it', exact: true }).click();
   await page.getByText('Done, in').waitFor();
   await page.getByRole('button', { name: 'Close' }).click();
-}
-
-/** Nobody else takes it in the moment between: the kernel hands out others first. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
 }

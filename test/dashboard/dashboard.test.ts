@@ -8,8 +8,8 @@ import type { Page } from 'playwright-core';
 import t from 'tap';
 import { formatPoint } from '../../journal/point.ts';
 import { openBrowser, openPage, signedIn, type Viewport } from '../../scripts/browser/open-browser.ts';
+import { freePort } from '../../scripts/lab/free-port.ts';
 import { createLabDisk, startLabGuest } from '../support/lab-guest.ts';
-import { freePort } from '../support/free-port.ts';
 import { startSites } from '../support/sites.ts';
 import { waitFor } from '../support/wait.ts';
 

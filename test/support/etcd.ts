@@ -2,11 +2,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { etcdWitness } from '../../host/node/etcd-witness.ts';
 import { isFault } from '../../journal/fault.ts';
+import { freePort } from '../../scripts/lab/free-port.ts';
 import type { Teardown } from './daemons.ts';
 import { waitFor } from './wait.ts';
 
@@ -40,12 +40,4 @@ export async function startEtcd(t: Teardown, args: readonly string[] = [], ask: 
   }, { limitMs: 20_000, what: 'etcd to answer' });
   witness.close();
   return { endpoint, freeze: () => { child.kill('SIGSTOP'); }, thaw: () => { child.kill('SIGCONT'); } };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -11,6 +11,7 @@ import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
+import { targetAlarms } from './alarms-plan.ts';
 import { Adoption } from './failover/adoption.ts';
 import { nodeFailoverHost } from './failover/failover-host.ts';
 import { AutomaticFailovers } from './failover/automatic.ts';
@@ -153,6 +154,11 @@ class Target implements TargetOperations {
   }
 
   report(): TargetReport {
+    const report = this.#facts();
+    return { ...report, alarms: targetAlarms(report) };
+  }
+
+  #facts(): TargetReport {
     return {
       role: 'target',
       version: this.#deps.version,

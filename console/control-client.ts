@@ -11,7 +11,7 @@ import type { RehearsalReport } from '../replica-target/failover/rehearsal-repor
 import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
-import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, LockedPoint, LockRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { PointId } from '../journal/point.ts';
 import type { DiskChanges } from '../replica-target/points/points.ts';
@@ -70,6 +70,8 @@ export class TargetClient extends ControlClient {
   timeline(group: string): Promise<GroupTimeline> { return this.get(`/timeline?group=${encodeURIComponent(group)}`); }
   describePoint(group: string, at: string): Promise<PointDescription> { return this.get(`/point?group=${encodeURIComponent(group)}&at=${encodeURIComponent(at)}`); }
   holdPoint(body: HoldRequest): Promise<HeldPoint> { return this.post('/point/hold', body); }
+  lockPoint(body: LockRequest): Promise<LockedPoint> { return this.post('/point/lock', body); }
+  async forget(group: string): Promise<void> { await this.post('/forget', { group }, longMsMax); }
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }

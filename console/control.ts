@@ -45,6 +45,8 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.get('/timeline', (query) => operations.timeline(checked(pointsQuery, query).group));
     routes.get('/point', (query) => { const { group, at } = checked(pointQuery, query); return operations.describePoint(group, at); });
     routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
+    routes.post('/point/lock', requestBodies.lockPoint, (request) => operations.lockPoint(request));
+    routes.post('/forget', requestBodies.forget, ({ group }) => operations.forget(group));
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
     routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));

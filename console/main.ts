@@ -14,6 +14,7 @@ import { addGuestCommands } from './commands/guests.ts';
 import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addRehearseCommand } from './commands/rehearse.ts';
+import { addLockCommands } from './commands/lock.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -45,6 +46,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addGuestCommands(program);
   addStatusCommand(program);
   addPointCommands(program);
+  addLockCommands(program);
   addVerifyCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);

@@ -15,7 +15,7 @@ import type { RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { Runbook } from './failover/runbook-plan.ts';
 import type { StartReport } from './failover/start-finding.ts';
-import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, LockedPoint, LockRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
 import type { ScrubOptions } from './points/scrub.ts';
 import type { Verification } from './points/verify.ts';
@@ -235,7 +235,11 @@ export interface TargetOperations {
   describePoint(group: string, at: string): Promise<PointDescription>;
   /** A durable hold of a point. Faults: POINT_UNKNOWN. */
   holdPoint(request: HoldRequest): Promise<HeldPoint>;
-  /** A hold that is not there any more is fine. */
+  /** A hold that nobody can release before its time. Faults: POINT_UNKNOWN, REQUEST_INVALID (a date that has passed), FAILOVER_STATE (its guest runs on its images). */
+  lockPoint(request: LockRequest): Promise<LockedPoint>;
+  /** Removes a group with all its points. Faults: POINT_LOCKED, FAILOVER_STATE (it runs here, or is tested), REQUEST_INVALID (its source is connected, and protects it). */
+  forget(group: string): Promise<void>;
+  /** A hold that is not there any more is fine. Fault POINT_LOCKED. */
   releasePoint(group: string, holdId: string): Promise<void>;
   /** What changed between two points, named outright. Faults: POINT_UNKNOWN. */
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]>;

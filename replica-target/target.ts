@@ -34,7 +34,7 @@ import { SourceOrders } from './ingest/source-orders.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
-import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
+import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type LockedPoint, type LockRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
 import { defaultScrub, Scrub, type ScrubbedGroup } from './points/scrub.ts';
 import type { Verification } from './points/verify.ts';
@@ -57,6 +57,7 @@ interface TargetParts {
   readonly fingerprint: string;
   readonly targetId: string;
   readonly secrets: Buffer[];
+  readonly orders: SourceOrders;
 }
 
 class Target implements TargetOperations {
@@ -74,6 +75,7 @@ class Target implements TargetOperations {
   readonly #fingerprint: string;
   readonly #targetId: string;
   readonly #secrets: Buffer[];
+  readonly #orders: SourceOrders;
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
   readonly #startWatch: StartWatch;
@@ -92,6 +94,7 @@ class Target implements TargetOperations {
     this.#fingerprint = parts.fingerprint;
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
+    this.#orders = parts.orders;
     this.#scrub = new Scrub({
       ...(options.scrub ?? defaultScrub), clock: nodeClock, log: deps.log, groups: () => this.#scrubbed(),
       isPaused: () => this.#failovers.report().some(({ isRunning }) => isRunning),
@@ -144,7 +147,7 @@ class Target implements TargetOperations {
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets, orders });
       automatic?.start();
       return made;
     } catch (error) {
@@ -213,6 +216,23 @@ class Target implements TargetOperations {
 
   holdPoint(request: HoldRequest): Promise<HeldPoint> {
     return this.#desk.hold(request);
+  }
+
+  async lockPoint(request: LockRequest): Promise<LockedPoint> {
+    const { name, state, isReclaimed } = this.#group(request.group).report();
+    // Its points go with the first byte that the guest writes.
+    if (state === 'failed-over' && isReclaimed) throw new Fault('FAILOVER_STATE', `${name} runs on its own old disks: its points here are being given up`, { group: name, state });
+    return this.#desk.lock(request);
+  }
+
+  async forget(nameOrId: string): Promise<void> {
+    const store = this.#group(nameOrId);
+    const { name, state } = store.report();
+    if (this.#failovers.report().some(({ group }) => group === name)) throw new Fault('FAILOVER_STATE', `${name} failed over to here: end or commit that, and move the guest away first`, { group: name, state });
+    if (this.#tests.isTesting(store.groupId)) throw new Fault('FAILOVER_STATE', `a test of ${name} is under way: end it first`, { group: name, state });
+    if (this.#orders.isPresent(store.groupId)) throw new Fault('REQUEST_INVALID', `${name} is being protected to here: unprotect it at its source first`, { group: name });
+    await this.#registry.forget(store.groupId);
+    this.#deps.log.warn({ group: name, groupId: store.groupId }, `${name} and all its points were removed`);
   }
 
   releasePoint(group: string, holdId: string): Promise<void> {

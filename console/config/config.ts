@@ -167,7 +167,7 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     const { windowMs, hourly, daily, weekly, monthly, budgetBytes } = defaultRetention;
     return {
       windowMs: of('window') ?? windowMs, hourly: of('hourly') ?? hourly, daily: of('daily') ?? daily, weekly: of('weekly') ?? weekly, monthly: of('monthly') ?? monthly,
-      budgetBytes: of('budget') ?? budgetBytes,
+      budgetBytes: of('budget') ?? budgetBytes, ...(of('lock') === undefined ? {} : { lockMs: of('lock')! }),
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };

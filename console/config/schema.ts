@@ -118,9 +118,11 @@ function section<const T extends z.ZodRawShape>(shape: T) {
 }
 
 const window = duration(0, 366 * 86_400_000, 'a duration of at most 366d, such as 4h');
+/** What is locked takes its space until the lock ends, whatever happens. */
+const lockTime = duration(60_000, 3660 * 86_400_000, 'a duration from 1m to 3660d, such as 7d');
 const periods = ['a whole number from 0 to 1000', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 1000 ? value : undefined)] as const;
 const retention = section({
-  window: optional(...window), hourly: optional(...periods), daily: optional(...periods), weekly: optional(...periods), monthly: optional(...periods),
+  window: optional(...window), lock: optional(...lockTime), hourly: optional(...periods), daily: optional(...periods), weekly: optional(...periods), monthly: optional(...periods),
   budget: optional(...sizeAtLeast(retentionBytesMin, 'a size of at least 256MiB with its unit, such as 100GiB')),
 }).optional();
 

@@ -2,12 +2,18 @@
  * The daemon's end of the operator's API: one small HTTP server per role on a unix socket. It checks the shape of what comes
  * in, calls the role's operations, and turns faults into replies. It holds no state and decides nothing.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Socket } from 'node:net';
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
 import type { SourceOperations } from '../daemon/operations.ts';
+import type { Actor } from '../host/audit-format.ts';
+import type { AuditNoter } from '../host/audit-trail.ts';
+import { peerOfSocket } from '../host/node/libc.ts';
 import { Fault, isFault, type FaultCode } from '../journal/fault.ts';
 import type { TargetOperations } from '../replica-target/operations.ts';
+import { audited, sourceActs, targetActs } from './audited.ts';
 import { bodyBytesMax, pointQuery, pointsQuery, requestBodies, type ErrorReply } from './control-api.ts';
 import { listenOnControlSocket } from './control-socket.ts';
 
@@ -16,10 +22,19 @@ export interface Control {
   close(): Promise<void>;
 }
 
+/** The kernel's overflow user: whose user cannot be found out is nobody's friend. */
+const nobody = 65_534;
+
 /** What requests under way may still take once the daemon stops, ms. */
 const closeMsMax = 3_000;
 
-export function openSourceControl(path: string, operations: SourceOperations, log: Logger): Promise<Control> {
+/** Who asks, for the length of a request. */
+const caller = new AsyncLocalStorage<Actor>();
+const callerNow = (): Actor => caller.getStore() ?? { kind: 'itself' };
+
+/** With `audit`, every act is noted there under the user who asked. */
+export function openSourceControl(path: string, unaudited: SourceOperations, log: Logger, audit?: AuditNoter): Promise<Control> {
+  const operations = audit === undefined ? unaudited : audited(unaudited, sourceActs, audit, callerNow);
   return openControl(path, log, (routes) => {
     routes.get('/report', () => operations.report());
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
@@ -38,7 +53,8 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
   });
 }
 
-export function openTargetControl(path: string, operations: TargetOperations, log: Logger): Promise<Control> {
+export function openTargetControl(path: string, unaudited: TargetOperations, log: Logger, audit?: AuditNoter): Promise<Control> {
+  const operations = audit === undefined ? unaudited : audited(unaudited, targetActs, audit, callerNow);
   return openControl(path, log, (routes) => {
     routes.get('/report', () => operations.report());
     routes.get('/points', (query) => operations.points(checked(pointsQuery, query).group));
@@ -88,10 +104,27 @@ async function openControl(path: string, log: Logger, addRoutes: (routes: Routes
     return sendFault(reply, fault);
   });
   app.setNotFoundHandler((request, reply) => sendFault(reply, new Fault('REQUEST_INVALID', `this daemon has no ${request.method} ${request.url}`, { method: request.method, path: request.url })));
+  const peers = new WeakMap<Socket, number>();
+  app.server.on('connection', (socket) => peers.set(socket, uidOf(socket)));
+  app.addHook('onRequest', (request, reply, done) => {
+    const uid = peers.get(request.raw.socket) ?? uidOf(request.raw.socket);
+    if (uid !== 0 && uid !== process.geteuid?.()) {
+      log.warn({ code: 'CONTROL_PEER', uid }, `user ${uid} asked something of the control socket, and was refused`);
+      void sendFault(reply, new Fault('CONTROL_PEER', `user ${uid} may not ask anything of this daemon: root may, and the user that it runs as`, { uid }));
+      return;
+    }
+    caller.run({ kind: 'local', uid }, done);
+  });
   addRoutes(new Routes(app));
   await app.ready();
   await listenOnControlSocket(app.server, path);
   return { close: () => closeWithin(app, closeMsMax) };
+}
+
+/** As the kernel saw the peer connect: a socket's mode and its folder's keep others off already, and this holds when somebody changed those. */
+function uidOf(socket: Socket): number {
+  const { fd } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
+  return fd === undefined || fd < 0 ? nobody : peerOfSocket(fd).uid;
 }
 
 async function closeWithin(app: FastifyInstance, ms: number): Promise<void> {
@@ -127,6 +160,7 @@ function statusOf(code: FaultCode): number {
   switch (code) {
     case 'REQUEST_INVALID': case 'PAIRING_TOKEN': return 400;
     case 'GROUP_UNKNOWN': return 404;
+    case 'CONTROL_PEER': return 403;
     case 'INTERNAL': return 500;
     default: return 409;
   }

@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addAuditCommand } from './commands/audit.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
@@ -51,6 +52,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);
+  addAuditCommand(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

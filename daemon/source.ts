@@ -108,7 +108,7 @@ class Source implements SourceOperations {
       guests,
       relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
       memoryRssBytes: process.memoryUsage.rss(),
-      alarms: sourceAlarms({ guests }),
+      alarms: sourceAlarms({ guests }, this.#deps.audit?.alarms()),
     };
   }
 

@@ -2,6 +2,8 @@
  * What an operator can ask of a running target, and what it takes to start one: plain typed values, so that the role knows
  * neither config files nor HTTP, and whatever faces the operator knows no store. Every operation throws `Fault`s.
  */
+import type { VolumeLimits } from './ingest/source-volumes.ts';
+import type { AuditNoter } from '../host/audit-trail.ts';
 import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
 import type { WitnessOptions } from '../host/node/etcd-witness.ts';
@@ -58,6 +60,8 @@ export interface TargetOptions {
   readonly nbd: PointServerOptions;
   /** What is kept of each group, and of those that are named; the default policy when absent. */
   readonly retention?: { readonly all: RetentionPolicy; readonly groups: Readonly<Record<string, RetentionPolicy>> };
+  /** What a source may bring in a time, by its name or id, and of those that are not named; absent: as much as it likes. */
+  readonly volumes?: VolumeLimits;
   /** How what is stored is checked in the background; the default when absent. */
   readonly scrub?: ScrubOptions;
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
@@ -65,6 +69,8 @@ export interface TargetOptions {
 }
 
 export interface TargetDeps {
+  /** What the role does by itself, and what sources are refused, is noted here; its alarms are the role's. */
+  readonly audit?: AuditNoter;
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import type { AuditNoter } from '../host/audit-trail.ts';
 import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
 import { openWitness } from '../host/node/etcd-witness.ts';
@@ -31,6 +32,7 @@ import { Rehearsals, type RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
+import { SourceVolumes } from './ingest/source-volumes.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
@@ -58,6 +60,7 @@ interface TargetParts {
   readonly targetId: string;
   readonly secrets: Buffer[];
   readonly orders: SourceOrders;
+  readonly volumes: SourceVolumes;
 }
 
 class Target implements TargetOperations {
@@ -76,6 +79,7 @@ class Target implements TargetOperations {
   readonly #targetId: string;
   readonly #secrets: Buffer[];
   readonly #orders: SourceOrders;
+  readonly #volumes: SourceVolumes;
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
   readonly #startWatch: StartWatch;
@@ -95,6 +99,7 @@ class Target implements TargetOperations {
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
     this.#orders = parts.orders;
+    this.#volumes = parts.volumes;
     this.#scrub = new Scrub({
       ...(options.scrub ?? defaultScrub), clock: nodeClock, log: deps.log, groups: () => this.#scrubbed(),
       isPaused: () => this.#failovers.report().some(({ isRunning }) => isRunning),
@@ -139,15 +144,19 @@ class Target implements TargetOperations {
       });
       closing.unshift(rehearsals);
       await rehearsals.open();
+      const volumes = new SourceVolumes(options.volumes ?? { all: null, sources: {} }, nodeClock, (sourceId, name, message) => {
+        deps.log.error({ code: 'VOLUME_EXCEEDED', source: name, sourceId }, message);
+        void deps.audit?.note({ who: { kind: 'source', sourceId }, act: 'volume', on: name, what: { message }, outcome: 'VOLUME_EXCEEDED' });
+      });
       const ingest = await listenIngest({
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
-        registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
+        registry, orders, audit: deps.audit, volumes, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
       const automatic = claims === null ? null : new AutomaticFailovers({
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
-        failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
+        failOver: (group) => notedFailover(deps.audit, group, () => made!.failover({ group })), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets, orders });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, targetId: identity.targetId, secrets, orders, volumes });
       automatic?.start();
       return made;
     } catch (error) {
@@ -158,7 +167,7 @@ class Target implements TargetOperations {
 
   report(): TargetReport {
     const report = this.#facts();
-    return { ...report, alarms: targetAlarms(report) };
+    return { ...report, alarms: targetAlarms(report, [...this.#deps.audit?.alarms() ?? [], ...this.#volumes.alarms()]) };
   }
 
   #facts(): TargetReport {
@@ -333,6 +342,20 @@ async function reclaimFrom(localSource: LocalSource | undefined, groupId: string
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
     throw new Fault('SOURCE_ABSENT', `whether this host has old disks of the guest cannot be asked of its source: ${error.message}`, { group: groupId, code: error.code }, error);
+  }
+}
+
+/** Nobody asked for it. */
+async function notedFailover<T>(audit: AuditNoter | undefined, group: string, failOver: () => Promise<T>): Promise<T> {
+  const entry = { who: { kind: 'itself' }, act: 'failover', on: group, what: { isAutomatic: true } } as const;
+  void audit?.note({ ...entry, outcome: 'begun' });
+  try {
+    const result = await failOver();
+    void audit?.note({ ...entry, outcome: 'done' });
+    return result;
+  } catch (error) {
+    void audit?.note({ ...entry, outcome: error instanceof Fault ? error.code : 'INTERNAL' });
+    throw error;
   }
 }
 

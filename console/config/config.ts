@@ -142,6 +142,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       rehearseEveryMs: rehearseOptions(file),
       nbd,
       retention: retentionOptions(file),
+      ...(file.volume === undefined && file.sources === undefined ? {} : { volumes: { all: file.volume ?? null, sources: Object.fromEntries(Object.entries(file.sources ?? {}).map(([source, one]) => [source, one.volume])) } }),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },

@@ -7,7 +7,7 @@ import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
-import { readDurationMs, readHostPort, readRate, readSizeBytes } from './quantity.ts';
+import { readDurationMs, readHostPort, readRate, readSizeBytes, readVolume } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -127,6 +127,7 @@ const retention = section({
 }).optional();
 
 const failoverNetwork = ['none, user or bridge:NAME', (value: unknown) => { const named = networkName.safeParse(value).data; return named === 'isolated' ? undefined : named; }] as const;
+const volume = ['a size an hour or a day with its unit, such as 100GiB/day', ofText(readVolume)] as const;
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
 const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
@@ -208,6 +209,8 @@ export const targetShape = section({
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
   }).optional(),
   keepFree: optional(...size),
+  volume: optional(...volume),
+  sources: z.record(safeName, section({ volume: field(...volume) })).optional(),
   scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
   witness: section(witness).optional(),

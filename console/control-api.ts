@@ -34,6 +34,9 @@ const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 /** A hold for longer than a month is one until it is released. */
 export const holdMsMax = 31 * 86_400_000;
 
+/** Nobody can take a lock back: a longer one is a mistake. */
+export const lockMsMax = 3660 * 86_400_000;
+
 /** A guest that takes longer to shut down than an hour is not shutting down. */
 export const shutdownMsMax = 3_600_000;
 /** A failover that nobody decides on for longer than a month is decided. */
@@ -87,5 +90,10 @@ export const requestBodies = {
   failoverStop: z.strictObject({ group: name, isRolledBack: z.boolean().optional() }),
   seedFrom: z.strictObject({ group: name, disk: z.number().int().min(0).max(65_535), imagePath: path }),
   holdPoint: z.strictObject({ group: name, at: selector, reason: z.string().min(1).max(200), forMs: z.number().int().min(1000).max(holdMsMax).nullable() }),
+  /** Exactly one of `forMs` and `untilMs`. */
+  lockPoint: z.strictObject({
+    group: name, at: selector, reason: z.string().min(1).max(200), forMs: z.number().int().min(1000).max(lockMsMax).optional(), untilMs: count.optional(),
+  }),
+  forget: z.strictObject({ group: name }),
   releasePoint: z.strictObject({ group: name, holdId: z.string().min(1).max(100) }),
 } as const;

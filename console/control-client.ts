@@ -8,7 +8,7 @@ import type { RehearsalReport } from '../replica-target/failover/rehearsal-repor
 import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
-import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, LockedPoint, LockRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
 import type { DiskChanges } from '../replica-target/points/points.ts';
@@ -91,6 +91,8 @@ export class TargetClient extends ControlClient {
   timeline(group: string): Promise<GroupTimeline> { return this.call(targetRoutes.timeline, { params: { group } }); }
   describePoint(group: string, at: string): Promise<PointDescription> { return this.call(targetRoutes.describePoint, { params: { group, at } }); }
   holdPoint({ group, at, ...body }: HoldRequest): Promise<HeldPoint> { return this.call(targetRoutes.holdPoint, { params: { group, at }, body }); }
+  lockPoint({ group, at, ...body }: LockRequest): Promise<LockedPoint> { return this.call(targetRoutes.lockPoint, { params: { group, at }, body }); }
+  async forget(group: string): Promise<void> { await this.call(targetRoutes.forget, { params: { group } }, longMsMax); }
   async releasePoint(group: string, holdId: string): Promise<void> { await this.call(targetRoutes.releasePoint, { params: { group, holdId } }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.call(targetRoutes.verify, { params: { group }, body: { at } }, readingMsMax); }
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.call(targetRoutes.changes, { params: { group }, query: { since: formatPoint(since), point: formatPoint(point) } }, actMsMax); }

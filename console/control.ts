@@ -5,6 +5,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
@@ -15,7 +16,11 @@ import type { SourceOperations } from '../daemon/operations.ts';
 import { nodeClock } from '../host/node/clock.ts';
 import { Fault } from '../journal/fault.ts';
 import { fingerprintOf } from '../journal/identity.ts';
+import type { AuditNoter } from '../host/audit-trail.ts';
+import type { Actor as AuditActor } from '../host/audit-format.ts';
+import { peerOfSocket } from '../host/node/libc.ts';
 import type { TargetOperations } from '../replica-target/operations.ts';
+import { audited, sourceActs, targetActs, type Acts } from './audited.ts';
 import { mountAssets } from './api/assets.ts';
 import { admit, mountRoutes, pathOf, sendProblem, ticketOf, type DispatcherOptions, type Door } from './api/dispatcher.ts';
 import type { ApiReport } from './api/event-plan.ts';
@@ -26,6 +31,7 @@ import { OperatorTokens } from './api/operator-tokens.ts';
 import { asFault, jsonText, problemMediaType, problemOf } from './api/problem.ts';
 import { ReportFeed } from './api/report-feed.ts';
 import type { Actor, RouteTable } from './api/route.ts';
+import { serviceRoutes } from './api/service-routes.ts';
 import type { ApiServices } from './api/services.ts';
 import { sourceRoutes } from './api/source-routes.ts';
 import { Streams } from './api/streams.ts';
@@ -50,10 +56,10 @@ export interface ControlOptions<Operations> {
   readonly listen?: NetListen | null;
   /** In place of those that are built with the daemon; null: none. */
   readonly assetsFolder?: string | null;
-  readonly operationsFor?: (actor: Actor) => Operations;
-  readonly audit?: DispatcherOptions<Operations>['audit'];
-  /** Who is at the other end of the control socket; absent: whoever the socket's mode lets in. */
-  readonly localActor?: (request: IncomingMessage) => Actor;
+  /** Every act is noted there under whoever asked for it. */
+  readonly audit?: AuditNoter | undefined;
+  /** Newest last; null: there is no trail. */
+  readonly readTrail?: ApiServices['readTrail'];
   /** In place of a second, for tests. */
   readonly lookMs?: number;
 }
@@ -65,16 +71,16 @@ const paramCharactersMax = 255 * 9;
 const builtAssets = fileURLToPath(new URL('./dashboard/assets/', import.meta.url));
 
 export function openSourceControl(path: string, operations: SourceOperations, log: Logger, options: ControlOptions<SourceOperations> = {}): Promise<Control> {
-  return openControl(path, { role: 'source', table: sourceRoutes, operations, report: () => operations.report(), log }, options);
+  return openControl(path, { role: 'source', table: sourceRoutes, operations, acts: sourceActs, report: () => operations.report(), log }, options);
 }
 
 export function openTargetControl(path: string, operations: TargetOperations, log: Logger, options: ControlOptions<TargetOperations> = {}): Promise<Control> {
-  return openControl(path, { role: 'target', table: targetRoutes, operations, report: () => operations.report(), log }, options);
+  return openControl(path, { role: 'target', table: targetRoutes, operations, acts: targetActs, report: () => operations.report(), log }, options);
 }
 
-interface Role<Operations> { readonly role: 'source' | 'target'; readonly table: RouteTable; readonly operations: Operations; readonly report: () => ApiReport; readonly log: Logger }
+interface Role<Operations> { readonly role: 'source' | 'target'; readonly table: RouteTable; readonly operations: Operations; readonly acts: Acts<Operations>; readonly report: () => ApiReport; readonly log: Logger }
 
-async function openControl<Operations>(path: string, { role, table, operations, report, log }: Role<Operations>, options: ControlOptions<Operations>): Promise<Control> {
+async function openControl<Operations extends object>(path: string, { role, table, operations, acts: audits, report, log }: Role<Operations>, options: ControlOptions<Operations>): Promise<Control> {
   const { folder = null, version = '', listen = null } = options;
   if (folder !== null) await mkdir(folder, { recursive: true, mode: 0o700 });
   const tokens = await OperatorTokens.open(folder === null ? null : join(folder, 'tokens.json'), nodeClock);
@@ -83,8 +89,8 @@ async function openControl<Operations>(path: string, { role, table, operations, 
   const feed = new ReportFeed({ report, ...(options.lookMs === undefined ? {} : { lookMs: options.lookMs }) });
   const streams = new Streams({ feed, isGood: (actor) => actor.kind === 'local' || tokens.isGood(actor.tokenId) });
   let document: unknown;
-  const services: ApiServices = { role, version, tokens, tickets, document: () => document ??= openApiDocument(table, role, version) };
-  const dispatch: DispatcherOptions<Operations> = { table, services, acts, log, operationsFor: options.operationsFor ?? (() => operations), ...(options.audit === undefined ? {} : { audit: options.audit }) };
+  const services: ApiServices = { role, version, tokens, tickets, readTrail: options.readTrail ?? null, document: () => document ??= openApiDocument(table, role, version) };
+  const dispatch: DispatcherOptions<Operations> = { table, services, acts, log, operationsFor: (actor) => (options.audit === undefined ? operations : audited(operations, audits, options.audit, () => auditedActor(actor))), ...(options.audit === undefined ? {} : { audit: serviceAudit(options.audit) }) };
   const shared = { dispatch, streams, assetsFolder: options.assetsFolder === undefined ? builtAssets : options.assetsFolder };
   const apps: FastifyInstance[] = [];
   const close = async (): Promise<void> => {
@@ -94,8 +100,8 @@ async function openControl<Operations>(path: string, { role, table, operations, 
     await tokens.close();
   };
   try {
-    const localActor = options.localActor ?? ((): Actor => ({ kind: 'local', uid: null }));
-    const local = await openApp({ ...shared, server: createServer(), door: { identify: localActor, headers: { 'x-content-type-options': 'nosniff' } } });
+    const server = createServer();
+    const local = await openApp({ ...shared, server, door: { identify: localPeers(server, log), headers: { 'x-content-type-options': 'nosniff' } } });
     apps.push(local);
     await listenOnControlSocket(local.server, path);
     const address = listen === null ? null : await openNet(listen, { ...shared, tokens, tickets, log }, apps);
@@ -146,6 +152,47 @@ function upgrade<Operations>({ table }: DispatcherOptions<Operations>, streams: 
     const text = jsonText(problem);
     socket.end(`HTTP/1.1 ${problem.status} Refused\r\nConnection: close\r\nContent-Type: ${problemMediaType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
   }
+}
+
+/** The kernel's overflow user: whose user cannot be found out is nobody's friend. */
+const nobody = 65_534;
+
+/** Who is at the other end of the control socket. Fault CONTROL_PEER: neither root nor the user that the daemon runs as. */
+function localPeers(server: Server, log: Logger): (request: IncomingMessage) => Actor {
+  const peers = new WeakMap<Socket, number>();
+  server.on('connection', (socket: Socket) => peers.set(socket, uidOf(socket)));
+  return ({ socket }) => {
+    const uid = peers.get(socket) ?? uidOf(socket);
+    if (uid === 0 || uid === process.geteuid?.()) return { kind: 'local', uid };
+    log.warn({ code: 'CONTROL_PEER', uid }, `user ${uid} asked something of the control socket, and was refused`);
+    throw new Fault('CONTROL_PEER', `user ${uid} may not ask anything of this daemon: root may, and the user that it runs as`, { uid });
+  };
+}
+
+/** As the kernel saw the peer connect: a socket's mode and its folder's keep others off already, and this holds when somebody changed those. */
+function uidOf(socket: Socket): number {
+  const { fd } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
+  return fd === undefined || fd < 0 ? nobody : peerOfSocket(fd).uid;
+}
+
+/** Of what is no operation of the role: operators' tokens. */
+function serviceAudit(trail: AuditNoter): NonNullable<DispatcherOptions<unknown>['audit']> {
+  return async (actor, { name, path }, run) => {
+    if (!Object.hasOwn(serviceRoutes, name)) return run();
+    const entry = { who: auditedActor(actor), act: name, on: null, what: { path } };
+    try {
+      const result = await run();
+      await trail.note({ ...entry, outcome: 'done' });
+      return result;
+    } catch (error) {
+      await trail.note({ ...entry, outcome: asFault(error as Error).code });
+      throw error;
+    }
+  };
+}
+
+function auditedActor(actor: Actor): AuditActor {
+  return actor.kind === 'local' ? { kind: 'local', uid: actor.uid ?? nobody } : { kind: 'token', name: actor.name };
 }
 
 async function closeWithin(app: FastifyInstance, ms: number): Promise<void> {

@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addAuditCommand } from './commands/audit.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
@@ -14,6 +15,7 @@ import { addGuestCommands } from './commands/guests.ts';
 import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addRehearseCommand } from './commands/rehearse.ts';
+import { addLockCommands } from './commands/lock.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -45,10 +47,12 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addGuestCommands(program);
   addStatusCommand(program);
   addPointCommands(program);
+  addLockCommands(program);
   addVerifyCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);
+  addAuditCommand(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

@@ -4,6 +4,7 @@
  */
 import type { CaptureChoice } from './capture/capture.ts';
 import type { Logger } from 'pino';
+import type { AuditNoter } from '../host/audit-trail.ts';
 import type { WitnessOptions } from '../host/node/etcd-witness.ts';
 import type { Consistency } from './joint/joint-capture.ts';
 import type { PointId } from '../journal/point.ts';
@@ -47,6 +48,8 @@ export interface GuestOptions {
 export type AskChanges = (controlPath: string, groupId: string, since: PointId, point: PointId) => Promise<readonly { readonly disk: number; readonly extents: readonly { readonly start: number; readonly end: number }[] }[]>;
 
 export interface SourceDeps {
+  /** What the role does by itself is noted here, and its alarms are the role's. */
+  readonly audit?: AuditNoter;
   /** Asks the target of this host; absent: no points are sent on. */
   readonly askChanges?: AskChanges;
   readonly log: Logger;

@@ -1,4 +1,5 @@
 /** The source's one report; every renderer (table, JSON, later API and dashboard) works from it alone. */
+import type { Alarm } from '../journal/alarm.ts';
 import type { CaptureFigures, CapturedDisk, FullPassProgress } from './capture/capture.ts';
 import type { PointId, PointKind } from '../journal/point.ts';
 import type { FreezeFacts } from '../journal/seal.ts';
@@ -72,4 +73,6 @@ export interface SourceReport {
   /** Of guests that came here by a failover: their points on the way back to where they came from. */
   readonly relays: readonly GuestReport[];
   readonly memoryRssBytes: number;
+  /** What a person should look at now; absent from older releases. */
+  readonly alarms?: readonly Alarm[];
 }

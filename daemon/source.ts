@@ -10,6 +10,7 @@ import { nodeRandom } from '../host/node/random.ts';
 import { Fault, isFault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
 import { isUntouched, type GuestImage } from '../qemu/guest-images.ts';
+import { sourceAlarms } from './alarms-plan.ts';
 import type { Capture, CaptureChoice } from './capture/capture.ts';
 import { CbtCapture } from './capture/cbt-capture.ts';
 import { DmLogCapture } from './capture/dm-log/dm-log-capture.ts';
@@ -92,6 +93,10 @@ class Source implements SourceOperations {
   }
 
   report(): SourceReport {
+    const guests = [...this.#guests.values()].map(({ guest, supervisor }) => {
+      const lease = this.#leases?.report(guest.groupId) ?? null;
+      return { ...supervisor.report(), ...(lease === null ? {} : { lease }) };
+    });
     return {
       role: 'source',
       sourceId: this.#sourceId,
@@ -100,12 +105,10 @@ class Source implements SourceOperations {
       targets: [...this.#links.values()].map(({ target, link, encoder }) => ({
         name: target.name, address: `${target.host}:${target.port}`, ...link.report(), compression: encoder.compression(),
       })),
-      guests: [...this.#guests.values()].map(({ guest, supervisor }) => {
-        const lease = this.#leases?.report(guest.groupId) ?? null;
-        return { ...supervisor.report(), ...(lease === null ? {} : { lease }) };
-      }),
+      guests,
       relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
       memoryRssBytes: process.memoryUsage.rss(),
+      alarms: sourceAlarms({ guests }, this.#deps.audit?.alarms()),
     };
   }
 

@@ -12,8 +12,10 @@ export interface Disk {
   list(folder: string): Promise<string[]>;
   makeFolder(path: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
-  /** A file, or an empty folder. */
+  /** A file, or an empty folder. Also one that is immutable. */
   remove(path: string): Promise<void>;
+  /** Sets or clears the attribute with which nobody can change, rename or remove a file (chattr(1), "i"). False: the file system or this user's rights do not allow it, and nothing has changed. Not every disk can. */
+  setImmutable?(path: string, isImmutable: boolean): Promise<boolean>;
   syncFolder(path: string): Promise<void>;
   /** Bytes free for us on the file system of this folder. */
   freeBytes(folder: string): Promise<number>;

@@ -2,6 +2,8 @@
  * What an operator can ask of a running target, and what it takes to start one: plain typed values, so that the role knows
  * neither config files nor HTTP, and whatever faces the operator knows no store. Every operation throws `Fault`s.
  */
+import type { VolumeLimits } from './ingest/source-volumes.ts';
+import type { AuditNoter } from '../host/audit-trail.ts';
 import type { Logger } from 'pino';
 import type { Disk } from '../host/disk.ts';
 import type { WitnessOptions } from '../host/node/etcd-witness.ts';
@@ -16,7 +18,7 @@ import type { RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { Runbook } from './failover/runbook-plan.ts';
 import type { StartReport } from './failover/start-finding.ts';
-import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from './points/point-desk.ts';
+import type { GroupTimeline, HeldPoint, HoldRequest, LockedPoint, LockRequest, PointDescription } from './points/point-desk.ts';
 import type { PointServerOptions } from './points/point-server.ts';
 import type { ScrubOptions } from './points/scrub.ts';
 import type { Verification } from './points/verify.ts';
@@ -59,6 +61,8 @@ export interface TargetOptions {
   readonly nbd: PointServerOptions;
   /** What is kept of each group, and of those that are named; the default policy when absent. */
   readonly retention?: { readonly all: RetentionPolicy; readonly groups: Readonly<Record<string, RetentionPolicy>> };
+  /** What a source may bring in a time, by its name or id, and of those that are not named; absent: as much as it likes. */
+  readonly volumes?: VolumeLimits;
   /** How what is stored is checked in the background; the default when absent. */
   readonly scrub?: ScrubOptions;
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
@@ -66,6 +70,8 @@ export interface TargetOptions {
 }
 
 export interface TargetDeps {
+  /** What the role does by itself, and what sources are refused, is noted here; its alarms are the role's. */
+  readonly audit?: AuditNoter;
   readonly log: Logger;
   /** The release, for reports. */
   readonly version: string;
@@ -236,7 +242,11 @@ export interface TargetOperations {
   describePoint(group: string, at: string): Promise<PointDescription>;
   /** A durable hold of a point. Faults: POINT_UNKNOWN. */
   holdPoint(request: HoldRequest): Promise<HeldPoint>;
-  /** A hold that is not there any more is fine. */
+  /** A hold that nobody can release before its time. Faults: POINT_UNKNOWN, REQUEST_INVALID (a date that has passed), FAILOVER_STATE (its guest runs on its images). */
+  lockPoint(request: LockRequest): Promise<LockedPoint>;
+  /** Removes a group with all its points. Faults: POINT_LOCKED, FAILOVER_STATE (it runs here, or is tested), REQUEST_INVALID (its source is connected, and protects it). */
+  forget(group: string): Promise<void>;
+  /** A hold that is not there any more is fine. Fault POINT_LOCKED. */
   releasePoint(group: string, holdId: string): Promise<void>;
   /** What changed between two points, named outright. Faults: POINT_UNKNOWN. */
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]>;

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import type { AuditNoter } from '../host/audit-trail.ts';
 import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
 import { openWitness } from '../host/node/etcd-witness.ts';
@@ -11,6 +12,7 @@ import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
 import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
+import { targetAlarms } from './alarms-plan.ts';
 import { Adoption } from './failover/adoption.ts';
 import { nodeFailoverHost } from './failover/failover-host.ts';
 import { AutomaticFailovers } from './failover/automatic.ts';
@@ -31,10 +33,11 @@ import { Rehearsals, type RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
+import { SourceVolumes } from './ingest/source-volumes.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
 import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
-import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type PointDescription } from './points/point-desk.ts';
+import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type LockedPoint, type LockRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
 import { defaultScrub, Scrub, type ScrubbedGroup } from './points/scrub.ts';
 import type { Verification } from './points/verify.ts';
@@ -58,6 +61,8 @@ interface TargetParts {
   readonly certificate: RunningTarget['certificate'];
   readonly targetId: string;
   readonly secrets: Buffer[];
+  readonly orders: SourceOrders;
+  readonly volumes: SourceVolumes;
 }
 
 class Target implements TargetOperations {
@@ -76,6 +81,8 @@ class Target implements TargetOperations {
   readonly #fingerprint: string;
   readonly #targetId: string;
   readonly #secrets: Buffer[];
+  readonly #orders: SourceOrders;
+  readonly #volumes: SourceVolumes;
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
   readonly #startWatch: StartWatch;
@@ -95,6 +102,8 @@ class Target implements TargetOperations {
     this.certificate = parts.certificate;
     this.#targetId = parts.targetId;
     this.#secrets = parts.secrets;
+    this.#orders = parts.orders;
+    this.#volumes = parts.volumes;
     this.#scrub = new Scrub({
       ...(options.scrub ?? defaultScrub), clock: nodeClock, log: deps.log, groups: () => this.#scrubbed(),
       isPaused: () => this.#failovers.report().some(({ isRunning }) => isRunning),
@@ -139,15 +148,19 @@ class Target implements TargetOperations {
       });
       closing.unshift(rehearsals);
       await rehearsals.open();
+      const volumes = new SourceVolumes(options.volumes ?? { all: null, sources: {} }, nodeClock, (sourceId, name, message) => {
+        deps.log.error({ code: 'VOLUME_EXCEEDED', source: name, sourceId }, message);
+        void deps.audit?.note({ who: { kind: 'source', sourceId }, act: 'volume', on: name, what: { message }, outcome: 'VOLUME_EXCEEDED' });
+      });
       const ingest = await listenIngest({
         host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
-        registry, orders, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
+        registry, orders, audit: deps.audit, volumes, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
       });
       const automatic = claims === null ? null : new AutomaticFailovers({
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
-        failOver: (group) => made!.failover({ group }), clock: nodeClock, log: deps.log,
+        failOver: (group) => notedFailover(deps.audit, group, () => made!.failover({ group })), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, targetId: identity.targetId, secrets });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, targetId: identity.targetId, secrets, orders, volumes });
       automatic?.start();
       return made;
     } catch (error) {
@@ -157,6 +170,11 @@ class Target implements TargetOperations {
   }
 
   report(): TargetReport {
+    const report = this.#facts();
+    return { ...report, alarms: targetAlarms(report, [...this.#deps.audit?.alarms() ?? [], ...this.#volumes.alarms()]) };
+  }
+
+  #facts(): TargetReport {
     return {
       role: 'target',
       version: this.#deps.version,
@@ -221,6 +239,23 @@ class Target implements TargetOperations {
 
   holdPoint(request: HoldRequest): Promise<HeldPoint> {
     return this.#desk.hold(request);
+  }
+
+  async lockPoint(request: LockRequest): Promise<LockedPoint> {
+    const { name, state, isReclaimed } = this.#group(request.group).report();
+    // Its points go with the first byte that the guest writes.
+    if (state === 'failed-over' && isReclaimed) throw new Fault('FAILOVER_STATE', `${name} runs on its own old disks: its points here are being given up`, { group: name, state });
+    return this.#desk.lock(request);
+  }
+
+  async forget(nameOrId: string): Promise<void> {
+    const store = this.#group(nameOrId);
+    const { name, state } = store.report();
+    if (this.#failovers.report().some(({ group }) => group === name)) throw new Fault('FAILOVER_STATE', `${name} failed over to here: end or commit that, and move the guest away first`, { group: name, state });
+    if (this.#tests.isTesting(store.groupId)) throw new Fault('FAILOVER_STATE', `a test of ${name} is under way: end it first`, { group: name, state });
+    if (this.#orders.isPresent(store.groupId)) throw new Fault('REQUEST_INVALID', `${name} is being protected to here: unprotect it at its source first`, { group: name });
+    await this.#registry.forget(store.groupId);
+    this.#deps.log.warn({ group: name, groupId: store.groupId }, `${name} and all its points were removed`);
   }
 
   releasePoint(group: string, holdId: string): Promise<void> {
@@ -321,6 +356,20 @@ async function reclaimFrom(localSource: LocalSource | undefined, groupId: string
   } catch (error) {
     if (!(error instanceof Fault)) throw error;
     throw new Fault('SOURCE_ABSENT', `whether this host has old disks of the guest cannot be asked of its source: ${error.message}`, { group: groupId, code: error.code }, error);
+  }
+}
+
+/** Nobody asked for it. */
+async function notedFailover<T>(audit: AuditNoter | undefined, group: string, failOver: () => Promise<T>): Promise<T> {
+  const entry = { who: { kind: 'itself' }, act: 'failover', on: group, what: { isAutomatic: true } } as const;
+  void audit?.note({ ...entry, outcome: 'begun' });
+  try {
+    const result = await failOver();
+    void audit?.note({ ...entry, outcome: 'done' });
+    return result;
+  } catch (error) {
+    void audit?.note({ ...entry, outcome: error instanceof Fault ? error.code : 'INTERNAL' });
+    throw error;
   }
 }
 

@@ -8,6 +8,8 @@ import { count, instant } from './shapes/point-shapes.ts';
 /** A token for longer than ten years is one without an end. */
 export const tokenForMsMax = 3660 * 86_400_000;
 
+const [auditEntriesDefault, auditEntriesMax] = [100, 10_000];
+
 const route = routeOf<unknown>();
 
 const faultRow = z.looseObject({ code: z.string(), meaning: z.string(), daemonDoes: z.string(), operatorCan: z.string() });
@@ -49,6 +51,16 @@ export const serviceRoutes = {
   ticket: route({
     method: 'POST', path: '/v1/tickets', scope: 'read', isRead: true, isSecret: true, summary: 'A ticket for one stream, good once and for half a minute', response: z.looseObject({ ticket: z.string(), expiresAtMs: instant }),
     handle: ({ services, actor }) => services.tickets.issue(actor),
+  }),
+  audit: route({
+    method: 'GET', path: '/v1/audit', scope: 'read', summary: 'What was done here, by whom, with what outcome: the newest entries, newest first, and whether all of the trail is as it was written',
+    query: z.strictObject({ limit: z.coerce.number().int().min(1).max(auditEntriesMax).optional() }),
+    response: z.looseObject({ entries: z.array(z.looseObject({ n: count, atMs: instant, who: z.looseObject({ kind: z.string() }), act: z.string(), on: z.string().nullable(), what: z.record(z.string(), z.unknown()), outcome: z.string() })), entryCount: count, head: z.looseObject({ n: count, hash: z.string() }), flaw: z.string().nullable() }),
+    handle: async ({ services }, { query: { limit } }) => {
+      if (services.readTrail === null) throw new Fault('REQUEST_INVALID', 'this daemon keeps no audit trail');
+      const { reading: { entryCount, last, broken }, entries } = await services.readTrail(limit ?? auditEntriesDefault);
+      return { entries: [...entries].reverse(), entryCount, head: last, flaw: broken === null ? null : `line ${broken.line}: ${broken.why}` };
+    },
   }),
   listTokens: route({
     method: 'GET', path: '/v1/tokens', scope: 'administer', summary: 'The operators’ tokens, without their secrets', response: z.looseObject({ items: z.array(tokenShape) }),

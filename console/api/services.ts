@@ -1,4 +1,5 @@
 /** What routes may use beside the role's operations: what the API itself keeps. */
+import type { AuditEntry, TrailReading } from '../../host/audit-format.ts';
 import type { OperatorTokens } from './operator-tokens.ts';
 import type { Tickets } from './tickets.ts';
 
@@ -8,6 +9,8 @@ export interface ApiServices {
   readonly version: string;
   readonly tokens: OperatorTokens;
   readonly tickets: Tickets;
+  /** The audit trail, the newest entries of it oldest first; null: this daemon keeps none. */
+  readonly readTrail: ((countMax: number) => Promise<{ readonly reading: TrailReading; readonly entries: readonly AuditEntry[] }>) | null;
   /** The OpenAPI document of this role. */
   document(): unknown;
 }

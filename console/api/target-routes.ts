@@ -54,6 +54,14 @@ export const targetRoutes = {
     method: 'POST', path: '/v1/groups/{group}/points/{at}/holds', scope: 'operate', summary: 'Keep a point', params: ofPoint, body: requestBodies.holdPoint.omit({ group: true, at: true }), response: heldPointShape,
     handle: ({ operations }, { params, body }) => operations.holdPoint({ ...params, ...body }),
   }),
+  lockPoint: route({
+    method: 'POST', path: '/v1/groups/{group}/points/{at}/locks', scope: 'administer', summary: 'Keep a point until a date, whoever asks otherwise', params: ofPoint, body: requestBodies.lockPoint.omit({ group: true, at: true }), response: heldPointShape,
+    handle: ({ operations }, { params, body }) => operations.lockPoint({ ...params, ...body }),
+  }),
+  forget: route({
+    method: 'DELETE', path: '/v1/groups/{group}', scope: 'administer', summary: 'Remove a group with all its points', params: ofGroup,
+    handle: ({ operations }, { params: { group } }) => operations.forget(group),
+  }),
   releasePoint: route({
     method: 'DELETE', path: '/v1/groups/{group}/holds/{holdId}', scope: 'operate', summary: 'Keep a point no longer', params: requestBodies.releasePoint,
     handle: ({ operations }, { params: { group, holdId } }) => operations.releasePoint(group, holdId),

@@ -183,7 +183,8 @@ export function readPoint(text: string): string {
   return pinSelector(text, Date.now());
 }
 
-async function isAgreed(question: string): Promise<boolean> {
+/** Fault of usage without a terminal. */
+export async function isAgreed(question: string): Promise<boolean> {
   if (!isInteractive()) throw new UsageError('this asks a person, and there is no terminal: give --yes');
   if (await confirm(question)) return true;
   printAside('Nothing was done.\n');

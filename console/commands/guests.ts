@@ -55,7 +55,7 @@ export function addGuestCommands(program: Command): void {
     .action(protect);
 
   withConfig(program.command('unprotect').description('end protection and take everything of ours out of the guest').argument('<guest>', 'its name', readName))
-    .option('--forget', 'the target removes its replica and points as well')
+    .option('--forget', 'the target removes its group as well, unless that has points: those it gives up at its own operator’s wish alone (`afterimage forget`)')
     .action(async (name: string, option: ConfigOption & { readonly forget?: true }) => {
       await (await client(option, 'unprotect')).unprotect(name, option.forget === true);
       print(`${name} is no longer protected${option.forget === true ? ', and the target has forgotten it' : '; the target keeps its replica and points'}\n`);

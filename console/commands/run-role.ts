@@ -3,14 +3,22 @@
  * for SIGTERM or SIGINT, closes in the reverse order. It knows nothing of what a role does. A bug anywhere ends the process
  * with exit code 70, and the service manager starts it anew: state that was taken for impossible is not worked on with.
  */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { StartSource } from '../../daemon/operations.ts';
+import { auditFolder, type AuditEntry } from '../../host/audit-format.ts';
+import { AuditTrail, type AuditNoter } from '../../host/audit-trail.ts';
+import { ClockWatch } from '../../host/clock-watch.ts';
+import { nodeClock } from '../../host/node/clock.ts';
+import { nodeDisk } from '../../host/node/disk.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import type { TargetCertificate } from '../../journal/identity.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
 import { ownCertificate, readCertificate } from '../api/certificate.ts';
 import type { NetListen } from '../api/net-door.ts';
+import type { ApiServices } from '../api/services.ts';
 import type { Config } from '../config/config.ts';
 import { TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
@@ -34,39 +42,73 @@ export async function runRole(config: Config): Promise<void> {
   const stopped = awaitStopSignal();
   const notifier = await openServiceNotifier(log);
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
-  const running = await startRole(config, log, version);
+  const trail = await openTrail(config, log, version);
+  const running = await startRole(config, log, version, trail);
   log.info({ control: config.controlPath, ...(running.control.address === null ? {} : { api: running.control.address }) }, 'ready');
   notifier.ready();
   log.info({ signal: await stopped }, 'stopping');
   notifier.stopping();
   await closeInTime(running, log);
+  await trail.close();
   log.info('stopped');
 }
 
-async function startRole(config: Config, log: Logger, version: string): Promise<RunningRole> {
+interface Trail extends AuditNoter { readonly read: NonNullable<ApiServices['readTrail']>; close(): Promise<void> }
+
+/** The trail of this daemon, with its start, and what configures it, noted. */
+async function openTrail(config: Config, log: Logger, version: string): Promise<Trail> {
+  const folder = auditFolder(config.options.dataFolder);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await nodeDisk.syncFolder(config.options.dataFolder);
+  const trail = await AuditTrail.open({ disk: nodeDisk, clock: nodeClock, folder, log });
+  const digest = createHash('sha256').update(await readFile(config.path)).digest('hex');
+  await trail.note({ who: { kind: 'itself' }, act: 'start', on: null, what: { role: config.role, version, config: config.path, configSha256: digest }, outcome: 'done' });
+  const watch = new ClockWatch(nodeClock, trail);
+  watch.start();
+  return {
+    note: (entry) => trail.note(entry),
+    alarms: () => trail.alarms(),
+    read: async (countMax) => {
+      const entries: AuditEntry[] = [];
+      const reading = await trail.read((entry) => {
+        entries.push(entry);
+        if (entries.length > 2 * countMax) entries.splice(0, entries.length - countMax);
+      });
+      return { reading, entries: entries.slice(-countMax) };
+    },
+    close: async () => {
+      await watch.close();
+      await trail.note({ who: { kind: 'itself' }, act: 'stop', on: null, what: {}, outcome: 'done' });
+      await trail.close();
+    },
+  };
+}
+
+async function startRole(config: Config, log: Logger, version: string, audit: Trail): Promise<RunningRole> {
   switch (config.role) {
     case 'source': {
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
-      const role = await startSource(config.options, { log, version, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
+      const role = await startSource(config.options, { log, version, audit, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
       const opening = openSourceControl.bind(null, config.controlPath, role.operations, log);
-      return { control: await orClose(role, controlOptions(config, version, null).then(opening)), close: () => role.close() };
+      return { control: await orClose(role, controlOptions(config, version, null, audit).then(opening)), close: () => role.close() };
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
-      const role = await startTarget(config.options, { log, version, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
+      const role = await startTarget(config.options, { log, version, audit, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
       const opening = openTargetControl.bind(null, config.controlPath, role.operations, log);
-      return { control: await orClose(role, controlOptions(config, version, role.certificate).then(opening)), close: () => role.close() };
+      return { control: await orClose(role, controlOptions(config, version, role.certificate, audit).then(opening)), close: () => role.close() };
     }
     default: return config satisfies never;
   }
 }
 
 /** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */
-async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null): Promise<{ readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
+async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null, audit: Trail): Promise<{ readonly version: string; readonly folder: string; readonly listen: NetListen | null; readonly audit: AuditNoter; readonly readTrail: Trail['read'] }> {
   const folder = join(options.dataFolder, 'api');
-  if (api === null) return { version, folder, listen: null };
-  return { version, folder, listen: { host: api.host, port: api.port, ...(api.tls !== null ? await readCertificate(api.tls) : certificate ?? await ownCertificate(folder, options.name)) } };
+  const shared = { version, folder, audit, readTrail: audit.read };
+  if (api === null) return { ...shared, listen: null };
+  return { ...shared, listen: { host: api.host, port: api.port, ...(api.tls !== null ? await readCertificate(api.tls) : certificate ?? await ownCertificate(folder, options.name)) } };
 }
 
 async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {

@@ -155,6 +155,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       rehearseEveryMs: rehearseOptions(file),
       nbd,
       retention: retentionOptions(file),
+      ...(file.volume === undefined && file.sources === undefined ? {} : { volumes: { all: file.volume ?? null, sources: Object.fromEntries(Object.entries(file.sources ?? {}).map(([source, one]) => [source, one.volume])) } }),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
@@ -185,7 +186,7 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     const { windowMs, hourly, daily, weekly, monthly, budgetBytes } = defaultRetention;
     return {
       windowMs: of('window') ?? windowMs, hourly: of('hourly') ?? hourly, daily: of('daily') ?? daily, weekly: of('weekly') ?? weekly, monthly: of('monthly') ?? monthly,
-      budgetBytes: of('budget') ?? budgetBytes,
+      budgetBytes: of('budget') ?? budgetBytes, ...(of('lock') === undefined ? {} : { lockMs: of('lock')! }),
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };

@@ -25,6 +25,13 @@ export function readDurationMs(text: string): number | undefined {
   return scaled(text, durationUnits);
 }
 
+/** So many bytes in an hour or a day; above zero. */
+export function readVolume(text: string): { readonly bytes: number; readonly perMs: number } | undefined {
+  const found = /^(.+?)\s*\/\s*(h|hour|d|day)$/.exec(text.trim());
+  const bytes = found === null ? undefined : readSizeBytes(found[1]!);
+  return bytes === undefined || bytes === 0 ? undefined : { bytes, perMs: found![2]!.startsWith('h') ? 3_600_000 : 86_400_000 };
+}
+
 export interface HostPort { readonly host: string; readonly port: number | null }
 
 /** `host`, `host:port`, `[v6]`, `[v6]:port`. A bare IPv6 address is taken for a host. Port 1 to 65535. */

@@ -7,7 +7,7 @@ import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
-import { readDurationMs, readHostPort, readRate, readSizeBytes } from './quantity.ts';
+import { readDurationMs, readHostPort, readRate, readSizeBytes, readVolume } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -118,13 +118,16 @@ function section<const T extends z.ZodRawShape>(shape: T) {
 }
 
 const window = duration(0, 366 * 86_400_000, 'a duration of at most 366d, such as 4h');
+/** What is locked takes its space until the lock ends, whatever happens. */
+const lockTime = duration(60_000, 3660 * 86_400_000, 'a duration from 1m to 3660d, such as 7d');
 const periods = ['a whole number from 0 to 1000', (value: unknown) => (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 1000 ? value : undefined)] as const;
 const retention = section({
-  window: optional(...window), hourly: optional(...periods), daily: optional(...periods), weekly: optional(...periods), monthly: optional(...periods),
+  window: optional(...window), lock: optional(...lockTime), hourly: optional(...periods), daily: optional(...periods), weekly: optional(...periods), monthly: optional(...periods),
   budget: optional(...sizeAtLeast(retentionBytesMin, 'a size of at least 256MiB with its unit, such as 100GiB')),
 }).optional();
 
 const failoverNetwork = ['none, user or bridge:NAME', (value: unknown) => { const named = networkName.safeParse(value).data; return named === 'isolated' ? undefined : named; }] as const;
+const volume = ['a size an hour or a day with its unit, such as 100GiB/day', ofText(readVolume)] as const;
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
 const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
@@ -211,6 +214,8 @@ export const targetShape = section({
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),
   }).optional(),
   keepFree: optional(...size),
+  volume: optional(...volume),
+  sources: z.record(safeName, section({ volume: field(...volume) })).optional(),
   scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
   witness: section(witness).optional(),

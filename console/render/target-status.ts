@@ -17,6 +17,7 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
   const notes = [
     ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
     ...report.groups.flatMap((group) => (group.retention === null ? [] : [formatRetention(look, group.name, group.retention)])),
+    ...report.groups.flatMap((group) => (group.locked === undefined ? [] : [formatLocks(look, group.name, group.locked)])),
     ...(report.startChecks ?? []).map((check) => formatStartLine(look, report.atMs, check)),
     ...report.failovers.map((guest) => formatFailover(look, report, guest)),
     ...report.tests.map((test) => formatTest(look, report, test)),
@@ -81,6 +82,11 @@ function formatRetention(look: Look, group: string, { windowMs, windowHadMs, use
     case 'full': return `${line}: ${tint(look, 'bad', 'full of what is promised or held')}`;
     default: return space satisfies never;
   }
+}
+
+function formatLocks(look: Look, group: string, { untilMs, isImmutable }: NonNullable<GroupStoreReport['locked']>): string {
+  const files = isImmutable === null ? '' : isImmutable ? '; their files are immutable' : '; their files cannot be made immutable here';
+  return tint(look, 'quiet', `${printable(group)}: points are locked, the last until ${formatInstant(untilMs)}${files}`);
 }
 
 function formatState(look: Look, group: GroupStoreReport, isTesting: boolean): string {

@@ -1,6 +1,6 @@
 /** What a guest's points are, summed up and listed, and what an export has become, as text. Pure. */
 import { formatPoint } from '../../journal/point.ts';
-import type { GroupTimeline, PointDescription } from '../../replica-target/points/point-desk.ts';
+import type { GroupTimeline, LockedPoint, PointDescription } from '../../replica-target/points/point-desk.ts';
 import type { PointRange } from '../../replica-target/points/point-ranges.ts';
 import type { RestorePoint } from '../../replica-target/points/points.ts';
 import type { WrittenExport } from '../export/write-export.ts';
@@ -18,8 +18,8 @@ export function formatTimeline(look: Look, timeline: GroupTimeline, isAll: boole
   const shown = isAll ? points : points.filter((point, index) => index >= points.length - newestShown || point.isHeld || point.kind !== 'crash' || point.label !== undefined);
   const blocks = [`${tint(look, 'strong', printable(timeline.group))}: ${formatRanges(ranges, atMs)}`, formatPointTable(look, shown, atMs)];
   if (shown.length < points.length) blocks.push(tint(look, 'quiet', `${points.length - shown.length} older ones are not shown: --all`));
-  if (holds.length > 0) blocks.push(holds.map(({ point, reason, takenAtMs, untilMs }) => (
-    `held: ${formatPoint(point)} since ${formatInstant(takenAtMs)}${untilMs === null ? '' : `, until ${formatInstant(untilMs)}`}: ${printable(reason)}`)).join('\n'));
+  if (holds.length > 0) blocks.push(holds.map(({ point, reason, takenAtMs, untilMs, lock }) => (
+    `${lock === undefined ? 'held' : 'locked'}: ${formatPoint(point)} since ${formatInstant(takenAtMs)}${untilMs === null ? '' : `, until ${formatInstant(untilMs)}`}: ${printable(reason)}`)).join('\n'));
   return `${blocks.join('\n\n')}\n`;
 }
 
@@ -40,13 +40,22 @@ function formatPointTable(look: Look, points: readonly RestorePoint[], atMs: num
     { head: 'CHANGED', align: 'right' }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
   ], points.map((point) => [
     formatPoint(point), formatKind(point), formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${point.isHeld ? ', held' : ''}${point.provenAtMs === undefined ? '' : ', proven'}`, printable(point.label ?? ''),
+    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${keptBeside(point)}${point.provenAtMs === undefined ? '' : ', proven'}`, printable(point.label ?? ''),
   ]));
 }
 
 /** Guests that were cut one by one are of no one instant, and a point says so wherever it is named. */
 export function formatKind({ kind, spreadMs }: Pick<RestorePoint, 'kind' | 'spreadMs'>): string {
   return spreadMs === undefined ? kind : `${kind}, guest by guest within ${formatSpan(spreadMs)}`;
+}
+
+/** A lock is a hold, and says more. */
+function keptBeside({ isHeld, lockedUntilMs }: RestorePoint): string {
+  return lockedUntilMs === undefined ? (isHeld ? ', held' : '') : `, locked until ${formatInstant(lockedUntilMs)}`;
+}
+
+export function formatLocked(look: Look, { group, point, hold }: LockedPoint): string {
+  return `${tint(look, 'good', 'locked')}: ${printable(group)} at point ${formatPoint(point)}, cut ${formatInstant(point.cutAtMs)}, until ${formatInstant(hold.untilMs ?? 0)}. Nothing ends that sooner.\n`;
 }
 
 /** How long the guest, or the guests of a group, stood still for it. */

@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import type { Disk, DiskFile, DiskLock } from '../disk.ts';
 import { syncFolder } from './json-file.ts';
-import { barWriters, beginWriteOut, fallocate, fallocateModes, flockExclusive, readCached, seekData, seekHole } from './libc.ts';
+import { barWriters, beginWriteOut, fallocate, fallocateModes, flockExclusive, isImmutable, readCached, seekData, seekHole, setImmutable } from './libc.ts';
 
 /** One write of zeroes where holes cannot be punched. */
 const zeroes = Buffer.alloc(1024 * 1024);
@@ -34,9 +34,22 @@ export const nodeDisk: Disk = {
     try {
       await unlink(path);
     } catch (error) {
-      // Linux says EISDIR for a folder, POSIX EPERM.
+      // Linux says EISDIR for a folder, POSIX EPERM, as Linux does for what is immutable.
       if (!hasCode(error, 'EISDIR', 'EPERM')) throw error;
-      await rmdir(path);
+      if (hasCode(error, 'EPERM') && await clearImmutable(path)) await unlink(path);
+      else await rmdir(path);
+    }
+  },
+  async setImmutable(path, isSet) {
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      setImmutable(file.fd, isSet);
+      return true;
+    } catch (error) {
+      if (!hasCode(error, 'EPERM', 'EACCES', 'ENOTTY', 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL', 'ENOSYS')) throw error;
+      return false;
+    } finally {
+      await file.close();
     }
   },
   syncFolder,
@@ -55,6 +68,18 @@ export const nodeDisk: Disk = {
     return { release: () => file.close() };
   },
 };
+
+/** False: it was not immutable. */
+async function clearImmutable(path: string): Promise<boolean> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    if (!isImmutable(file.fd)) return false;
+    setImmutable(file.fd, false);
+    return true;
+  } finally {
+    await file.close();
+  }
+}
 
 class NodeFile implements DiskFile {
   readonly path: string;

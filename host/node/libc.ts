@@ -11,6 +11,8 @@ const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset,
 koffi.struct('iovec', { base: 'void *', length: 'size_t' });
 const preadCall = libc.func('int64_t preadv2(int fd, iovec *vectors, int count, int64_t offset, int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
+const ioctlCall = libc.func('int ioctl(int fd, unsigned long request, _Inout_ int *value)');
+const getsockoptCall = libc.func('int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)');
 const fcntlCall = libc.func('int fcntl(int fd, int command, _Inout_ void *lock)');
 
 /** linux/falloc.h */
@@ -29,6 +31,11 @@ const lockCommands = { ask: 36, set: 37 } as const;
 const lockKinds = { shared: 0, exclusive: 1, none: 2 } as const;
 /** As QEMU locks images (block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE): a byte for each permission that is used, and one for each that is not shared. */
 const lockBytes = { writes: 101, sharesNoWriting: 201 } as const;
+
+/** linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (as on 64-bit Linux), FS_IMMUTABLE_FL */
+const fileFlags = { get: 0x8008_6601, set: 0x4008_6602, immutable: 0x10 } as const;
+/** asm-generic/socket.h: SOL_SOCKET, SO_PEERCRED; struct ucred is pid, uid and gid, 32 bits each. */
+const peerCredentials = { level: 1, name: 17, bytes: 12 } as const;
 
 const errnoNames = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
 
@@ -85,6 +92,31 @@ export function barWriters(fd: number, isBarred: boolean): boolean {
   if (asked.readInt16LE(0) === lockKinds.none) return true;
   setLock(fd, lockKinds.none, lockBytes.sharesNoWriting);
   return false;
+}
+
+/** Whether the file behind this descriptor has the immutable attribute. Waits for nothing but the inode, which is in memory while it is open. */
+export function isImmutable(fd: number): boolean {
+  return (flagsOf(fd) & fileFlags.immutable) !== 0;
+}
+
+/** ioctl_iflags(2). EPERM without CAP_LINUX_IMMUTABLE, ENOTTY or EOPNOTSUPP where the file system has none. */
+export function setImmutable(fd: number, isSet: boolean): void {
+  const flags = flagsOf(fd);
+  const wanted = isSet ? flags | fileFlags.immutable : flags & ~fileFlags.immutable;
+  if (wanted !== flags && ioctlCall(fd, fileFlags.set, [wanted]) === -1) throw failed('ioctl', fd);
+}
+
+function flagsOf(fd: number): number {
+  const flags = [0];
+  if (ioctlCall(fd, fileFlags.get, flags) === -1) throw failed('ioctl', fd);
+  return flags[0]!;
+}
+
+/** Who connected to this unix socket, as the kernel noted it then (unix(7), SO_PEERCRED). */
+export function peerOfSocket(fd: number): { readonly pid: number; readonly uid: number } {
+  const found = Buffer.alloc(peerCredentials.bytes);
+  if (getsockoptCall(fd, peerCredentials.level, peerCredentials.name, found, [found.length]) === -1) throw failed('getsockopt', fd);
+  return { pid: found.readInt32LE(0), uid: found.readUInt32LE(4) };
 }
 
 function setLock(fd: number, kind: number, at: number): void {

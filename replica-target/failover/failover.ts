@@ -367,7 +367,8 @@ export class Failovers {
     const folder = join(this.#o.failover.overlayFolder, `${groupId.slice(0, 12)}-${term}`);
     // First of all: whatever fails or dies from here on, the failover is known, can be asked for again, or rolled back.
     // Home on its own old disks: nothing is left to go back to, as its source let go of it, and nothing to bring home.
-    const isHome = handover !== null && store.report().isReclaimed;
+    // On the old disks its points would be lost: while any is locked it boots on overlays, as anywhere else.
+    const isHome = handover !== null && store.report().isReclaimed && (store.lockedForMs?.() ?? 0) === 0;
     let note: FailoverNote = { isHome, groupId, group: name, term, point, folder, guests: [], startedAtMs, facts: null, view: null, handover, adopted: null, isCommitting: false, decision: null };
     const hold = (noted: FailoverNote, at: RestorePoint): Promise<FailoverNote> => holdPoint(store, noted, at, (kept) => this.#note(kept));
     try {

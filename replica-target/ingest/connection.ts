@@ -7,6 +7,7 @@
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { RawData, WebSocket } from 'ws';
+import type { AuditNoter } from '../../host/audit-trail.ts';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import { Fault, type FaultCode } from '../../journal/fault.ts';
@@ -18,6 +19,7 @@ import type { ConnectedSource } from '../report.ts';
 import type { GroupRegistry } from '../store/store.ts';
 import { planHandshake, type HandshakeFactsOfTarget, type HandshakeState } from './connection-plan.ts';
 import { CreditAccount } from './credit-account.ts';
+import type { SourceVolumes } from './source-volumes.ts';
 import type { SourceOrders } from './source-orders.ts';
 import { GroupLane, pausedFor, type GroupMessage, type LanePort } from './group-lane.ts';
 
@@ -46,6 +48,8 @@ export interface ConnectionOptions {
   readonly facts: Omit<HandshakeFactsOfTarget, 'nonce'>;
   readonly registry: GroupRegistry;
   readonly orders: SourceOrders;
+  readonly audit?: AuditNoter | undefined;
+  readonly volumes?: SourceVolumes | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -160,9 +164,9 @@ export class Connection {
   }
 
   #openLane(groupId: string): GroupLane {
-    const { registry, orders, clock, log } = this.#o;
+    const { registry, orders, audit, volumes, clock, log } = this.#o;
     if (this.#handshake.phase !== 'open') throw new Error('a lane needs an open connection');
-    const lane = new GroupLane({ groupId, sourceId: this.#handshake.sourceId, registry, orders, port: this.#port, clock, log, ready: this.#ready, signal: this.#over.signal });
+    const lane = new GroupLane({ groupId, sourceId: this.#handshake.sourceId, registry, orders, audit, volume: volumes?.of(this.#handshake.sourceId, this.#handshake.sourceName), port: this.#port, clock, log, ready: this.#ready, signal: this.#over.signal });
     this.#lanes.set(groupId, lane);
     return lane;
   }

@@ -9,7 +9,7 @@ export type Consequence = 'held' | 'refused' | 'closed';
 
 export function planConsequence(code: FaultCode): Consequence {
   switch (code) {
-    case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL': return 'held';
+    case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL': case 'VOLUME_EXCEEDED': return 'held';
     case 'WIRE_GARBAGE': case 'WIRE_VERSION': case 'WIRE_OVERSIZED': case 'WIRE_SECRET': case 'WIRE_SILENT':
     case 'RECORD_CORRUPT': case 'RECORD_MISPLACED': return 'closed';
     default: return 'refused';

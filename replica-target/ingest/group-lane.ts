@@ -5,11 +5,13 @@
  * of the group reaches the store until the source announces it again, and what is dropped still gives its credit back.
  */
 import type { Logger } from 'pino';
+import type { AuditNoter } from '../../host/audit-trail.ts';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import type { RecordView } from '../../journal/record.ts';
 import type { HandoverAnswer, SourceMessage, TargetMessage } from '../../journal/wire.ts';
 import type { Durable, GroupRegistry, GroupStore } from '../store/store.ts';
+import type { SourceVolume } from './source-volumes.ts';
 import { planConsequence } from './consequence-plan.ts';
 import type { SourceOrders } from './source-orders.ts';
 
@@ -44,6 +46,9 @@ export interface LaneOptions {
   readonly port: LanePort;
   /** What the target asks of the group's source goes out here once it has announced the group. */
   readonly orders: SourceOrders;
+  readonly audit?: AuditNoter | undefined;
+  /** What the source may bring; absent: as much as it likes. */
+  readonly volume?: SourceVolume | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   /** Resolves when an earlier connection of the same source has let go of its groups. */
@@ -164,6 +169,7 @@ export class GroupLane {
 
   async #give(store: GroupStore, record: RecordView): Promise<Durable | null> {
     const { kind, point } = record.header;
+    this.#o.volume?.take(record.bytes.length);
     if (point !== 0) return store.append(record);
     if (!this.#isSeeding || (kind !== 'data' && kind !== 'zero')) {
       throw new Fault('RECORD_MISPLACED', `a ${kind} record of point 0 ${this.#isSeeding ? 'has no place in' : 'outside'} a first sync`, { group: record.header.groupId });
@@ -249,12 +255,27 @@ export class GroupLane {
   }
 
   async #forget(): Promise<void> {
+    const { groupId, sourceId, registry, audit } = this.#o;
+    const name = registry.find(groupId)?.report().name ?? groupId;
+    const told = (outcome: string): Promise<void> | undefined => audit?.note({ who: { kind: 'source', sourceId }, act: 'forget', on: name, what: { groupId }, outcome });
+    try {
+      await this.#forgetKnown();
+    } catch (error) {
+      await told(isFault(error) ? error.code : 'INTERNAL');
+      throw error;
+    }
+    await told('done');
+  }
+
+  async #forgetKnown(): Promise<void> {
     const { groupId, sourceId, registry, port } = this.#o;
     const store = registry.find(groupId);
     if (store === null || store.groupId !== groupId) throw new Fault('GROUP_UNKNOWN', `group ${groupId} is not known here`, { group: groupId });
     if (store.report().sourceId !== sourceId) throw new Fault('GROUP_FOREIGN', `group ${groupId} belongs to another source`, { group: groupId });
     const { state, name, term } = store.report();
     if (state === 'failed-over') throw new Fault('GROUP_FAILED_OVER', `${name} has failed over: what it runs on is not forgotten at its old source's wish`, { group: groupId, term });
+    // One that cannot be opened says that instead: it may have points.
+    if (store.holding().newest !== null) throw new Fault('FORGET_REFUSED', `${name} has points: what is kept of it is the target’s own matter`, { group: groupId });
     // The files are not taken away under a comparison.
     await Promise.all(this.#compares);
     this.#unlisten();
@@ -340,7 +361,7 @@ export class GroupLane {
     do {
       if (!(await pausedFor(clock, releasePollMs, signal))) return;
       if (this.#state !== 'held' || this.#holds !== hold) return;
-    } while (this.#store !== null && this.#store.report().held !== null);
+    } while (this.#store !== null && (this.#store.report().held !== null || this.#o.volume?.isExceeded() === true));
     port.send({ t: 'released', group: groupId });
   }
 }

@@ -9,6 +9,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import { WebSocketServer } from 'ws';
+import type { AuditNoter } from '../../host/audit-trail.ts';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import { fingerprintOf } from '../../journal/identity.ts';
@@ -19,6 +20,7 @@ import type { GroupRegistry } from '../store/store.ts';
 import { Admission, peerOf } from './admission.ts';
 import { Connection, greetingBytesMax, type ConnectionLimits } from './connection.ts';
 import { Refusals } from './refusals.ts';
+import type { SourceVolumes } from './source-volumes.ts';
 import { SourceOrders } from './source-orders.ts';
 
 /** AES-128 is the cheapest that TLS 1.3 has where the processor knows AES; the others are for peers without it. */
@@ -44,6 +46,10 @@ export interface IngestOptions {
   readonly registry: GroupRegistry;
   /** What is asked of the sources of groups; absent: nothing ever is. */
   readonly orders?: SourceOrders;
+  /** What sources ask of a target beyond bringing data is noted here. */
+  readonly audit?: AuditNoter | undefined;
+  /** What sources may bring; absent: as much as they like. */
+  readonly volumes?: SourceVolumes | undefined;
   /** All secrets that this source may prove itself with; asked at each handshake. */
   readonly secrets: (sourceId: string) => readonly Buffer[];
   readonly clock: Clock;
@@ -182,7 +188,7 @@ class Door implements Ingest {
         if (greetingBytes > 2 * greetingBytesMax) connection.terminate();
       };
       const connection: Connection = new Connection({
-        ws, socket, peer, registry, orders: this.#orders, clock, random, log, limits: this.#limits,
+        ws, socket, peer, registry, orders: this.#orders, audit: this.#o.audit, volumes: this.#o.volumes, clock, random, log, limits: this.#limits,
         facts: { targetId, targetName, fingerprint: this.#fingerprint, secrets },
         onOpen: (opened, sourceId) => {
           socket.off('data', onGreeting);

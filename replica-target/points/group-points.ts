@@ -17,6 +17,7 @@ import { HistoryReader } from '../store/history-reader.ts';
 import type { Replica } from '../store/replica.ts';
 import { storeFault } from '../store/store-fault.ts';
 import { GroupChecks } from './group-checks.ts';
+import { GroupLocks } from './group-locks.ts';
 import { HistoryDigests } from './history-digests.ts';
 import { HistoryImages } from './history-images.ts';
 import type { HistorySet } from './history-set.ts';
@@ -47,10 +48,13 @@ export class FileGroupPoints implements GroupPoints {
   readonly #o: GroupPointsOptions;
   readonly places = new SealedPlaces();
   readonly digests: HistoryDigests;
+  readonly locks: GroupLocks;
   readonly pins: PointHolds;
   readonly checks: GroupChecks;
   /** Which step of the retention keeps a point; without one, all are kept. */
   keptBy: (point: PointId) => KeptBy = () => 'all';
+  /** Called when a point was locked. */
+  onLocked: () => void = () => undefined;
   readonly #images: HistoryImages;
 
   /** `sealed`: what the journal holds. */
@@ -59,13 +63,15 @@ export class FileGroupPoints implements GroupPoints {
     this.#o = options;
     for (const place of sealed) this.places.push(place);
     this.digests = new HistoryDigests({ disk, folder, groupId, history, log });
-    this.pins = new PointHolds({ ...options, places: this.places });
+    this.locks = new GroupLocks(options);
+    this.pins = new PointHolds({ ...options, locks: this.locks, places: this.places });
     this.#images = new HistoryImages(folder, history, this.digests);
     this.checks = new GroupChecks({ ...options, points: this });
   }
 
   /** Before anything is applied, trimmed or thinned. */
   async load(): Promise<void> {
+    await this.locks.load();
     await this.pins.load();
     await this.checks.load();
     this.digests.start();
@@ -126,6 +132,17 @@ export class FileGroupPoints implements GroupPoints {
     }
   }
 
+  async lock(point: PointId, reason: string, forMs: number, isUntilDate: boolean): Promise<Hold> {
+    await this.#checkKnown(point);
+    try {
+      const hold = await this.pins.lock(point, reason, forMs, isUntilDate);
+      this.onLocked();
+      return hold;
+    } catch (error) {
+      throw storeFault(error, `locking point ${formatPoint(point)}`);
+    }
+  }
+
   async release(holdId: string): Promise<void> {
     try {
       await this.pins.release(holdId);
@@ -142,6 +159,7 @@ export class FileGroupPoints implements GroupPoints {
     await this.checks.close();
     await this.digests.close();
     await this.pins.settled();
+    await this.locks.close(this.pins.hasLocks);
   }
 
   async #view(pin: PinnedPoint): Promise<PointView> {
@@ -169,7 +187,8 @@ export class FileGroupPoints implements GroupPoints {
   }
 
   #row(facts: PointFacts, applied: PointId | null): RestorePoint {
-    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: this.keptBy(facts) };
+    const lockedForMs = this.pins.lockedForMs(facts);
+    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), ...(lockedForMs === 0 ? {} : { lockedUntilMs: this.#o.clock.nowMs() + lockedForMs }), keptBy: this.keptBy(facts) };
   }
 
   async #checkKnown(point: PointId): Promise<void> {

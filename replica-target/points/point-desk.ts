@@ -45,6 +45,18 @@ export interface HoldRequest {
   readonly forMs: number | null;
 }
 
+export interface LockRequest {
+  readonly group: string;
+  /** The point (point-selector.ts). */
+  readonly at: string;
+  readonly reason: string;
+  /** From now on, ms; or until this date, wall clock, ms: exactly one of them. */
+  readonly forMs?: number | undefined;
+  readonly untilMs?: number | undefined;
+}
+
+export interface LockedPoint { readonly group: string; readonly groupId: string; readonly point: RestorePoint; readonly hold: Hold }
+
 export class PointDesk {
   readonly #find: (nameOrId: string) => GroupStore;
   readonly #clock: Clock;
@@ -78,6 +90,17 @@ export class PointDesk {
       await group.restorePoints.release(hold.holdId);
       throw error;
     }
+  }
+
+  /** Durable when it resolves. Faults: POINT_UNKNOWN, REQUEST_INVALID (the date has passed). */
+  async lock({ group: nameOrId, at, reason, forMs, untilMs }: LockRequest): Promise<LockedPoint> {
+    const group = this.#find(nameOrId);
+    if ((forMs === undefined) === (untilMs === undefined)) throw new Fault('REQUEST_INVALID', 'a lock is either for a time (forMs) or until a date (untilMs)', { group: group.report().name });
+    const point = await this.#choose(group, at);
+    const spanMs = forMs ?? (untilMs ?? 0) - this.#clock.nowMs();
+    if (spanMs <= 0) throw new Fault('REQUEST_INVALID', 'a lock until a date that has passed', { group: group.report().name, untilMs });
+    const hold = await group.restorePoints.lock(point, reason, spanMs, forMs === undefined);
+    return { group: group.report().name, groupId: group.groupId, point: await group.restorePoints.find(point) ?? point, hold };
   }
 
   async verify(nameOrId: string, at: string | null): Promise<Verification> {

@@ -37,11 +37,15 @@ export interface Hold {
   readonly takenAtMs: number;
   /** Wall clock, ms; null: until released. */
   readonly untilMs: number | null;
+  /** It ends at its time and not before. `forMs`: how much time the target has to have seen pass until then; `fromMs`: how much it had seen when the lock was taken; `isUntilDate`: `untilMs` has to have come by the wall clock as well. */
+  readonly lock?: { readonly forMs: number; readonly fromMs: number; readonly isUntilDate: boolean } | undefined;
 }
 
 /** A restore point with what an operator asks of it. Marked points have their label in {@link StoredPoint}. */
 export interface RestorePoint extends StoredPoint {
   readonly isHeld: boolean;
+  /** Until when nobody can give it up, by the wall clock, if all goes on as it does, ms; absent: it is not locked. */
+  readonly lockedUntilMs?: number;
   /** Of a point that is an hourly, daily, … one after thinning: every point is kept, or which step of the policy keeps this one. */
   readonly keptBy: KeptBy;
   /** When it was rehearsed last with all its guests ready, ms; absent: it was not. */
@@ -63,7 +67,9 @@ export interface GroupPoints {
   open(point: PointId): Promise<PointView>;
   /** Durable when it resolves. Faults: POINT_UNKNOWN. */
   hold(point: PointId, reason: string, untilMs: number | null): Promise<Hold>;
-  /** Durable when it resolves; a hold that is not there any more is fine. */
+  /** A hold that nobody can release before it has ended. Durable when it resolves. Faults: POINT_UNKNOWN. */
+  lock(point: PointId, reason: string, forMs: number, isUntilDate: boolean): Promise<Hold>;
+  /** Durable when it resolves; a hold that is not there any more is fine. Fault POINT_LOCKED. */
   release(holdId: string): Promise<void>;
   holds(): readonly Hold[];
   /** Of the stored bytes; absent where none are stored. */

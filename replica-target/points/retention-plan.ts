@@ -20,6 +20,8 @@ export interface RetentionPolicy {
   readonly monthly: number;
   /** For journal and history together; null: what the volume can spare. */
   readonly budgetBytes: number | null;
+  /** Every point is locked for this long from its arrival, by witnessed time (lock-spans-plan.ts), ms; null or absent: none is by itself. */
+  readonly lockMs?: number | null;
 }
 
 export const defaultRetention: RetentionPolicy = { windowMs: 4 * 3_600_000, hourly: 24, daily: 7, weekly: 4, monthly: 12, budgetBytes: null };
@@ -47,6 +49,8 @@ export interface RetentionState<F extends RetainedFile> {
   readonly limitBytes: number | null;
   /** What could be merged was, or could not be: points may be given up for space now. */
   readonly isPressed: boolean;
+  /** What is newer than this is locked by the policy, of now or of then, and stays as the window does; null: all; absent: nothing is. */
+  readonly lockedAfter?: PointId | null | undefined;
 }
 
 export type KeptBy = 'all' | 'hourly' | 'daily' | 'weekly' | 'monthly' | 'held';
@@ -89,7 +93,7 @@ export function planRetention<F extends RetainedFile>(policy: RetentionPolicy, s
   const { points, files, applied } = state;
   const boundaries: (PointId | null)[] = files.length === 0 ? [applied] : [files[0]!.from, ...files.map(({ to }) => to)];
   const isBoundary = new Set(boundaries.map((boundary) => pointKey(startOf(boundary))));
-  const window = findWindow(points, policy.windowMs);
+  const window = withLocked(points, findWindow(points, policy.windowMs), state.lockedAfter);
   const keptBy = new Map<string, KeptBy>();
   for (const point of points.slice(window.first)) keptBy.set(pointKey(point), 'all');
   const older = points.slice(0, window.first).filter((point) => isBoundary.has(pointKey(point)));
@@ -121,6 +125,13 @@ function findWindow(points: readonly RetainedPoint[], windowMs: number): { reado
   const hadMs = ageMs;
   while (first > 0 && hourOf(points[first - 1]!.arrivedAtMs) === hourOf(points[first]!.arrivedAtMs)) first--;
   return { first, hadMs };
+}
+
+/** The window, and everything from the oldest point on that is locked. */
+function withLocked(points: readonly RetainedPoint[], window: ReturnType<typeof findWindow>, lockedAfter: PointId | null | undefined): ReturnType<typeof findWindow> {
+  if (lockedAfter === undefined) return window;
+  const first = lockedAfter === null ? 0 : points.findIndex((point) => comparePoints(point, lockedAfter) > 0);
+  return first < 0 || first >= window.first ? window : { ...window, first };
 }
 
 /**

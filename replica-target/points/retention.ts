@@ -12,6 +12,7 @@ import { comparePoints, formatPoint, type PointId } from '../../journal/point.ts
 import type { Catalog } from '../store/catalog.ts';
 import type { GroupFolder } from '../store/group-folder.ts';
 import { storeFault } from '../store/store-fault.ts';
+import type { GroupLocks } from './group-locks.ts';
 import { mergedAtOnce, mergeHistory } from './history-merge.ts';
 import type { HistoryFile, HistorySet } from './history-set.ts';
 import type { PointHolds } from './holds.ts';
@@ -32,6 +33,11 @@ export interface RetentionOptions {
   readonly policy: () => RetentionPolicy;
   readonly history: HistorySet;
   readonly pins: PointHolds;
+  readonly locks: GroupLocks;
+  /** Brings locks up to now and to the policy. Rejects with nothing. */
+  readonly lookAtLocks: () => Promise<void>;
+  /** With what the newest plan keeps. */
+  readonly onLooked: (points: readonly PointId[]) => Promise<void>;
   readonly catalog: Catalog;
   readonly journalBytes: () => number;
   /** What the volume has beyond what must stay free, bytes; negative when it is too little. */
@@ -59,6 +65,7 @@ export class Retention {
   #settling: Promise<void> = Promise.resolve();
   #wake: () => void = () => undefined;
   #plan: RetentionPlan<HistoryFile> | null = null;
+  #points: readonly PointId[] = [];
   #limitBytes: number | null = null;
   /** At the last look. */
   #isOver = false;
@@ -77,6 +84,11 @@ export class Retention {
   /** Something was added: past the limit it is looked at soon, not at the next pace. */
   grown(): void {
     if (this.#limitBytes !== null && this.#usedBytes() > this.#limitBytes && this.#o.clock.monotonicMs() - this.#lookedMs > fullPaceMs) this.#wake();
+  }
+
+  /** Looks now. */
+  wake(): void {
+    this.#wake();
   }
 
   /** Ends after the step under way. */
@@ -122,6 +134,7 @@ export class Retention {
       if (isPressed || !this.#isOver) break;
       isPressed = true;
     }
+    await this.#o.onLooked(this.#points);
     this.#tell();
   }
 
@@ -151,19 +164,22 @@ export class Retention {
   async #look(isPressed: boolean): Promise<RetentionPlan<HistoryFile>> {
     const { history, pins, catalog, sparedBytes } = this.#o;
     const policy = this.#o.policy();
+    await this.#o.lookAtLocks();
     this.#lookedMs = this.#o.clock.monotonicMs();
     const facts = await catalog.mapPoints(({ term, point, kind, label, arrivedAtMs }) => ({ term, point, kind, label, arrivedAtMs }));
     const spared = await sparedBytes();
     const usedBytes = this.#usedBytes();
     // From here on nothing is awaited: the plan is of one moment.
     const { applied } = history;
+    pins.expire();
     const pinned = pins.pinnedPoints();
     const files = history.files.filter(({ to }) => applied !== null && comparePoints(to, applied) <= 0);
     const points = facts.filter((point) => pins.isRestorable(point)).map((point) => ({ ...point, isPinned: pinned.has(pointKey(point)) }));
     const volumeBytes = Math.max(0, usedBytes + spared);
     this.#limitBytes = policy.budgetBytes === null ? volumeBytes : Math.min(policy.budgetBytes, volumeBytes);
     this.#isOver = usedBytes > this.#limitBytes;
-    this.#plan = planRetention(policy, { points, files, applied, usedBytes, limitBytes: this.#limitBytes, isPressed });
+    this.#plan = planRetention(policy, { points, files, applied, usedBytes, limitBytes: this.#limitBytes, isPressed, lockedAfter: this.#o.locks.lockedAfter() });
+    this.#points = points;
     return this.#plan;
   }
 

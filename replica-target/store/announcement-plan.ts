@@ -3,8 +3,8 @@ import { Fault } from '../../journal/fault.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import type { GroupFacts } from './group-facts.ts';
 
-/** `isFenced`: a failover is under way or done, and not committed. Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER, GROUP_UNCOMMITTED. */
-export function announcementFault({ name, term, fencedBelow, sourceId: owner, formerSourceIds }: GroupFacts, isFenced: boolean, sourceId: string, announcement: GroupAnnouncement): Fault | null {
+/** `isFenced`: a failover is under way or done, and not committed. Faults: GROUP_FOREIGN, TERM_OLD, GROUP_FAILED_OVER, GROUP_UNCOMMITTED, GROUP_RENAMED. */
+export function announcementFault({ name, term, fencedBelow, sourceId: owner, formerSourceIds }: GroupFacts, isFenced: boolean, sourceId: string, announcement: GroupAnnouncement, hasPoints: boolean): Fault | null {
   const facts = { group: name, term };
   if (sourceId !== owner) {
     return formerSourceIds.includes(sourceId)
@@ -12,6 +12,8 @@ export function announcementFault({ name, term, fencedBelow, sourceId: owner, fo
       : new Fault('GROUP_FOREIGN', `the group ${name} belongs to another source`, facts);
   }
   if (announcement.term < fencedBelow) return new Fault('TERM_OLD', `${name} is in term ${term} here, the source in ${announcement.term}`, facts);
+  // What is kept of a group goes by its name: a source does not choose it anew.
+  if (hasPoints && announcement.name !== name) return new Fault('GROUP_RENAMED', `the group is ${name} here and has points: it cannot become ${announcement.name}`, facts);
   if (!isFenced) return null;
   if (announcement.term < term) return new Fault('TERM_OLD', `${name} failed over: it is in term ${term} here, the source in ${announcement.term}`, facts);
   // Its own source, of the guest that runs here.

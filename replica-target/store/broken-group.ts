@@ -22,7 +22,7 @@ export class BrokenGroup implements GroupStore {
     this.#fault = fault;
     this.#sinceMs = sinceMs;
     const refuse = (): Promise<never> => this.#refuse();
-    this.restorePoints = { list: refuse, find: refuse, open: refuse, changedSince: refuse, hold: refuse, release: refuse, holds: () => [] };
+    this.restorePoints = { list: refuse, find: refuse, open: refuse, changedSince: refuse, hold: refuse, lock: refuse, release: refuse, holds: () => [] };
   }
 
   holding(): GroupHolding { throw this.#fault; }

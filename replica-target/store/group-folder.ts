@@ -19,6 +19,8 @@ export class GroupFolder {
   /** When the stored bytes were last checked, and what was found. */
   get scrub(): string { return join(this.path, 'scrub.json'); }
   get holds(): string { return join(this.path, 'holds.json'); }
+  /** What time has passed for locks, and what a policy locked. */
+  get locks(): string { return join(this.path, 'locks.json'); }
   get catalog(): string { return join(this.path, 'catalog'); }
   get folders(): readonly string[] { return [this.journal, this.replica, this.history]; }
 

@@ -7,6 +7,8 @@ import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
 import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { FileGroupPoints } from '../points/group-points.ts';
+import { LockedFiles } from '../points/locked-files.ts';
+import { planLockedFiles, type LockedNeed } from '../points/locked-files-plan.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import { Retention } from '../points/retention.ts';
 import type { Catalog } from './catalog.ts';
@@ -14,6 +16,7 @@ import type { GroupFolder } from './group-folder.ts';
 import { journalFloor } from './group-opening.ts';
 import type { Journal } from './journal.ts';
 import type { SpaceWatch } from './space-watch.ts';
+import type { GroupStoreReport } from './store.ts';
 import { storeFault } from './store-fault.ts';
 import type { StoreOptions } from './store-options.ts';
 
@@ -30,19 +33,24 @@ export interface GroupPastOptions {
   readonly history: HistorySet;
   readonly points: FileGroupPoints;
   readonly space: SpaceWatch;
+  /** The newest sealed point. */
+  readonly newest: () => PointId | null;
 }
 
 export class GroupPast {
   /** Null without a policy: then nothing of the history is ever given up. */
   readonly retention: Retention | null;
   readonly #o: GroupPastOptions;
+  readonly #files: LockedFiles;
 
   constructor(o: GroupPastOptions) {
     this.#o = o;
+    this.#files = new LockedFiles({ disk: o.disk, folder: o.folder, locks: o.points.locks, log: o.log });
+    o.points.onLocked = () => this.locked();
     const { retentionOf, freeBytesMin, segmentBytes } = o.options;
     o.history.listen({ replaced: (removed, merged) => o.catalog.replaceHistory(removed, merged, this.#floor()) });
     this.retention = retentionOf === null ? null : new Retention({
-      ...o, pins: o.points.pins, policy: () => retentionOf(o.name()),
+      ...o, pins: o.points.pins, locks: o.points.locks, lookAtLocks: () => this.#lookAtLocks(), onLooked: (points) => this.#attribute(points), policy: () => retentionOf(o.name()),
       journalBytes: () => o.journal.bytes,
       // Ingest stops one segment before the minimum; what can be given up is given up before that.
       sparedBytes: async () => await o.disk.freeBytes(o.folder.history) - freeBytesMin - 2 * segmentBytes,
@@ -50,6 +58,12 @@ export class GroupPast {
       onFull: (fault) => o.space.overLimit(fault),
     });
     o.points.keptBy = (point) => this.retention?.keptBy(point) ?? 'all';
+  }
+
+  /** Before anything is taken: what arrives from here on is locked as the policy says. */
+  async begin(): Promise<void> {
+    await this.#o.points.locks.look(this.#lockMs(), this.#o.newest(), this.#o.points.pins.hasLocks);
+    this.retention?.start();
   }
 
   /** After a batch. What fails is said and tried again after the next one. */
@@ -60,6 +74,51 @@ export class GroupPast {
       this.#o.log?.warn({ group: this.#o.name(), err: storeFault(error, 'trimming') }, 'the journal could not be trimmed; it is tried again after the next batch');
     }
     this.retention?.grown();
+  }
+
+  #lockMs(): number | null {
+    return this.#o.options.retentionOf?.(this.#o.name()).lockMs ?? null;
+  }
+
+  /** What cannot be noted stays locked, and is noted the next time: a full disk must not keep retention from making room. */
+  async #lookAtLocks(): Promise<void> {
+    try {
+      await this.#o.points.locks.look(this.#lockMs(), this.#o.newest(), this.#o.points.pins.hasLocks);
+    } catch (error) {
+      this.#o.log?.warn({ group: this.#o.name(), err: storeFault(error, `writing ${this.#o.folder.locks}`) }, 'what time has passed for locks could not be noted');
+    }
+  }
+
+  /** A lock was made: its files are seen to now, not at the next pace. */
+  locked(): void {
+    this.retention?.wake();
+  }
+
+  /** What the report says of locks; nothing when there are none. */
+  lockReport(): Pick<GroupStoreReport, 'locked'> {
+    const lockedForMs = this.#o.points.pins.longestLockMs(this.#o.newest());
+    return lockedForMs === 0 ? {} : { locked: { untilMs: this.#o.clock.nowMs() + lockedForMs, isImmutable: this.#files.isImmutable } };
+  }
+
+  /** `points`: those that can be restored. A file that cannot be seen to now is at the next look. */
+  async #attribute(restorable: readonly PointId[]): Promise<void> {
+    const { journal, history, points: { pins, locks, places }, folder, log } = this.#o;
+    const after = locks.lockedAfter();
+    const byPolicy = after === undefined ? [] : restorable.filter((point) => after === null || comparePoints(point, after) > 0);
+    const inside = byPolicy.find((point) => history.indexOf(point) === null);
+    const needs: LockedNeed[] = pins.lockedPins().map(({ boundary, deltas }) => ({ boundary, segment: deltas[0]?.start?.segment ?? null }));
+    for (const point of [byPolicy[0], inside]) {
+      const boundary = point === undefined ? undefined : history.boundaryAtOrBefore(point);
+      if (point === undefined || boundary === undefined) continue;
+      needs.push({ boundary, segment: point === inside ? places.between(boundary, point)?.[0]?.start?.segment ?? null : null });
+    }
+    try {
+      await this.#files.bring(planLockedFiles({
+        needs, history: history.files, applied: history.applied, segments: journal.segments().map(({ number }) => number), durableSegment: journal.end.segment,
+      }));
+    } catch (error) {
+      log?.warn({ err: storeFault(error, `making locked files of ${folder.path} immutable`) }, 'the attribute of locked files could not be changed; it is tried again soon');
+    }
   }
 
   async #trim(): Promise<void> {

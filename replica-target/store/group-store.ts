@@ -101,7 +101,7 @@ export class FileGroupStore implements GroupStore {
     }, opened.journal.sealed);
     this.#past = new GroupPast({
       ...d, folder, groupId: facts.groupId, name: () => this.#facts.name, journal: this.#journal, catalog: this.#catalog, history: this.history,
-      points: this.restorePoints, space: this.#space,
+      points: this.restorePoints, space: this.#space, newest: () => this.#newest,
     });
   }
 
@@ -114,7 +114,7 @@ export class FileGroupStore implements GroupStore {
       for (const { disk } of opened.mark.disks) await store.#replica.checkThere(disk);
       if (facts.seed !== 'none') await store.#measureReplica();
       await store.restorePoints.load();
-      store.#past.retention?.start();
+      await store.#past.begin();
     } catch (error) {
       // A group that refuses holds nothing open.
       await (store ?? opened.catalog).close();
@@ -131,12 +131,14 @@ export class FileGroupStore implements GroupStore {
   get facts(): GroupFacts { return this.#facts; }
   get #facts(): GroupFacts { return this.#kept.current; }
 
+  lockedForMs(): number { return this.restorePoints.pins.longestLockMs(this.#newest); }
+
   holding(): GroupHolding {
     return groupHolding(this.#facts, this.#journal.durable, this.#applier.applied);
   }
 
   async announce(sourceId: string, announcement: GroupAnnouncement): Promise<void> {
-    const refused = announcementFault(this.#facts, this.#isFenced, sourceId, announcement);
+    const refused = announcementFault(this.#facts, this.#isFenced, sourceId, announcement, this.#newest !== null);
     if (refused !== null) throw refused;
     await this.cutTorn();
     // A first sync that broke off is begun anew, with seedBegin.
@@ -334,10 +336,10 @@ export class FileGroupStore implements GroupStore {
   points(): Promise<readonly StoredPoint[]> { return this.restorePoints.list(); }
 
   report(): GroupStoreReport {
-    return groupReport({
+    return { ...this.#past.lockReport(), ...groupReport({
       facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, history: this.history, journal: this.#journal, replica: this.#replica,
       replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention,
-    });
+    }) };
   }
 
   async drain(): Promise<PointId | null> {

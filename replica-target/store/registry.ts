@@ -19,6 +19,7 @@ import { copyImage } from './image-copy.ts';
 import { reclaimable, type ReclaimedImages } from './reclaimed-images.ts';
 import type { GroupRegistry, GroupStore } from './store.ts';
 import { defaultOptions, type GroupStoreDeps, type StoreOptions } from './store-options.ts';
+import { mayBeLocked } from '../points/holds.ts';
 import { errorCode, storeFault } from './store-fault.ts';
 
 export interface RegistryOptions {
@@ -128,6 +129,7 @@ class FileGroupRegistry implements GroupRegistry {
   async #forget(groupId: string): Promise<void> {
     const group = this.#groups.get(groupId);
     if (group === undefined) throw new Fault('GROUP_UNKNOWN', `no group ${groupId} is here`, { group: groupId });
+    await this.#refuseLocked(group);
     this.#groups.delete(groupId);
     await group.close();
     const away = join(this.#folder, forgottenPrefix + groupId);
@@ -144,6 +146,19 @@ class FileGroupRegistry implements GroupRegistry {
     } catch (error) {
       throw storeFault(error, `removing ${away}`);
     }
+  }
+
+  /** Fault POINT_LOCKED; of a group that cannot be opened, also what keeps its locks from being read: STORE_CORRUPT, STORE_NEWER. */
+  async #refuseLocked(group: Group): Promise<void> {
+    const name = group.facts?.name ?? group.groupId;
+    if (!(group instanceof FileGroupStore)) {
+      if (!await mayBeLocked(this.#d.disk, new GroupFolder(join(this.#folder, group.groupId)))) return;
+      throw new Fault('POINT_LOCKED', `${name} has locked points, and nothing counts their time down while it cannot be opened`, { group: name });
+    }
+    const lockedForMs = group.lockedForMs();
+    if (lockedForMs === 0) return;
+    const untilMs = this.#d.clock.nowMs() + lockedForMs;
+    throw new Fault('POINT_LOCKED', `${name} has points that are locked, the last of them until ${new Date(untilMs).toISOString()}`, { group: name, untilMs });
   }
 
   /** What cannot be removed now is in nobody's way: it is tried again at the next start. */

@@ -46,6 +46,8 @@ export interface GroupStoreReport {
   readonly replicaBytes: number;
   /** What is kept, and how much of it there is; null when nothing is ever given up. */
   readonly retention: RetentionReport | null;
+  /** What of its points is locked: until when at the latest, by the wall clock, if all goes on as it does; and whether the files bear the immutable attribute (false: it cannot be had here; null: not tried yet). Absent: nothing. */
+  readonly locked?: { readonly untilMs: number; readonly isImmutable: boolean | null };
   /** Set while the disk is full or failing, or what is promised fills the budget. */
   readonly held: { readonly code: string; readonly sinceMs: number; readonly message: string } | null;
 }
@@ -56,6 +58,8 @@ export interface GroupStore {
   /** Points that can be had: listing, reading, holding. Also while the group is failed over. */
   readonly restorePoints: GroupPoints;
   holding(): GroupHolding;
+  /** For how much longer any of its points is locked, ms; 0: none is. Absent: of no use to whoever asks. */
+  lockedForMs?(): number;
   /** Facts that may change while the group lives: name, rpo, hardware, disks (a new disk; sizes follow with the seals). Durable when it resolves. Faults: TERM_OLD, GROUP_FOREIGN, GROUP_FAILED_OVER. */
   announce(sourceId: string, announcement: GroupAnnouncement): Promise<void>;
   /**
@@ -110,7 +114,7 @@ export interface GroupRegistry {
   announce(sourceId: string, announcement: GroupAnnouncement): Promise<GroupStore>;
   /** Puts an existing raw image under a group's disk, to be compared: the group's seed becomes `partial`. */
   seedFrom(groupName: string, disk: number, imagePath: string): Promise<void>;
-  /** Removes a group and its files. */
+  /** Removes a group and its files. Faults: GROUP_UNKNOWN, POINT_LOCKED. */
   forget(groupId: string): Promise<void>;
   close(): Promise<void>;
 }

@@ -13,6 +13,7 @@ import type { Clock } from '../../host/clock.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeRandom } from '../../host/node/random.ts';
+import { isFault } from '../../journal/fault.ts';
 import { readToken } from '../../journal/identity.ts';
 import type { SourceCommand, SourceEvent, SourceFacts } from './driven-roles.ts';
 
@@ -62,7 +63,8 @@ function protect(name: string, groupId: string): void {
 async function release(): Promise<void> {
   const session = await link.session(AbortSignal.timeout(15_000));
   await protectedGuest!.supervisor.release();
-  await session.forget(protectedGuest!.groupId);
+  // A target keeps what has points: the whole of it goes with the benchmark's folder.
+  await session.forget(protectedGuest!.groupId).catch((error: unknown) => { if (!isFault(error) || error.code !== 'FORGET_REFUSED') throw error; });
   protectedGuest = null;
   tell({ event: 'released' });
 }

@@ -5,8 +5,15 @@ export class SimulatedClock implements Clock {
   #nowMs = 1_700_000_000_000;
   #waiting: { readonly atMs: number; readonly resolve: () => void }[] = [];
 
-  nowMs(): number { return this.#nowMs; }
+  #setMs = 0;
+
+  nowMs(): number { return this.#nowMs + this.#setMs; }
   monotonicMs(): number { return this.#nowMs; }
+
+  /** Somebody sets the wall clock, by so much; no time passes. */
+  set(ms: number): void {
+    this.#setMs += ms;
+  }
 
   delay(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {

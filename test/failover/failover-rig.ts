@@ -33,6 +33,8 @@ class HeldPoints implements GroupPoints {
     return { point, disks: this.#disks, read: async () => { throw new Error('read through nbdkit'); }, extents: async () => [], release: async () => undefined };
   }
 
+  lock(): Promise<Hold> { throw new Error('not here'); }
+
   async hold(id: PointId, reason: string, untilMs: number | null): Promise<Hold> {
     const hold = { holdId: `hold-${this.#holds.size}`, point: id, reason, takenAtMs: 0, untilMs };
     this.#holds.set(hold.holdId, hold);

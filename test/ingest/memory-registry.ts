@@ -41,7 +41,7 @@ export class MemoryStore implements GroupStore {
 
   constructor(sourceId: string, announcement: GroupAnnouncement) {
     const refuse = (): Promise<never> => Promise.reject(new Fault('POINT_UNKNOWN', 'a registry in memory restores nothing'));
-    this.restorePoints = { list: () => Promise.resolve([]), find: () => Promise.resolve(null), open: refuse, hold: refuse, release: () => Promise.resolve(), changedSince: () => Promise.reject(new Error('not asked for')), holds: () => [] };
+    this.restorePoints = { list: () => Promise.resolve([]), find: () => Promise.resolve(null), open: refuse, hold: refuse, lock: refuse, release: () => Promise.resolve(), changedSince: () => Promise.reject(new Error('not asked for')), holds: () => [] };
     this.groupId = announcement.group;
     this.sourceId = sourceId;
     this.announcement = announcement;

@@ -81,6 +81,7 @@ export class FilePoints implements GroupPoints {
     return view;
   }
 
+  lock(): Promise<Hold> { throw new Error('not here'); }
   hold(): Promise<Hold> { throw new Error('not here'); }
   release(): Promise<void> { throw new Error('not here'); }
   holds(): readonly Hold[] { return []; }

@@ -55,6 +55,7 @@ class MadePoints implements GroupPoints {
     };
   }
 
+  lock(): never { throw new Error('not here'); }
   hold(): never { throw new Error('not here'); }
   release(): never { throw new Error('not here'); }
   holds() { return []; }

@@ -100,6 +100,7 @@ export const faultTable = {
   TARGET_UNREACHABLE: { meaning: 'The target’s address cannot be connected.', daemonDoes: 'When pairing: nothing is kept. Otherwise tries again, and the RPO grows and is reported.', operatorCan: 'Check that the target runs, that its `advertise` names this address and port, and that no firewall is between.' },
   TARGET_UNPAIRED: { meaning: 'This source is not paired with that target, or with more than one and none was named.', daemonDoes: 'Refuses.', operatorCan: 'Run `afterimage target token` at the target and `afterimage pair TOKEN` here; name the target with --target when there are several.' },
   CONTROL_SOCKET: { meaning: 'The control socket cannot be opened safely: another daemon listens there, or others may write to its folder.', daemonDoes: 'Refuses to start.', operatorCan: 'Stop the other daemon, or name another `control` path in a folder that only its owner may write to.' },
+  FOLDER_UNSAFE: { meaning: 'A folder of the daemon’s belongs to another user, or others may write to it.', daemonDoes: 'Refuses to start; nothing was written there.', operatorCan: 'Give the folder to the daemon’s user (`chown`), and let nobody else write to it (`chmod go-w`); look at what is in it first.' },
   INTERNAL: { meaning: 'A bug: the daemon met a state that it takes for impossible.', daemonDoes: 'Fails the request and logs the stack; if it concerns more than the request, it ends with exit code 70 and the service manager starts it anew.', operatorCan: 'Report it with the log.' },
 } as const satisfies Record<string, FaultRow>;
 

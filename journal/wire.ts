@@ -52,7 +52,7 @@ const sourceShapes = {
   /** Forgets the group at the target (unprotect --forget). Answered by `forgotten`. */
   forget: z.object({ t: z.literal('forget'), group: groupId }),
   /** To `yield`: the guest stands still since `stoppedAtMs` (source's wall clock), and `point`, which was acknowledged, is all that its disks hold. */
-  yielded: z.object({ t: z.literal('yielded'), group: groupId, id: handoverId, point: pointId, stoppedAtMs: count.max(timeMsMax) }),
+  yielded: z.object({ t: z.literal('yielded'), group: groupId, id: handoverId, point: pointId, stoppedAtMs: count.refine((ms) => ms <= timeMsMax) }),
   /** To `yield` or `recall`: the guest runs at the source, for this reason. */
   kept: z.object({ t: z.literal('kept'), group: groupId, id: handoverId, code: z.string().max(40), message: text }),
   /** To `takeOver`, and instead of an announcement ever after: the source has noted durably that the guest is live elsewhere, in `term`. */

@@ -127,8 +127,7 @@ function request(type: number, cookie: number, offset: number, length: number, f
 const clientFlags = words32(3);
 
 function server(): Decoder {
-  const folder = mkdtempSync(join(tmpdir(), 'afterimage-fuzz-nbd-'));
-  const path = join(folder, 'nbd');
+  let folder: string | null = null;
   const faults: Fault[] = [];
   const disk = Buffer.alloc(diskBytes, 3);
   const handler: NbdHandler = {
@@ -153,6 +152,8 @@ function server(): Decoder {
       Buffer.concat([clientFlags, encodeOption(nbdOption.exportName, Buffer.from('d')), request(nbdCommand.read, 1, 512, 1024), request(nbdCommand.disc, 2, 0, 0)]),
     ],
     async decode(input) {
+      folder ??= mkdtempSync(join(tmpdir(), 'afterimage-fuzz-nbd-'));
+      const path = join(folder, 'nbd');
       starting.server ??= listenNbd({ path, exports: new Map([['d', { sizeBytes: diskBytes, handler }]]), requestBytesMax: 1024 ** 2, inFlightBytesMax: 4 * 1024 ** 2, onFault: (fault) => { faults.push(fault); } });
       const listening = await starting.server;
       await new Promise<void>((resolve) => {
@@ -168,7 +169,7 @@ function server(): Decoder {
     },
     async close() {
       await (await starting.server)?.close();
-      rmSync(folder, { recursive: true, force: true });
+      if (folder !== null) rmSync(folder, { recursive: true, force: true });
     },
   };
 }

@@ -1,7 +1,6 @@
 /** What comes from an operator's side, or who got there: configs, requests to the control socket, points by name, a witness' answers. */
-import { readFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -14,7 +13,6 @@ import { choosePoint, pinSelector } from '../../replica-target/points/point-sele
 import type { TargetOperations } from '../../replica-target/operations.ts';
 import type { StoredPoint } from '../../replica-target/store/store.ts';
 import type { Decoder } from './decoder.ts';
-import { SocketPeer } from './socket-peer.ts';
 import { groupId } from './wire-decoders.ts';
 
 const samples = new URL(import.meta.url.endsWith('.ts') ? '../../console/config/samples/' : '../../../console/config/samples/', import.meta.url);
@@ -47,10 +45,9 @@ function operations<T extends object>(): T {
 
 /** HTTP as it comes in on a control socket. A reply of 500 is a bug that was met. */
 function control(): Decoder {
-  const folder = mkdtempSync(join(tmpdir(), 'afterimage-fuzz-control-'));
+  let folder: string | null = null;
   const log = pino({ level: 'silent' });
   const opened: { controls: Promise<Control[]> | null } = { controls: null };
-  const paths = ['source', 'target'].map((role) => join(folder, role));
   const http = (route: string, body?: object): Buffer => {
     const text = body === undefined ? '' : JSON.stringify(body);
     return Buffer.from(`${body === undefined ? 'GET' : 'POST'} ${route} HTTP/1.1\r\nHost: a\r\n${body === undefined ? '' : `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(text)}\r\n`}Connection: close\r\n\r\n${text}`);
@@ -71,7 +68,9 @@ function control(): Decoder {
       if (found !== null) input.write(String(input.length - head - 4).padStart(found[1]!.length, '0').slice(-found[1]!.length), found.index + 'Content-Length: '.length, 'latin1');
     },
     async decode(input) {
-      opened.controls ??= Promise.all([openSourceControl(paths[0]!, operations<SourceOperations>(), log), openTargetControl(paths[1]!, operations<TargetOperations>(), log)]);
+      folder ??= mkdtempSync(join(tmpdir(), 'afterimage-fuzz-control-'));
+      const paths = [join(folder, 'source'), join(folder, 'target')] as const;
+      opened.controls ??= Promise.all([openSourceControl(paths[0], operations<SourceOperations>(), log), openTargetControl(paths[1], operations<TargetOperations>(), log)]);
       await opened.controls;
       await Promise.all(paths.map(async (path) => {
         const said = await exchange(path, input);
@@ -80,7 +79,7 @@ function control(): Decoder {
     },
     async close() {
       for (const one of await opened.controls ?? []) await one.close();
-      rmSync(folder, { recursive: true, force: true });
+      if (folder !== null) rmSync(folder, { recursive: true, force: true });
     },
   };
 }
@@ -101,8 +100,7 @@ function witness(): Decoder {
     const text = JSON.stringify(body);
     return Buffer.from(`HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n${text}`);
   };
-  const peer = new SocketPeer();
-  const place: { endpoint: string; serve: (socket: Socket) => void; close: () => Promise<void>; witness: Witness | null } = { endpoint: '', serve: () => undefined, close: () => peer.close(), witness: null };
+  const place: { serve: (socket: Socket) => void; close: () => Promise<void>; witness: Witness | null } = { serve: () => undefined, close: () => Promise.resolve(), witness: null };
   return {
     name: 'witness', faults: ['WITNESS_UNREACHABLE'], inputBytesMax: 64 * 1024, bufferBytesMax: (inputBytes) => 2 * 1024 ** 2 + 64 * inputBytes,
     words: ['"kvs":', '"succeeded":', 'HTTP/1.1 500 x\r\n', 'Content-Length: 99999999999\r\n', '\r\n\r\n'],
@@ -112,7 +110,6 @@ function witness(): Decoder {
     ],
     async decode(input) {
       if (place.witness === null) {
-        const { createServer } = await import('node:net');
         const server = createServer((socket) => {
           socket.on('error', () => undefined);
           socket.once('data', () => place.serve(socket));

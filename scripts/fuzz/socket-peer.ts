@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export class SocketPeer {
-  readonly #folder = mkdtempSync(join(tmpdir(), 'afterimage-fuzz-peer-'));
-  readonly path = join(this.#folder, 's');
+  #folder: string | null = null;
   readonly #sockets = new Set<Socket>();
   #server: Server | null = null;
   /** What the next connection is served with. */
@@ -14,7 +13,9 @@ export class SocketPeer {
 
   /** The path, listened on. */
   async listen(): Promise<string> {
-    if (this.#server !== null) return this.path;
+    if (this.#folder !== null) return join(this.#folder, 's');
+    this.#folder = mkdtempSync(join(tmpdir(), 'afterimage-fuzz-peer-'));
+    const path = join(this.#folder, 's');
     const server = createServer((socket) => {
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket));
@@ -22,8 +23,8 @@ export class SocketPeer {
       this.serve(socket);
     });
     this.#server = server;
-    await new Promise<void>((resolve) => { server.listen(this.path, resolve); });
-    return this.path;
+    await new Promise<void>((resolve) => { server.listen(path, resolve); });
+    return path;
   }
 
   async close(): Promise<void> {
@@ -31,6 +32,7 @@ export class SocketPeer {
     const server = this.#server;
     this.#server = null;
     if (server !== null) await new Promise<void>((resolve) => { server.close(() => resolve()); });
-    rmSync(this.#folder, { recursive: true, force: true });
+    if (this.#folder !== null) rmSync(this.#folder, { recursive: true, force: true });
+    this.#folder = null;
   }
 }

@@ -258,7 +258,7 @@ const smallFiles: Decoder = {
     const readings = await Promise.allSettled([readFacts(disk, folder), readMark(disk, folder), readPruned(disk, folder)]);
     const refusals = readings.flatMap((reading) => (reading.status === 'rejected' ? [reading.reason as unknown] : []));
     const bug = refusals.find((reason) => !isFault(reason));
-    if (bug !== undefined) throw bug;
+    if (bug instanceof Error) throw bug;
     if (refusals.length === readings.length) throw refusals[0];
   },
 };

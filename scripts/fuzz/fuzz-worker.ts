@@ -28,7 +28,7 @@ const [order] = await once(process, 'message') as [WorkerOrder];
 const note = new InputNote(order.notePath);
 watchAllocations();
 const coverage = new CoverageWatch();
-const known = order.planted === null ? decoders() : [planted(order.planted)];
+const known = order.isPlanted ? order.decoders.map(planted) : decoders();
 for (const name of order.decoders) {
   const decoder = known.find((one) => one.name === name)!;
   await tell({ news: 'decoder', decoder: name });

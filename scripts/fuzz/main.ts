@@ -11,7 +11,7 @@ import { decoders } from './decoders.ts';
 import { plantedNames } from './planted.ts';
 import { fuzz } from './referee.ts';
 
-interface Options { readonly seconds: number; readonly decoder?: readonly string[]; readonly seed: number; readonly inputs: number; readonly planted?: string; readonly replay?: string; readonly json?: true }
+interface Options { readonly seconds: number; readonly decoder?: readonly string[]; readonly seed: number; readonly inputs: number; readonly planted?: readonly string[]; readonly replay?: string; readonly json?: true }
 
 function readNumber(text: string): number {
   const value = Number(text);
@@ -25,17 +25,17 @@ const options = new Command('fuzz').description('decoders of what others wrote, 
   .addOption(new Option('--decoder <names...>', 'these alone').choices(names))
   .option('--seed <seed>', 'of what is changed', readNumber, 1)
   .option('--inputs <count>', 'for each decoder at most', readNumber, 1_000_000_000)
-  .addOption(new Option('--planted <name>', 'a decoder with this defect, alone').choices(plantedNames))
+  .addOption(new Option('--planted <names...>', 'decoders with these defects, alone').choices(plantedNames))
   .option('--replay <file>', 'one input, given to the one decoder that is named')
   .option('--json', 'figures as JSON')
   .parse().opts<Options>();
 
-const chosen = options.planted === undefined ? options.decoder ?? names : [options.planted];
+const chosen = options.planted ?? options.decoder ?? names;
 if (options.replay !== undefined) await replay(options.replay, chosen);
 else {
   const startedMs = performance.now();
   const { figures, crashes, memoryPeakBytes } = await fuzz({
-    decoders: chosen, seed: options.seed, msEach: options.seconds * 1000 / chosen.length, inputsMax: options.inputs, planted: options.planted ?? null,
+    decoders: chosen, seed: options.seed, msEach: options.seconds * 1000 / chosen.length, inputsMax: options.inputs, isPlanted: options.planted !== undefined,
   });
   const saved = crashes.map(({ input, ...crash }) => ({ ...crash, seed: options.seed, inputBytes: input.length, file: save(crash.decoder, input) }));
   const total = {

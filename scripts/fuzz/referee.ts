@@ -10,9 +10,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Crash, DecoderFigures } from './fuzz-one.ts';
 
-/** Beyond it an input counts as endless, ms: far above what a busy machine makes of a slow one. */
-const hangMs = 10_000;
+/** Beyond it an input counts as endless, ms of the process' own processor time: a machine that has other work makes nothing endless. */
+const hangMs = 4_000;
+/** And of one that only waits, ms. */
+const waitMsMax = 60_000;
 const lookEveryMs = 200;
+/** Ticks of /proc/PID/stat in a second: USER_HZ, which Linux has kept at that for programs. */
+const ticksPerSecond = 100;
 /** A decoder that needs more than this for an input of at most some MiB is none that is bounded. */
 const heapMegabytesMax = 512;
 
@@ -21,7 +25,8 @@ export interface WorkerOrder {
   readonly seed: number;
   readonly msEach: number;
   readonly inputsMax: number;
-  readonly planted: string | null;
+  /** They are of planted.ts. */
+  readonly isPlanted: boolean;
   readonly notePath: string;
 }
 
@@ -85,12 +90,13 @@ function runProcess(order: WorkerOrder, onNews: (news: WorkerNews) => void): Pro
   let decoder = order.decoders[0] ?? '';
   let said = '';
   let isHanging = false;
-  const seen = { count: -1n, sinceMs: performance.now() };
+  const seen = { count: -1n, sinceMs: performance.now(), usedMs: 0 };
   const timer = setInterval(() => {
     const { count, length } = readHead(order.notePath);
     const nowMs = performance.now();
-    if (count !== seen.count) Object.assign(seen, { count, sinceMs: nowMs });
-    if (length < 0 || nowMs - seen.sinceMs < hangMs) return;
+    const usedMs = usedMsOf(child.pid);
+    if (count !== seen.count) Object.assign(seen, { count, sinceMs: nowMs, usedMs });
+    if (length < 0 || (usedMs - seen.usedMs < hangMs && nowMs - seen.sinceMs < waitMsMax)) return;
     isHanging = true;
     child.kill('SIGKILL');
   }, lookEveryMs);
@@ -105,11 +111,24 @@ function runProcess(order: WorkerOrder, onNews: (news: WorkerNews) => void): Pro
       clearInterval(timer);
       if (code === 0) return resolve(null);
       const input = readInput(order.notePath);
-      if (isHanging) return resolve({ decoder, kind: 'hang', what: `did not end within ${hangMs} ms`, input });
+      if (isHanging) return resolve({ decoder, kind: 'hang', what: `did not end within ${hangMs} ms of processor time`, input });
       if (/heap out of memory/.test(said)) return resolve({ decoder, kind: 'memory', what: `the heap grew beyond ${heapMegabytesMax} MiB`, input });
       resolve({ decoder, kind: 'error', what: `the process ended (${signal ?? code}): ${said}`, input });
     });
   });
+}
+
+/** Processor time of a process so far, ms (proc(5), /proc/PID/stat, utime and stime). */
+function usedMsOf(pid: number | undefined): number {
+  try {
+    // The name in the second field may hold anything but ends with the last bracket.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * 1000 / ticksPerSecond;
+  } catch (error) {
+    // It has just ended.
+    if (typeof (error as NodeJS.ErrnoException).code !== 'string') throw error;
+    return 0;
+  }
 }
 
 function readHead(path: string): { readonly count: bigint; readonly length: number } {

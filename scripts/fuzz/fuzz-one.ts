@@ -91,7 +91,7 @@ export async function fuzzOne(decoder: Decoder, run: FuzzRun): Promise<{ readonl
 /** Those of a batch that ran the blocks, each block once: asked by halves, as a look costs more than a few inputs. */
 async function whichRan(batch: readonly Buffer[], wanted: ReadonlySet<string>, tried: Tried, run: FuzzRun): Promise<Buffer[]> {
   // Kept for what comes after it, and nothing does.
-  if (performance.now() > run.untilMs) return [];
+  if (performance.now() > run.untilMs || tried.inputs >= run.inputsMax) return [];
   const { coverage } = run;
   for (const input of batch) {
     await tried.decode(Buffer.from(input));

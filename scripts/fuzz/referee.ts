@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import type { Crash, DecoderFigures } from './fuzz-one.ts';
 
 /** Beyond it an input counts as endless, ms of the process' own processor time: a machine that has other work makes nothing endless. */
-const hangMs = 4_000;
+const hangMs = 2_500;
 /** And of one that only waits, ms. */
 const waitMsMax = 60_000;
 const lookEveryMs = 200;

@@ -12,8 +12,9 @@ import { plantedNames } from '../../scripts/fuzz/planted.ts';
 import { isLong } from '../support/extent.ts';
 
 /** Enough for each decoder to come behind its checksums. */
-const inputsMax = isLong ? 20_000 : 150;
-const seconds = isLong ? 600 : 300;
+const inputsMax = isLong ? 20_000 : 100;
+/** At most, on a machine that has much other work. */
+const seconds = isLong ? 600 : 120;
 
 interface Figures {
   readonly inputs: number;
@@ -37,14 +38,15 @@ t.test('every decoder ends by its named refusal, whatever it is given', { timeou
   t.same(found.crashes, []);
   t.equal(code, 0);
   t.same(found.figures.map(({ decoder }) => decoder), decoders().map(({ name }) => name), 'all of them were tried');
-  for (const { decoder, inputs, accepted } of found.figures) t.ok(inputs > 1 && accepted > 0, `${decoder}: ${inputs} inputs, ${accepted} valid`);
+  for (const { decoder, inputs, accepted } of found.figures) t.ok(inputs > 0 && accepted > 0, `${decoder}: ${inputs} inputs, ${accepted} valid`);
+  t.ok(found.inputs > 10 * found.figures.length, `${found.inputs} inputs in all`);
   t.ok(found.memoryPeakBytes < 1024 ** 3, `${Math.round(found.memoryPeakBytes / 1024 ** 2)} MiB at most`);
 });
 
 const kinds: Readonly<Record<string, string>> = { 'length-believed': 'memory', 'endless-page': 'hang', 'slow-pattern': 'slow' };
 
 t.test('planted defects are found', { timeout: 600_000 }, async (t) => {
-  const { code, found } = await fuzz('--planted', ...plantedNames, '--seconds', String(30 * plantedNames.length));
+  const { code, found } = await fuzz('--planted', ...plantedNames, '--seconds', String(15 * plantedNames.length));
   t.equal(code, 1);
   for (const name of plantedNames) {
     t.test(name, async (t) => {

@@ -24,7 +24,7 @@ const node = z.looseObject({
 });
 const status = z.looseObject({ status: text });
 const schemaEntry = z.looseObject({
-  name: text, 'meta-type': text.optional(), 'arg-type': text.optional(), tag: text.optional(), members: z.array(z.looseObject({ name: text.optional(), type: text })).optional(), values: z.array(text).optional(),
+  name: text, 'meta-type': text.optional(), 'arg-type': text.optional(), tag: text.optional(), members: z.array(z.looseObject({ name: text.optional(), type: text.optional() })).optional(), values: z.array(text).optional(),
 });
 
 const shapes: Readonly<Record<string, z.ZodType>> = {

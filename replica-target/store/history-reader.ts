@@ -59,6 +59,8 @@ export class HistoryReader {
   /** The run's bytes; null for zeroes. */
   async run(entry: HistoryIndexEntry): Promise<Buffer | null> {
     const { path } = this.#file;
+    // A place has 64 bits, a file has fewer.
+    if (entry.at + historyRunBytes > this.sizeBytes) throw corrupt(path, this.sizeBytes, 'the index names a place beyond the file');
     const head = checked(path, entry.at, decodeHistoryRun(await readAt(this.#file, entry.at, historyRunBytes)));
     if (head.kind !== entry.kind || head.disk !== entry.disk || head.offset !== entry.offset || head.length !== entry.length) {
       throw corrupt(path, entry.at, 'the run is not the one that the index names');

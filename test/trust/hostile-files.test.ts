@@ -65,6 +65,18 @@ t.test('a run of 4 GiB in a history file of some hundred bytes', async (t) => {
   await t.rejects(reader.run(reader.entry(0)), { ...corrupt, message: /beyond the file/ });
 });
 
+t.test('an index that names a place beyond the file', async (t) => {
+  for (const at of [1024 ** 2, 2 ** 63]) {
+    const header = encodeHistoryHeader(facts);
+    const index = new HistoryIndex();
+    index.push({ kind: 'data', disk: 0, offset: 0, length: 512, at });
+    const disk = await diskWith(folder.undo(name), Buffer.concat([header, index.bytes, encodeHistoryTrailer({ indexAt: header.length, indexCount: 1, indexChecksum: checksumOf(index.bytes), dataBytes: 512 })]));
+    const reader = await HistoryReader.open(disk, folder, name);
+    await t.rejects(reader.run(reader.entry(0)), { ...corrupt, message: /beyond the file/ });
+    await reader.close();
+  }
+});
+
 t.test('a small file whose checksum holds over no JSON', async (t) => {
   const body = '{"version":1,';
   const disk = await diskWith(folder.facts, Buffer.from(`{"checksum":"${xxh64(Buffer.from(body)).toString(16).padStart(16, '0')}","body":${body}}\n`));

@@ -3,10 +3,11 @@
  * JSON file each, replaced whole (written aside, synced, renamed, folder synced), so that a crash leaves the old or the new.
  * Secrets are in here: the folder is 0700, the files 0600, and looser ones are refused.
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson, readJsonFolder, replaceJson, syncFolder } from '../host/node/json-file.ts';
+import { preparePrivateFolder } from '../host/node/private-folder.ts';
 import { groupGuestsMax } from '../journal/limits.ts';
 import { pointKinds } from '../journal/point.ts';
 import { safeName } from '../journal/wire.ts';
@@ -71,10 +72,11 @@ export class SourceState {
     this.#folder = folder;
   }
 
+  /** Fault FOLDER_UNSAFE. */
   async prepare(): Promise<void> {
     // Passed through, not listed: a spool in it is opened by a QEMU that may run as another user.
-    await mkdir(this.#folder, { recursive: true, mode: 0o711 });
-    for (const folder of ['targets', 'guests', 'points', 'relayed']) await mkdir(join(this.#folder, folder), { recursive: true, mode: 0o700 });
+    await preparePrivateFolder(this.#folder, 0o711);
+    for (const folder of ['targets', 'guests', 'points', 'relayed']) await preparePrivateFolder(join(this.#folder, folder));
   }
 
   /** The source's lasting id; drawn by `draw` when there is none yet. */

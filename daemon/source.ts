@@ -2,10 +2,10 @@
  * The source role put together: state, links to the paired targets, one supervisor per protected guest. It answers the
  * operator (operations.ts) and makes the one report; how a guest is kept protected is the supervisor's matter.
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { nodeClock } from '../host/node/clock.ts';
 import { openWitness } from '../host/node/etcd-witness.ts';
+import { preparePrivateFolder } from '../host/node/private-folder.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault, isFault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
@@ -77,7 +77,7 @@ class Source implements SourceOperations {
 
   async start(): Promise<void> {
     // QEMU may run as another user, which opens its image by name and lists nothing.
-    await mkdir(this.#options.spool.folder, { recursive: true, mode: 0o711 });
+    await preparePrivateFolder(this.#options.spool.folder, 0o711);
     await this.#state.prepare();
     await this.#frozenNotes.prepare();
     // Before anything else: a guest that stands still waits for it.

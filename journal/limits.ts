@@ -24,6 +24,9 @@ export const sealPayloadBytesMax = 64 * 1024;
 /** A point's label, in UTF-16 code units. */
 export const labelCharactersMax = 200;
 
+/** Latest time that a point may say that it was cut at, ms since 1970: what has no date cannot be shown (ECMA-262, "Time Values and Time Range"). */
+export const timeMsMax = 8_640_000_000_000_000;
+
 /** Guests of one group. */
 export const groupGuestsMax = 64;
 
@@ -41,6 +44,9 @@ export const frameBytesMax = 4 * 1024 * 1024;
 
 /** Largest text WebSocket message (JSON). A group's hardware with its firmware variables is the largest. */
 export const controlBytesMax = 2 * 1024 * 1024;
+
+/** How deep a group's recorded hardware is nested at most; QEMU's own answers are some six levels. */
+export const hardwareDepthMax = 32;
 
 /** Block of the hash comparison (resync, seed from an image). */
 export const compareBlockBytes = 64 * 1024;

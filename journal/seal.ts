@@ -3,7 +3,7 @@
  * are small, few, and the place where later versions add facts; unknown members are kept out of decisions.
  */
 import { z } from 'zod';
-import { diskBytesMax, diskCountMax, labelCharactersMax, sectorBytes } from './limits.ts';
+import { diskBytesMax, diskCountMax, labelCharactersMax, sectorBytes, timeMsMax } from './limits.ts';
 import { pointKinds } from './point.ts';
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -42,7 +42,7 @@ export const partPayload = z.object({ part: count.min(1) });
 export const sealPayload = z.object({
   base: pointId.nullable(),
   kind: z.enum(pointKinds),
-  cutAtMs: count,
+  cutAtMs: count.max(timeMsMax),
   records: count.min(2),
   changedBytes: count,
   disks: z.array(diskSize).min(1).max(diskCountMax),

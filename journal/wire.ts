@@ -4,7 +4,7 @@
  * This file knows the shapes and their limits, and no socket.
  */
 import { z } from 'zod';
-import { compareBlocksMax, controlBytesMax, diskBytesMax, diskCountMax, sectorBytes } from './limits.ts';
+import { compareBlocksMax, controlBytesMax, diskBytesMax, diskCountMax, hardwareDepthMax, sectorBytes, timeMsMax } from './limits.ts';
 
 export const protocolVersion = 1;
 export const protocolPath = '/afterimage/v1';
@@ -26,7 +26,7 @@ export const wireDisk = z.object({
 });
 
 /** What it takes to start the guest elsewhere, as QEMU reported it. The shape belongs to qemu/hardware.ts; the wire carries it whole. */
-export const wireHardware = z.record(z.string(), z.unknown());
+export const wireHardware = z.record(z.string(), z.unknown()).refine(isKeepable, { error: 'nested deeper than it can be kept, or longer' });
 
 /** Tells one planned failover from another. */
 const handoverId = hex(8);
@@ -52,7 +52,7 @@ const sourceShapes = {
   /** Forgets the group at the target (unprotect --forget). Answered by `forgotten`. */
   forget: z.object({ t: z.literal('forget'), group: groupId }),
   /** To `yield`: the guest stands still since `stoppedAtMs` (source's wall clock), and `point`, which was acknowledged, is all that its disks hold. */
-  yielded: z.object({ t: z.literal('yielded'), group: groupId, id: handoverId, point: pointId, stoppedAtMs: count }),
+  yielded: z.object({ t: z.literal('yielded'), group: groupId, id: handoverId, point: pointId, stoppedAtMs: count.refine((ms) => ms <= timeMsMax) }),
   /** To `yield` or `recall`: the guest runs at the source, for this reason. */
   kept: z.object({ t: z.literal('kept'), group: groupId, id: handoverId, code: z.string().max(40), message: text }),
   /** To `takeOver`, and instead of an announcement ever after: the source has noted durably that the guest is live elsewhere, in `term`. */
@@ -114,6 +114,16 @@ export type WireDisk = z.infer<typeof wireDisk>;
 export type WireHardware = z.infer<typeof wireHardware>;
 export type GroupAnnouncement = Omit<z.infer<typeof sourceShapes.announce>, 't'>;
 export type GroupHolding = Omit<z.infer<typeof targetShapes.group>, 't'>;
+
+/** The target writes it down as JSON and reads it again: nested so deep that no JSON can be made of it, or with numbers that take far more room than they came in, it would be the end of its group. */
+function isKeepable(hardware: Readonly<Record<string, unknown>>): boolean {
+  let level: readonly unknown[] = [hardware];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > hardwareDepthMax) return false;
+    level = level.flatMap((value) => (typeof value === 'object' && value !== null ? Object.values(value) : []));
+  }
+  return JSON.stringify(hardware).length <= controlBytesMax;
+}
 
 /** Undefined for anything that is not a message of the schema within its size; the caller closes with WIRE_GARBAGE. */
 export function decodeMessage<T>(schema: z.ZodType<T>, textMessage: string): T | undefined {

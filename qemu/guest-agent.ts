@@ -13,6 +13,7 @@ import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
 import { Fault } from '../journal/fault.ts';
 import { AgentReplyReader, type AgentItem } from './agent-reply-reader.ts';
+import { textOf } from './peer-text.ts';
 
 /** Any guest that is alive answers a ping well within it, also under emulation. */
 export const answerMsDefault = 3_000;
@@ -93,10 +94,13 @@ export class GuestAgent {
 
   async info(answerMs = answerMsDefault): Promise<AgentInfo> {
     const info = await this.#execute('guest-info', answerMs) as { version?: unknown; supported_commands?: unknown } | null;
-    const listed = Array.isArray(info?.supported_commands) ? info.supported_commands as readonly { name?: unknown; enabled?: unknown }[] : [];
+    const listed = Array.isArray(info?.supported_commands) ? info.supported_commands as readonly unknown[] : [];
     return {
       version: typeof info?.version === 'string' ? info.version : 'unknown',
-      commands: new Set(listed.flatMap(({ name, enabled }) => (typeof name === 'string' && enabled === true ? [name] : []))),
+      commands: new Set(listed.flatMap((one) => {
+        const { name, enabled } = (one ?? {}) as { name?: unknown; enabled?: unknown };
+        return typeof name === 'string' && enabled === true ? [name] : [];
+      })),
     };
   }
 
@@ -179,8 +183,8 @@ export class GuestAgent {
       this.#isInStep = false;
       return awaited.settle(null, this.#garbage(awaited.command, reply));
     }
-    const description = String(error.desc).slice(0, 500);
-    awaited.settle(null, new Fault('AGENT_REFUSED', `the guest agent refused ${awaited.command}: ${description}`, { path: this.#path, command: awaited.command, class: String(error.class), description }));
+    const description = textOf(error.desc).slice(0, 500);
+    awaited.settle(null, new Fault('AGENT_REFUSED', `the guest agent refused ${awaited.command}: ${description}`, { path: this.#path, command: awaited.command, class: textOf(error.class).slice(0, 100), description }));
   }
 
   /** Until the sync's own reply has come, right behind a sentinel, all else is an earlier client's, or of before the limit. */
@@ -193,7 +197,7 @@ export class GuestAgent {
   }
 
   #garbage(command: string, what: unknown): Fault {
-    return new Fault('AGENT_GARBAGE', `the guest agent at ${this.#path} answered ${command} with what is no answer to it: ${String(JSON.stringify(what)).slice(0, 100)}`, { path: this.#path, command });
+    return new Fault('AGENT_GARBAGE', `the guest agent at ${this.#path} answered ${command} with what is no answer to it: ${textOf(what).slice(0, 100)}`, { path: this.#path, command });
   }
 
   #over(why: string, cause?: unknown): void {

@@ -170,9 +170,10 @@ function isMissed(driver: string): boolean {
 /** Owners of buses first; else by path, numbers by value, so that two records of one guest are alike. An IOMMU goes before all. */
 function inOrder(devices: readonly HardwareDevice[]): HardwareDevice[] {
   const byPath = new Map(devices.map((device) => [device.path, device]));
-  const depth = (device: HardwareDevice): number => {
+  // As deep as there are devices: owners that name each other in a circle come from no QOM tree.
+  const depth = (device: HardwareDevice, most = devices.length): number => {
     const owner = byPath.get(device.bus?.owner ?? '');
-    return device.driver === 'intel-iommu' ? -1 : owner === undefined ? 0 : depth(owner) + 1;
+    return device.driver === 'intel-iommu' ? -1 : owner === undefined || most === 0 ? 0 : depth(owner, most - 1) + 1;
   };
   return [...devices].sort((a, b) => depth(a) - depth(b) || a.path.localeCompare(b.path, 'en', { numeric: true }));
 }

@@ -10,6 +10,8 @@ import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
 import { Fault } from '../journal/fault.ts';
 import { LineSplitter } from './line-splitter.ts';
+import { textOf } from './peer-text.ts';
+import { isOfShape } from './reply-shapes.ts';
 import type { QmpConnection, QmpEvent } from './qmp.ts';
 
 export interface QmpConnectOptions {
@@ -61,6 +63,7 @@ function unreachable(path: string, timeoutMs: number, isConnected: boolean): Fau
 
 interface UnderWay {
   readonly command: string;
+  readonly args: Readonly<Record<string, unknown>> | undefined;
   readonly timer: NodeJS.Timeout;
   resolve(value: unknown): void;
   reject(fault: Fault): void;
@@ -111,7 +114,7 @@ class QmpClient implements QmpConnection {
     const timeoutMs = options?.timeoutMs ?? this.#commandTimeoutMs;
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => this.#timeOut(id, timeoutMs), timeoutMs);
-      this.#underWay.set(id, { command, timer, resolve: resolve as (value: unknown) => void, reject });
+      this.#underWay.set(id, { command, args, timer, resolve: resolve as (value: unknown) => void, reject });
       this.#socket.write(`${JSON.stringify(args === undefined ? { execute: command, id } : { execute: command, arguments: args, id })}\n`);
     });
   }
@@ -227,13 +230,18 @@ class QmpClient implements QmpConnection {
         return;
       }
       // Without an id QEMU answers only what it could not parse, and then nobody knows which commands it took.
-      return this.#garbage(`an answer to nothing that was asked (${JSON.stringify(error?.['desc'] ?? id ?? null).slice(0, 100)})`);
+      return this.#garbage(`an answer to nothing that was asked (${textOf(error?.['desc'] ?? id).slice(0, 100)})`);
     }
     this.#underWay.delete(id as number);
     clearTimeout(asked.timer);
-    if (error === undefined) return asked.resolve(message['return']);
-    const kind = String(error['class']);
-    const description = String(error['desc']);
+    if (error === undefined) {
+      if (isOfShape(asked.command, asked.args, message['return'])) return asked.resolve(message['return']);
+      const fault = new Fault('QMP_GARBAGE', `${this.#path} answered ${asked.command} with what is no answer to it`, { path: this.#path, command: asked.command });
+      asked.reject(fault);
+      return this.fail(fault);
+    }
+    const kind = textOf(error['class']);
+    const description = textOf(error['desc']);
     asked.reject(new Fault('QMP_COMMAND', `QEMU refused ${asked.command}: ${description}`, { command: asked.command, class: kind, description, path: this.#path }));
   }
 }

@@ -2,10 +2,10 @@
  * What a target must know after a restart, beside its groups: who it is, its key and certificate, and the secrets of the
  * pairings it has handed out. Private files (host/node/json-file.ts).
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson, replaceJson } from '../host/node/json-file.ts';
+import { preparePrivateFolder } from '../host/node/private-folder.ts';
 
 const targetIdentity = z.object({ targetId: z.string().regex(/^[0-9a-f]{32}$/), key: z.string().min(1), cert: z.string().min(1) });
 const pairings = z.object({ pairings: z.array(z.object({ secretHex: z.string().regex(/^[0-9a-f]{64}$/), issuedAtMs: z.number() })) });
@@ -24,8 +24,9 @@ export class TargetState {
     return join(this.#folder, 'groups');
   }
 
+  /** Fault FOLDER_UNSAFE. */
   async prepare(): Promise<void> {
-    await mkdir(this.groupsFolder, { recursive: true, mode: 0o700 });
+    for (const folder of [this.#folder, this.groupsFolder]) await preparePrivateFolder(folder);
   }
 
   /** Made by `make` on the first start. */

@@ -82,7 +82,8 @@ async function takeFolder(part: string): Promise<FileHandle> {
   const refuse = (why: string, cause?: unknown): Fault => new Fault('EXPORT_FAILED', `${part} cannot be written: ${why}`, { folder: part }, cause);
   let folder: FileHandle;
   try {
-    await mkdir(part, { recursive: true });
+    // What it holds is all that the guest's disks do.
+    await mkdir(part, { recursive: true, mode: 0o700 });
     folder = await open(part, 'r');
   } catch (error) {
     throw refuse((error as Error).message, error);
@@ -91,6 +92,9 @@ async function takeFolder(part: string): Promise<FileHandle> {
     await flockExclusive(folder.fd);
     // Whoever had the lock may have renamed or removed the folder before it let go.
     if (await inodeOf(part) !== (await folder.stat()).ino) throw refuse('another export has just ended there');
+    const { uid, mode } = await folder.stat();
+    // In a folder that many may write to, somebody else could have made it, to have what is written led elsewhere.
+    if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) throw refuse('it is there already, and others may write to it');
     for (const name of await readdir(part)) await rm(join(part, name), { recursive: true, force: true });
     return folder;
   } catch (error) {

@@ -5,6 +5,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import { Fault } from '../../journal/fault.ts';
+import { textOf } from '../../qemu/peer-text.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { RawJob } from './guest-objects.ts';
 import { ownPrefix } from './object-names.ts';
@@ -27,9 +28,9 @@ export class JobWatch {
     this.#qmp = qmp;
     this.#clock = clock;
     qmp.onEvent(({ event, data }) => {
-      if (event === 'JOB_STATUS_CHANGE') this.#state(String(data['id']), String(data['status']));
-      if (event === 'QUORUM_REPORT_BAD' && String(data['node-name']).startsWith(ownPrefix)) {
-        this.#breaks.push({ node: String(data['node-name']), type: String(data['type']), error: String(data['error'] ?? '') });
+      if (event === 'JOB_STATUS_CHANGE') this.#state(textOf(data['id']), textOf(data['status']));
+      if (event === 'QUORUM_REPORT_BAD' && textOf(data['node-name']).startsWith(ownPrefix)) {
+        this.#breaks.push({ node: textOf(data['node-name']), type: textOf(data['type']), error: data['error'] === undefined ? '' : textOf(data['error']) });
       }
       if (event === 'BLOCK_IO_ERROR' && data['operation'] === 'write') this.#failedWrites += 1;
     });

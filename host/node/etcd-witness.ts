@@ -74,7 +74,7 @@ class EtcdWitness implements Witness {
   }
 
   async look(groupId: string): Promise<WitnessView> {
-    const { kvs } = range.parse(await this.#ask('/v3/kv/range', { key: coded(this.#folder(groupId)), range_end: coded(endOf(this.#folder(groupId))) }));
+    const { kvs } = this.#shaped(range, await this.#ask('/v3/kv/range', { key: coded(this.#folder(groupId)), range_end: coded(endOf(this.#folder(groupId))) }));
     const found = kvs.map(({ key, value, mod_revision }) => ({ key: decoded(key), value: decoded(value), revision: mod_revision }));
     const at = found.find(({ key }) => key === this.#recordKey(groupId));
     const holders = found.filter(({ key }) => key.startsWith(this.#holdersFolder(groupId)));
@@ -170,7 +170,7 @@ class EtcdWitness implements Witness {
   /** Fault WITNESS_UNREACHABLE: what answered is no etcd. */
   #shaped<T>(schema: z.ZodType<T>, answer: unknown): T {
     const parsed = schema.safeParse(answer);
-    if (!parsed.success) throw new Fault('WITNESS_UNREACHABLE', `the witness’ answer is not of the shape that etcd gives: ${JSON.stringify(answer).slice(0, 200)}`, {});
+    if (!parsed.success) throw new Fault('WITNESS_UNREACHABLE', `the witness’ answer is not of the shape that etcd gives: ${z.prettifyError(parsed.error).slice(0, 300)}`, {});
     return parsed.data;
   }
 

@@ -2,7 +2,8 @@
  * Small private JSON files, replaced whole: written aside, synced, renamed, folder synced, so that a crash leaves the old or
  * the new. They may hold secrets: made 0600, and refused when others can read them. Not for what a simulation must see.
  */
-import { open, readFile, readdir, rename, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { Fault } from '../../journal/fault.ts';
@@ -22,16 +23,30 @@ export async function readJsonFolder<T>(folder: string, schema: z.ZodType<T>): P
 export async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | null> {
   let text: string;
   try {
-    const { mode } = await stat(path);
-    if ((mode & 0o077) !== 0) throw new Fault('CONFIG_INVALID', `${path} is readable by others (mode ${(mode & 0o777).toString(8)}); it must be 600`, { path });
-    text = await readFile(path, 'utf8');
+    text = await readPrivate(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return null;
+    // open(2), O_NOFOLLOW.
+    if (code === 'ELOOP') throw new Fault('CONFIG_INVALID', `${path} is a symbolic link, and must be the file itself`, { path }, error);
     throw error;
   }
   const parsed = schema.safeParse(parseJson(text));
   if (!parsed.success) throw new Fault('CONFIG_INVALID', `${path} does not hold what this release wrote there: ${z.prettifyError(parsed.error)}`, { path });
   return parsed.data;
+}
+
+/** What is looked at is what is read: one descriptor. */
+async function readPrivate(path: string): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const { mode, uid } = await file.stat();
+    if ((mode & 0o077) !== 0) throw new Fault('CONFIG_INVALID', `${path} is readable by others (mode ${(mode & 0o777).toString(8)}); it must be 600`, { path });
+    if (uid !== 0 && uid !== process.geteuid?.()) throw new Fault('CONFIG_INVALID', `${path} belongs to user ${uid}, and was not written by this daemon`, { path });
+    return await file.readFile('utf8');
+  } finally {
+    await file.close();
+  }
 }
 
 function parseJson(text: string): unknown {
@@ -46,7 +61,9 @@ function parseJson(text: string): unknown {
 /** With `isDurable` false, a power cut may bring back the older content. */
 export async function replaceJson(path: string, value: unknown, isDurable = true): Promise<void> {
   const aside = `${path}.new`;
-  const file = await open(aside, 'w', 0o600);
+  // Never through what lies there: a file of another mode would keep it, and a link would lead elsewhere.
+  await rm(aside, { force: true });
+  const file = await open(aside, 'wx', 0o600);
   try {
     await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
     if (isDurable) await file.sync();

@@ -44,8 +44,13 @@ export function sealPage(page: Buffer, kind: number, number: number, count: numb
   page.writeBigUInt64LE(xxh64(page.subarray(8, digestPageBytes)), 0);
 }
 
+/** Entries that a page of each kind may have. A page of another kind has none. */
+const entriesMaxOf: readonly number[] = [0, leafEntriesMax, innerEntriesMax, tableEntriesMax, 0];
+
+/** The page is whole, stands in its place, and has no more entries than fit into it. */
 export function isSoundPage(page: Buffer, number: number): boolean {
-  return page.length === digestPageBytes && page.readUInt32LE(8) === number && xxh64(page.subarray(8)) === page.readBigUInt64LE(0);
+  return page.length === digestPageBytes && page.readUInt32LE(8) === number && xxh64(page.subarray(8)) === page.readBigUInt64LE(0)
+    && pageCount(page, 0) <= (entriesMaxOf[pageKind(page, 0)] ?? 0);
 }
 
 export function pageCount(bytes: Buffer, page: number): number { return bytes.readUInt16LE(page + 12); }

@@ -72,7 +72,11 @@ export class DigestReader {
       if (chunk instanceof Promise) return chunk.then(() => this.#down(at, disk, start, end, into));
       const offset = this.#inChunk(at);
       if (pageKind(chunk, offset) === pageKinds.leaf) return this.#scan(at, disk, start, end, into);
-      at = innerChild(chunk, offset, lastAtOrBefore(pageCount(chunk, offset), (index) => isInnerEntryAtOrBefore(chunk, offset, index, disk, start)));
+      if (pageKind(chunk, offset) !== pageKinds.inner || pageCount(chunk, offset) === 0) throw corrupt(this.path, at * digestPageBytes, 'a page on the way down is no inner page');
+      const child = innerChild(chunk, offset, lastAtOrBefore(pageCount(chunk, offset), (index) => isInnerEntryAtOrBefore(chunk, offset, index, disk, start)));
+      // Pages are written from the leaves up: what leads elsewhere may lead round in a circle.
+      if (child >= at) throw corrupt(this.path, at * digestPageBytes, 'an inner page leads to a page above it');
+      at = child;
     }
   }
 
@@ -82,6 +86,7 @@ export class DigestReader {
       const chunk = this.#chunk(page);
       if (chunk instanceof Promise) return chunk.then(() => this.#scan(page, disk, start, end, into, first));
       const offset = this.#inChunk(page);
+      if (pageKind(chunk, offset) !== pageKinds.leaf) throw corrupt(this.path, page * digestPageBytes, 'a page among the leaves is none');
       const count = pageCount(chunk, offset);
       const begin = first >= 0 ? first : lastAtOrBefore(count, (index) => isLeafEntryAtOrBefore(chunk, offset, index, disk, start));
       for (let index = begin; index < count; index++) {
@@ -94,7 +99,9 @@ export class DigestReader {
 
   #inChunk(page: number): number { return (page % chunkPages) * digestPageBytes; }
 
+  /** Fault STORE_CORRUPT for a page that the file does not have. */
   #chunk(page: number): Buffer | Promise<Buffer> {
+    if (page * digestPageBytes >= this.sizeBytes) throw corrupt(this.path, page * digestPageBytes, 'a page is named that is not there');
     const index = Math.floor(page / chunkPages);
     const key = `${this.path}#${index}`;
     return this.#o.cache.get(key) ?? this.#o.cache.load(key, () => this.readChunk(index));
@@ -144,6 +151,7 @@ class DigestCursor implements RunCursor {
       });
     }
     const offset = (this.#page % chunkPages) * digestPageBytes;
+    if (offset >= chunk.length || pageKind(chunk, offset) !== pageKinds.leaf || pageCount(chunk, offset) === 0) throw corrupt(this.#reader.path, this.#page * digestPageBytes, 'a page among the leaves is none');
     this.#run = readLeafEntry(chunk, offset, this.#index);
     if (++this.#index >= pageCount(chunk, offset)) {
       this.#index = 0;

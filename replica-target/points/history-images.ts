@@ -175,12 +175,13 @@ export class HistoryImages {
   /** What is in the page cache is had with one call, for a tenth of what a thread costs; null when it is not. */
   #readNow(path: string, at: number, length: number): Buffer | null {
     const file = this.#history.open.ready(path);
-    if (file?.readNow === undefined) return null;
+    if (file?.readNow === undefined || !Number.isSafeInteger(at + length)) return null;
     const bytes = Buffer.allocUnsafe(length);
     return file.readNow(bytes, length, at) === length ? bytes : null;
   }
 
   #readAt(path: string, at: number, length: number): Promise<Buffer> {
+    if (!Number.isSafeInteger(at + length)) return Promise.reject(corrupt(path, 0, 'the index names a place beyond any file'));
     return this.#history.open.use(path, async (file) => {
       const bytes = Buffer.allocUnsafe(length);
       return bytes.subarray(0, await file.read(bytes, 0, length, at));

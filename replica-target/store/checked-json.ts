@@ -20,7 +20,14 @@ export async function readChecked<T>(disk: Disk, path: string, schema: z.ZodType
   if (found === null) throw corrupt(path, 0, 'is not of the shape that was written');
   const body = found[2]!;
   if (checksum(body) !== found[1]) throw corrupt(path, 0, 'fails its checksum');
-  const value: unknown = JSON.parse(body);
+  let value: unknown;
+  try {
+    value = JSON.parse(body);
+  } catch (error) {
+    // The checksum says that these bytes were written, not by whom.
+    if (!(error instanceof SyntaxError)) throw error;
+    throw corrupt(path, 0, 'is no JSON');
+  }
   if (typeof value === 'object' && value !== null && 'version' in value && typeof value.version === 'number' && value.version > version) {
     throw newer(path, `version ${value.version}, this one reads up to ${version}`);
   }

@@ -87,7 +87,14 @@ export function decodeHistoryHeader(bytes: Buffer): HistoryReading<HistoryFacts>
   if (bytes.length < length.value) return corruptReading('the header is cut off');
   const whole = bytes.subarray(0, length.value);
   if (xxh64(whole.subarray(8)) !== whole.readBigUInt64LE(0)) return corruptReading('the header fails its checksum');
-  const parsed = historyFacts.safeParse(JSON.parse(whole.toString('utf8', historyHeaderBytes)));
+  let facts: unknown;
+  try {
+    facts = JSON.parse(whole.toString('utf8', historyHeaderBytes));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return corruptReading('the header’s facts are no JSON');
+  }
+  const parsed = historyFacts.safeParse(facts);
   return parsed.success ? { ok: true, value: parsed.data } : corruptReading('the header does not hold the facts of a batch');
 }
 

@@ -25,7 +25,7 @@ export class HistoryReader {
     const file = await disk.open(folder.undo(name), 'read');
     try {
       const sizeBytes = await file.sizeBytes();
-      const { facts } = await readFacts(file);
+      const { facts } = await readFacts(file, sizeBytes);
       const trailerAt = sizeBytes - historyTrailerBytes;
       const trailer = checked(file.path, trailerAt, decodeHistoryTrailer(await readAt(file, Math.max(0, trailerAt), historyTrailerBytes)));
       const indexBytes = trailer.indexCount * historyIndexEntryBytes;
@@ -43,7 +43,8 @@ export class HistoryReader {
   static async facts(disk: Disk, folder: GroupFolder, name: string): Promise<{ readonly facts: HistoryFacts; readonly headerBytes: number; readonly sizeBytes: number }> {
     const file = await disk.open(folder.undo(name), 'read');
     try {
-      return { ...await readFacts(file), sizeBytes: await file.sizeBytes() };
+      const sizeBytes = await file.sizeBytes();
+      return { ...await readFacts(file, sizeBytes), sizeBytes };
     } finally {
       await file.close();
     }
@@ -58,11 +59,15 @@ export class HistoryReader {
   /** The run's bytes; null for zeroes. */
   async run(entry: HistoryIndexEntry): Promise<Buffer | null> {
     const { path } = this.#file;
+    // A place has 64 bits, a file has fewer.
+    if (entry.at + historyRunBytes > this.sizeBytes) throw corrupt(path, this.sizeBytes, 'the index names a place beyond the file');
     const head = checked(path, entry.at, decodeHistoryRun(await readAt(this.#file, entry.at, historyRunBytes)));
     if (head.kind !== entry.kind || head.disk !== entry.disk || head.offset !== entry.offset || head.length !== entry.length) {
       throw corrupt(path, entry.at, 'the run is not the one that the index names');
     }
     if (entry.kind === 'zero') return null;
+    // Before memory is taken for it: a length has 32 bits.
+    if (entry.at + historyRunBytes + entry.length > this.sizeBytes) throw corrupt(path, entry.at, 'the run reaches beyond the file');
     const bytes = await readAt(this.#file, entry.at + historyRunBytes, entry.length);
     if (bytes.length !== entry.length || checksumOf(bytes) !== head.payload) throw corrupt(path, entry.at + historyRunBytes, 'a before-image fails its checksum');
     return bytes;
@@ -73,9 +78,10 @@ export class HistoryReader {
   }
 }
 
-async function readFacts(file: DiskFile): Promise<{ readonly facts: HistoryFacts; readonly headerBytes: number }> {
+async function readFacts(file: DiskFile, sizeBytes: number): Promise<{ readonly facts: HistoryFacts; readonly headerBytes: number }> {
   const fixed = await readAt(file, 0, historyHeaderBytes);
   const headerBytes = checked(file.path, 0, readHistoryHeaderLength(fixed));
+  if (headerBytes > sizeBytes) throw corrupt(file.path, 0, 'the header is cut off');
   return { facts: checked(file.path, 0, decodeHistoryHeader(await readAt(file, 0, headerBytes))), headerBytes };
 }
 

@@ -18,6 +18,7 @@ import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
+import type { AlertTestResult } from './alerts/alert-options.ts';
 import { errorReply } from './control-api.ts';
 
 /** For what a daemon answers from memory, ms. */
@@ -41,6 +42,9 @@ class ControlClient {
   protected get<T>(route: string, timeoutMs = answerMsMax): Promise<T> {
     return call<T>(this.path, 'GET', route, undefined, timeoutMs);
   }
+
+  /** On each way out that the daemon's config names; none when it names none. */
+  async testAlerts(): Promise<readonly AlertTestResult[]> { return (await this.post<{ results: readonly AlertTestResult[] }>('/alerts/test', {})).results; }
 
   protected post<T>(route: string, body: unknown, timeoutMs = actMsMax): Promise<T> {
     return call<T>(this.path, 'POST', route, body, timeoutMs);

@@ -8,6 +8,7 @@ import type { z } from 'zod';
 import type { SourceOperations } from '../daemon/operations.ts';
 import { Fault, isFault, type FaultCode } from '../journal/fault.ts';
 import type { TargetOperations } from '../replica-target/operations.ts';
+import type { AlertTestResult } from './alerts/alert-options.ts';
 import { bodyBytesMax, pointQuery, pointsQuery, requestBodies, type ErrorReply } from './control-api.ts';
 import { listenOnControlSocket } from './control-socket.ts';
 
@@ -19,8 +20,12 @@ export interface Control {
 /** What requests under way may still take once the daemon stops, ms. */
 const closeMsMax = 3_000;
 
-export function openSourceControl(path: string, operations: SourceOperations, log: Logger): Promise<Control> {
+/** What a daemon does beside its role. */
+export interface DaemonActs { testAlerts(): Promise<readonly AlertTestResult[]> }
+
+export function openSourceControl(path: string, operations: SourceOperations, log: Logger, acts?: DaemonActs): Promise<Control> {
   return openControl(path, log, (routes) => {
+    addDaemonActs(routes, acts);
     routes.get('/report', () => operations.report());
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
     routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
@@ -38,8 +43,9 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
   });
 }
 
-export function openTargetControl(path: string, operations: TargetOperations, log: Logger): Promise<Control> {
+export function openTargetControl(path: string, operations: TargetOperations, log: Logger, acts?: DaemonActs): Promise<Control> {
   return openControl(path, log, (routes) => {
+    addDaemonActs(routes, acts);
     routes.get('/report', () => operations.report());
     routes.get('/points', (query) => operations.points(checked(pointsQuery, query).group));
     routes.get('/timeline', (query) => operations.timeline(checked(pointsQuery, query).group));
@@ -59,6 +65,10 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/test/stop', requestBodies.testStop, ({ group }) => operations.stopTest(group));
     routes.post('/seed-from', requestBodies.seedFrom, ({ group, disk, imagePath }) => operations.seedFrom(group, disk, imagePath));
   });
+}
+
+function addDaemonActs(routes: Routes, acts: DaemonActs | undefined): void {
+  if (acts !== undefined) routes.post('/alerts/test', requestBodies.nothing, async () => ({ results: await acts.testAlerts() }));
 }
 
 class Routes {

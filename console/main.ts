@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addAlertTestCommand } from './commands/alert-test.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
@@ -49,6 +50,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);
+  addAlertTestCommand(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

@@ -4,12 +4,13 @@
  * with exit code 70, and the service manager starts it anew: state that was taken for impossible is not worked on with.
  */
 import type { Logger } from 'pino';
-import type { StartSource } from '../../daemon/operations.ts';
+import type { RunningSource, StartSource } from '../../daemon/operations.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
-import type { StartTarget } from '../../replica-target/operations.ts';
+import type { RunningTarget, StartTarget } from '../../replica-target/operations.ts';
 import type { Config } from '../config/config.ts';
 import { TargetClient } from '../control-client.ts';
-import { openSourceControl, openTargetControl, type Control } from '../control.ts';
+import { openSourceControl, openTargetControl, type Control, type DaemonActs } from '../control.ts';
+import { openDaemonSide } from '../daemon-side.ts';
 import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
 import { openLog } from '../log.ts';
@@ -45,18 +46,28 @@ async function startRole(config: Config, log: Logger, version: string): Promise<
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
       const role = await startSource(config.options, { log, version, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
-      return { control: await orClose(role, openSourceControl(config.controlPath, role.operations, log)), close: () => role.close() };
+      return openBeside(config, role, log, version, (acts) => openSourceControl(config.controlPath, role.operations, log, acts));
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
       const role = await startTarget(config.options, { log, version, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
-      return { control: await orClose(role, openTargetControl(config.controlPath, role.operations, log)), close: () => role.close() };
+      return openBeside(config, role, log, version, (acts) => openTargetControl(config.controlPath, role.operations, log, acts));
     }
     default: return config satisfies never;
   }
 }
 
-async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {
+/** What watches the role ends before it does. */
+async function openBeside(config: Config, role: RunningSource | RunningTarget, log: Logger, version: string, openControl: (acts: DaemonActs) => Promise<Control>): Promise<RunningRole> {
+  const side = await orClose(role, openDaemonSide(config, () => role.report(), log, version));
+  const close = async (): Promise<void> => {
+    await side.close();
+    await role.close();
+  };
+  return { control: await orClose({ close }, openControl(side)), close };
+}
+
+async function orClose<T>(role: { close(): Promise<void> }, opening: Promise<T>): Promise<T> {
   try {
     return await opening;
   } catch (error) {

@@ -40,6 +40,16 @@ function optional<T>(expected: string, read: (value: unknown) => T | undefined) 
   }).optional();
 }
 
+/** As {@link field}, of what may hold a secret: a refused value is not shown. */
+function unshown<T>(expected: string, read: (value: unknown) => T | undefined) {
+  return z.unknown().transform((value, context): T => {
+    const taken = read(value);
+    if (taken !== undefined) return taken;
+    context.addIssue({ code: 'custom', message: value === undefined ? `is missing: expected ${expected}` : `expected ${expected}` });
+    return z.NEVER;
+  });
+}
+
 function show(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
@@ -183,9 +193,9 @@ const groups = z.record(safeName, section({ retention, rehearse, networks, hooks
 
 const metrics = section({ listen: section({ host: optional(...listenHost), port: field(...port) }) }).optional();
 
-const webUrl = ['an http or https address', (value: unknown) => (typeof value === 'string' && URL.canParse(value) && ['http:', 'https:'].includes(new URL(value).protocol) && new URL(value).username === '' ? value : undefined)] as const;
+const webUrl = ['an http or https address without a password in it', (value: unknown) => (typeof value === 'string' && URL.canParse(value) && ['http:', 'https:'].includes(new URL(value).protocol) && new URL(value).username === '' ? value : undefined)] as const;
 const alertCodes = ['a list of codes such as RPO_LATE', (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, (one) => (typeof one === 'string' && /^[A-Z][A-Z_]{1,39}$/.test(one) ? one : undefined)) : undefined)] as const;
-const webhooks = z.array(section({ url: field(...webUrl), secretFile: optional(...path), events: optional(...alertCodes) }), { error: 'expected a list, each with the keys url, secretFile, events' }).max(16, 'expected at most 16 webhooks').optional();
+const webhooks = z.array(section({ url: unshown(...webUrl), secretFile: optional(...path), events: optional(...alertCodes) }), { error: 'expected a list, each with the keys url, secretFile, events' }).max(16, 'expected at most 16 webhooks').optional();
 const readAddress = (value: unknown): string | undefined => (typeof value === 'string' && /^[^\s@<>,;:"]+@[^\s@<>,;:"]+$/.test(value) ? value : undefined);
 const emailAddress = ['an e-mail address such as afterimage@example.org', readAddress] as const;
 const emailAddresses = ['a list of e-mail addresses', (value: unknown) => (Array.isArray(value) && value.length > 0 && value.length <= 32 ? ofAll(value, readAddress) : undefined)] as const;
@@ -211,7 +221,7 @@ const rules = section({
 }).optional();
 const alerts = section({
   webhook: webhooks, email, command: optional(...commandLine), quietHours, repeatEvery: optional(...repeatEvery), settle: optional(...settle),
-  heartbeat: section({ url: field(...webUrl), every: optional(...heartbeatEvery) }).optional(), rules,
+  heartbeat: section({ url: unshown(...webUrl), every: optional(...heartbeatEvery) }).optional(), rules,
 }).optional();
 
 export const sourceShape = section({

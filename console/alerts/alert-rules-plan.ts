@@ -100,7 +100,7 @@ function groupTroubles({ atMs, failovers }: TargetReport, group: GroupStoreRepor
   if (retention === null) return found;
   // A young group has less than is promised, and nothing is wrong with it: one that is short for longer than the window is not young.
   if (isConnected && retention.windowHadMs < retention.windowMs) {
-    found.push(own('HISTORY_SHORT', name, 'warning', `${name} has every point of ${formatSpan(retention.windowHadMs)}, and ${formatSpan(retention.windowMs)} are promised`, { forMs: retention.windowMs * 1.1 }));
+    found.push(own('HISTORY_SHORT', name, 'warning', `${name} has every point of ${formatSpan(retention.windowHadMs)}, and ${formatSpan(retention.windowMs)} are promised`, { forMs: Math.round(retention.windowMs * 1.1) }));
   }
   if (retention.space === 'tight') found.push(own('SPACE_TIGHT', name, 'warning', `journal and history of ${name} take ${formatBytes(retention.usedBytes)}${retention.limitBytes === null ? '' : ` of ${formatBytes(retention.limitBytes)}`}`, { forMs: passingMs }));
   return found;

@@ -10,6 +10,9 @@ import type { AlertChannel } from './alert-channel.ts';
 import type { AlertOrigin, Bulletin, Notice } from './alert-options.ts';
 import { enqueue, nextDelivery, retryDelayMs } from './outbox-plan.ts';
 
+/** What a daemon that ends waits for a delivery under way, ms. */
+const closeMsMax = 2_000;
+
 export interface DeliveryOptions {
   readonly channel: AlertChannel;
   readonly from: AlertOrigin;
@@ -27,6 +30,8 @@ export class Delivery {
   #waiting: readonly Notice[];
   #wake: () => void = () => undefined;
   #failures = 0;
+  #isSending = false;
+  #isClosing = false;
 
   constructor(options: DeliveryOptions, waiting: readonly Notice[]) {
     this.#o = options;
@@ -49,17 +54,21 @@ export class Delivery {
     this.#wake();
   }
 
+  /** What is under way may end, for a moment: it would be sent a second time. */
   async close(): Promise<void> {
-    this.#stop.abort(new Error('alerts are delivered no more'));
+    this.#isClosing = true;
+    const limit = setTimeout(() => this.#stop.abort(new Error('alerts are delivered no more')), this.#isSending ? closeMsMax : 0);
     this.#wake();
     await this.#running;
+    clearTimeout(limit);
   }
 
   async #run(): Promise<void> {
     const { clock } = this.#o;
     const { signal } = this.#stop;
-    while (!signal.aborted) {
+    while (!this.#isClosing) {
       if (this.#waiting.length === 0 || !(await this.#deliver())) {
+        if (this.#isClosing) return;
         if (this.#failures > 0 && this.#waiting.length > 0) await clock.delay(retryDelayMs(this.#failures), signal).catch((error: unknown) => { if (!signal.aborted) throw error; });
         else await new Promise<void>((resolve) => { this.#wake = resolve; });
       }
@@ -75,6 +84,7 @@ export class Delivery {
       this.#remove(stale);
     }
     if (send.length === 0) return false;
+    this.#isSending = true;
     try {
       await channel.send(bulletinOf(this.#o, send), this.#stop.signal);
     } catch (error) {
@@ -83,6 +93,8 @@ export class Delivery {
       this.#failures += 1;
       if (this.#failures === 1) log.error({ channel: channel.name, code: error.code }, `an alert could not be delivered, and is tried again: ${error.message}`);
       return false;
+    } finally {
+      this.#isSending = false;
     }
     if (this.#failures > 0) log.info({ channel: channel.name, failures: this.#failures }, 'alerts are delivered again');
     this.#failures = 0;

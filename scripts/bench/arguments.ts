@@ -26,7 +26,7 @@ const mib = 1024 * 1024;
 const sizeMibMin = 64;
 const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3, failover: 5, failback: 3, scale: 1 };
 
-const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048, failover: 512, failback: 2048, scale: 128 };
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048, failover: 512, failback: 2048, scale: 64 };
 const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1, failover: 1, failback: 1, scale: 1 };
 const secondsDefault = 15;
 /** Long enough for some hundred cuts, log changes and applied batches. */
@@ -52,7 +52,7 @@ export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size M
   scale     1, 10 and 50 guests at 1 MB/s each: RPO, processor, memory of each role
   --json       end with one JSON object; all else goes to stderr
   --runs       measured rounds (seed, delta: 5; overhead, memory, apply, wire: 3; retention, rpo, scale: 1)
-  --size       image in MiB, a smaller one while developing (2048; scale: 128, of each guest); retention: what all points changed (10240)
+  --size       image in MiB, a smaller one while developing (2048; scale: 64, of each guest); retention: what all points changed (10240)
   --seconds    length of one run of load (15; rpo: 300; scale: 60)
   --points     points of the history that is made (points: 10000, view-read: 100, retention: 86400)
   --capture    overhead: writelog beside the mirror (cbt); rpo, wire: the one measured (writelog)

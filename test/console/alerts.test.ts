@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { SMTPServer, type SMTPServerOptions } from 'smtp-server';
 import t, { type Test } from 'tap';
-import { defaultThresholds, type AlertOptions, type Bulletin } from '../../console/alerts/alert-options.ts';
+import { defaultThresholds, type AlertOptions, type Bulletin, type EmailOptions } from '../../console/alerts/alert-options.ts';
 import { AlertWatch } from '../../console/alerts/alert-watch.ts';
 import { sign } from '../../console/alerts/webhook-channel.ts';
 import type { SourceReport } from '../../daemon/report.ts';
@@ -158,7 +158,7 @@ t.test('e-mail: in the clear without a login; with STARTTLS and a login; refused
   const watch = await two.start({ ...nobody, email: secured });
   t.match(await watch.test(), [{ channel: 'email (localhost)', isDelivered: true, answer: /^250/ }]);
   t.match(strict.mails, [{ user: 'me', isSecure: true, text: /test: TEST/ }]);
-  const answer = async (change: Partial<typeof secured>) => (await (await two.start({ ...nobody, email: { ...secured, ...change } })).test())[0]!;
+  const answer = async (change: Partial<EmailOptions>) => (await (await two.start({ ...nobody, email: { ...secured, ...change } })).test())[0]!;
   t.match(await answer({ passwordPath: await secretIn(folder, 'wrong', 'guess') }), { isDelivered: false, answer: /no such login|Invalid login/ });
   t.match(await answer({ caPath: null }), { isDelivered: false, answer: /self.signed/i }, 'a certificate that nobody signed');
   t.match(await answer({ port: plain.port }), { isDelivered: false, answer: /STARTTLS/i }, 'a server without TLS gets nothing');

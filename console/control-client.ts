@@ -15,6 +15,7 @@ import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
+import type { AlertTestResult } from './alerts/alert-options.ts';
 import type { MadeToken, OperatorToken } from './api/operator-tokens.ts';
 import { pageItemsMax } from './api/page.ts';
 import { fillPath, type AnyRoute, type CallInput, type CallResult, type Scope } from './api/route.ts';
@@ -51,6 +52,9 @@ export class ControlClient {
   async tokens(): Promise<readonly OperatorToken[]> { return (await this.call(serviceRoutes.listTokens, {})).items; }
   createToken(name: string, scope: Scope, forMs: number | null): Promise<MadeToken> { return this.call(serviceRoutes.createToken, { body: { name, scope, forMs } }); }
   async revokeToken(name: string): Promise<void> { await this.call(serviceRoutes.revokeToken, { params: { name } }); }
+
+  /** On each way out that the daemon's config names; none when it names none. */
+  async testAlerts(): Promise<readonly AlertTestResult[]> { return (await this.call(serviceRoutes.testAlerts, {})).results; }
 
   /** Any route of a table. `timeoutMs` absent: what is short for a question and enough for an act. */
   async call<T extends AnyRoute>(route: T, input: CallInput<T>, timeoutMs = route.method === 'GET' ? answerMsMax : actMsMax): Promise<CallResult<T>> {

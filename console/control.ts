@@ -58,6 +58,7 @@ export interface ControlOptions<Operations> {
   readonly assetsFolder?: string | null;
   /** Every act is noted there under whoever asked for it. */
   readonly audit?: AuditNoter | undefined;
+  readonly testAlerts?: ApiServices['testAlerts'];
   /** Newest last; null: there is no trail. */
   readonly readTrail?: ApiServices['readTrail'];
   /** In place of a second, for tests. */
@@ -89,7 +90,7 @@ async function openControl<Operations extends object>(path: string, { role, tabl
   const feed = new ReportFeed({ report, ...(options.lookMs === undefined ? {} : { lookMs: options.lookMs }) });
   const streams = new Streams({ feed, isGood: (actor) => actor.kind === 'local' || tokens.isGood(actor.tokenId) });
   let document: unknown;
-  const services: ApiServices = { role, version, tokens, tickets, readTrail: options.readTrail ?? null, document: () => document ??= openApiDocument(table, role, version) };
+  const services: ApiServices = { role, version, tokens, tickets, readTrail: options.readTrail ?? null, testAlerts: options.testAlerts ?? null, document: () => document ??= openApiDocument(table, role, version) };
   const dispatch: DispatcherOptions<Operations> = { table, services, acts, log, operationsFor: (actor) => (options.audit === undefined ? operations : audited(operations, audits, options.audit, () => auditedActor(actor))), ...(options.audit === undefined ? {} : { audit: serviceAudit(options.audit) }) };
   const shared = { dispatch, streams, assetsFolder: options.assetsFolder === undefined ? builtAssets : options.assetsFolder };
   const apps: FastifyInstance[] = [];

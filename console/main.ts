@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
 import { addAuditCommand } from './commands/audit.ts';
+import { addAlertTestCommand } from './commands/alert-test.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
@@ -53,6 +54,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addTestFailoverCommand(program);
   addRehearseCommand(program);
   addAuditCommand(program);
+  addAlertTestCommand(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

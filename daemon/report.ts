@@ -27,6 +27,9 @@ export interface MarkedPoint extends PointId, FreezeFacts {
   readonly reason: { readonly code: string; readonly message: string } | null;
 }
 
+/** All of one figure since the process started, ms: how many were at most so long, each bound counting those below it too. */
+export interface ExposureHistogram { readonly buckets: readonly { readonly leMs: number; readonly count: number }[]; readonly sumMs: number; readonly count: number }
+
 export interface GuestReport {
   readonly name: string;
   readonly groupId: string;
@@ -49,6 +52,10 @@ export interface GuestReport {
   readonly capture: CaptureFigures | null;
   /** The age that the newest durable point had reached when the next one became durable, of the last 1,000 points, ms. */
   readonly rpo: { readonly samples: number; readonly p50Ms: number | null; readonly p99Ms: number | null; readonly maxMs: number | null };
+  /** As `rpo`, of all points since the process started. */
+  readonly exposure?: ExposureHistogram;
+  /** Points that were cut and are not yet durable at the target, and not yet applied there. */
+  readonly waiting?: { readonly unacknowledgedPoints: number; readonly unappliedPoints: number };
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
   readonly fullPasses: number;
   /** The last one. */

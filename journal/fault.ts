@@ -102,6 +102,7 @@ export const faultTable = {
   // Operator
   CONFIG_INVALID: { meaning: 'The configuration has an unknown key, a wrong type or an impossible value.', daemonDoes: 'Refuses to start, exit code 78.', operatorCan: 'The message names line and expectation.' },
   PAIRING_TOKEN: { meaning: 'The pairing token is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Copy the token whole, or make a new one at the target.' },
+  ALERT_UNDELIVERED: { meaning: 'An alert could not be delivered on one of the ways that the config names.', daemonDoes: 'Keeps it for a day, and tries again with growing pauses.', operatorCan: 'The message holds what the other side said. `afterimage alert-test` tries all ways out.' },
   DAEMON_UNREACHABLE: { meaning: 'No daemon answers on the control socket.', daemonDoes: 'Nothing.', operatorCan: 'Start the daemon, or name its config with --config.' },
   REQUEST_INVALID: { meaning: 'The request to the daemon is malformed.', daemonDoes: 'Refuses.', operatorCan: 'Use the command line of the same release as the daemon.' },
   TARGET_UNREACHABLE: { meaning: 'The target’s address cannot be connected.', daemonDoes: 'When pairing: nothing is kept. Otherwise tries again, and the RPO grows and is reported.', operatorCan: 'Check that the target runs, that its `advertise` names this address and port, and that no firewall is between.' },

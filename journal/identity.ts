@@ -38,6 +38,11 @@ export function fingerprintOf(certificate: string | Buffer): string {
   return createHash('sha256').update(new X509Certificate(certificate).raw).digest('hex');
 }
 
+/** Wall clock, ms. Takes PEM or DER. */
+export function certificateExpiryMs(certificate: string | Buffer): number {
+  return Date.parse(new X509Certificate(certificate).validTo);
+}
+
 export interface PairingToken {
   /** Where the source finds the target. */
   readonly host: string;

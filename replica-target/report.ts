@@ -7,6 +7,7 @@ import type { StartReport } from './failover/start-finding.ts';
 import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
 import type { GroupStoreReport } from './store/store.ts';
+import type { VolumeReport } from './store/volume-watch.ts';
 
 export interface ConnectedSource {
   readonly sourceId: string;
@@ -81,7 +82,7 @@ export interface TargetReport {
   /** The last test of each group that ended since this process started. */
   readonly endedTests: readonly EndedTest[];
   /** The last rehearsal of each group, and where its report lies. */
-  readonly rehearsals?: readonly (RehearsalReport & { readonly folder: string })[];
+  readonly rehearsals?: readonly (RehearsalReport & { readonly folder: string; /** When the group last passed one. */ readonly lastPassedAtMs?: number | null })[];
   /** When what is stored of each group was last checked, and what was found. */
   readonly checks?: readonly GroupChecked[];
   /** Whether each group could start here, when that was last looked at: findings that are not fine. */
@@ -93,6 +94,10 @@ export interface TargetReport {
   /** Refusals since start, by code. */
   readonly refusals: Readonly<Record<string, number>>;
   readonly memoryRssBytes: number;
+  /** Of the data folder's file system, when that was last looked at. */
+  readonly volume?: VolumeReport;
+  /** When this target's own certificate is no longer valid, wall clock, ms. */
+  readonly certificateExpiresAtMs?: number;
   /** What a person should look at now; absent from older releases. */
   readonly alarms?: readonly Alarm[];
 }

@@ -11,7 +11,7 @@ import { openWitness } from '../host/node/etcd-witness.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault } from '../journal/fault.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
-import { fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
+import { certificateExpiryMs, fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { targetAlarms } from './alarms-plan.ts';
 import { Adoption } from './failover/adoption.ts';
 import { nodeFailoverHost } from './failover/failover-host.ts';
@@ -45,6 +45,7 @@ import type { TargetReport } from './report.ts';
 import { defaultRetention } from './points/retention-plan.ts';
 import { openRegistry } from './store/registry.ts';
 import type { GroupRegistry, GroupStore, StoredPoint } from './store/store.ts';
+import { VolumeWatch } from './store/volume-watch.ts';
 import { TargetState } from './target-state.ts';
 
 interface TargetParts {
@@ -59,6 +60,7 @@ interface TargetParts {
   readonly ingest: Ingest;
   readonly fingerprint: string;
   readonly certificate: RunningTarget['certificate'];
+  readonly certificateExpiresAtMs: number;
   readonly targetId: string;
   readonly secrets: Buffer[];
   readonly orders: SourceOrders;
@@ -86,6 +88,8 @@ class Target implements TargetOperations {
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
   readonly #startWatch: StartWatch;
+  readonly #volume: VolumeWatch;
+  readonly #certificateExpiresAtMs: number;
 
   private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
@@ -113,6 +117,8 @@ class Target implements TargetOperations {
       check: (store, question) => checkStart(store, { ...question, failover: options.failover, keepFreeBytes: options.keepFreeBytes, clock: nodeClock }),
     });
     this.#automatic = parts.automatic;
+    this.#certificateExpiresAtMs = parts.certificateExpiresAtMs;
+    this.#volume = new VolumeWatch({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: options.dataFolder, keptBytes: options.keepFreeBytes });
     this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
 
@@ -160,7 +166,7 @@ class Target implements TargetOperations {
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => notedFailover(deps.audit, group, () => made!.failover({ group })), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, targetId: identity.targetId, secrets, orders, volumes });
+      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, certificateExpiresAtMs: certificateExpiryMs(identity.cert), targetId: identity.targetId, secrets, orders, volumes });
       automatic?.start();
       return made;
     } catch (error) {
@@ -175,6 +181,7 @@ class Target implements TargetOperations {
   }
 
   #facts(): TargetReport {
+    const volume = this.#volume.report();
     return {
       role: 'target',
       version: this.#deps.version,
@@ -193,6 +200,8 @@ class Target implements TargetOperations {
       nbd: this.#pointServer.report(),
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
+      ...(volume === null ? {} : { volume }),
+      certificateExpiresAtMs: this.#certificateExpiresAtMs,
     };
   }
 
@@ -314,6 +323,7 @@ class Target implements TargetOperations {
   async close(): Promise<void> {
     await this.#automatic?.close();
     await this.#scrub.close();
+    await this.#volume.close();
     await this.#startWatch.close();
     await this.#ingest.close();
     await this.#rehearsals.close();

@@ -62,6 +62,10 @@ export const serviceRoutes = {
       return { entries: [...entries].reverse(), entryCount, head: last, flaw: broken === null ? null : `line ${broken.line}: ${broken.why}` };
     },
   }),
+  testAlerts: route({
+    method: 'POST', path: '/v1/alerts/test', scope: 'operate', summary: 'Send a test on each way out of alerts that the config names', response: z.looseObject({ results: z.array(z.looseObject({ channel: z.string(), isDelivered: z.boolean(), answer: z.string(), tookMs: count })) }),
+    handle: async ({ services }) => ({ results: await services.testAlerts?.() ?? [] }),
+  }),
   listTokens: route({
     method: 'GET', path: '/v1/tokens', scope: 'administer', summary: 'The operators’ tokens, without their secrets', response: z.looseObject({ items: z.array(tokenShape) }),
     handle: ({ services }) => ({ items: services.tokens.list() }),

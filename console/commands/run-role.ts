@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import type { StartSource } from '../../daemon/operations.ts';
+import type { RunningSource, StartSource } from '../../daemon/operations.ts';
 import { auditFolder, type AuditEntry } from '../../host/audit-format.ts';
 import { AuditTrail, type AuditNoter } from '../../host/audit-trail.ts';
 import { ClockWatch } from '../../host/clock-watch.ts';
@@ -15,13 +15,14 @@ import { nodeClock } from '../../host/node/clock.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import type { TargetCertificate } from '../../journal/identity.ts';
-import type { StartTarget } from '../../replica-target/operations.ts';
+import type { RunningTarget, StartTarget } from '../../replica-target/operations.ts';
 import { ownCertificate, readCertificate } from '../api/certificate.ts';
 import type { NetListen } from '../api/net-door.ts';
 import type { ApiServices } from '../api/services.ts';
 import type { Config } from '../config/config.ts';
 import { TargetClient } from '../control-client.ts';
-import { openSourceControl, openTargetControl, type Control } from '../control.ts';
+import { openSourceControl, openTargetControl, type Control, type ControlOptions } from '../control.ts';
+import { openDaemonSide, type DaemonSide } from '../daemon-side.ts';
 import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
 import { openLog } from '../log.ts';
@@ -90,28 +91,36 @@ async function startRole(config: Config, log: Logger, version: string, audit: Tr
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
       const role = await startSource(config.options, { log, version, audit, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
-      const opening = openSourceControl.bind(null, config.controlPath, role.operations, log);
-      return { control: await orClose(role, controlOptions(config, version, null, audit).then(opening)), close: () => role.close() };
+      return openBeside(config, role, log, version, async (side) => openSourceControl(config.controlPath, role.operations, log, await controlOptions(config, version, null, audit, side)));
     }
     case 'target': {
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
       const role = await startTarget(config.options, { log, version, audit, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
-      const opening = openTargetControl.bind(null, config.controlPath, role.operations, log);
-      return { control: await orClose(role, controlOptions(config, version, role.certificate, audit).then(opening)), close: () => role.close() };
+      return openBeside(config, role, log, version, async (side) => openTargetControl(config.controlPath, role.operations, log, await controlOptions(config, version, role.certificate, audit, side)));
     }
     default: return config satisfies never;
   }
 }
 
 /** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */
-async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null, audit: Trail): Promise<{ readonly version: string; readonly folder: string; readonly listen: NetListen | null; readonly audit: AuditNoter; readonly readTrail: Trail['read'] }> {
+async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null, audit: Trail, side: DaemonSide): Promise<Pick<ControlOptions<never>, 'audit' | 'readTrail' | 'testAlerts'> & { readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
   const folder = join(options.dataFolder, 'api');
-  const shared = { version, folder, audit, readTrail: audit.read };
+  const shared = { version, folder, audit, readTrail: audit.read, testAlerts: () => side.testAlerts() };
   if (api === null) return { ...shared, listen: null };
   return { ...shared, listen: { host: api.host, port: api.port, ...(api.tls !== null ? await readCertificate(api.tls) : certificate ?? await ownCertificate(folder, options.name)) } };
 }
 
-async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {
+/** What watches the role ends before it does. */
+async function openBeside(config: Config, role: RunningSource | RunningTarget, log: Logger, version: string, openControl: (side: DaemonSide) => Promise<Control>): Promise<RunningRole> {
+  const side = await orClose(role, openDaemonSide(config, () => role.report(), log, version));
+  const close = async (): Promise<void> => {
+    await side.close();
+    await role.close();
+  };
+  return { control: await orClose({ close }, openControl(side)), close };
+}
+
+async function orClose<T>(role: { close(): Promise<void> }, opening: Promise<T>): Promise<T> {
   try {
     return await opening;
   } catch (error) {

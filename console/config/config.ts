@@ -7,11 +7,14 @@ import { hostname } from 'node:os';
 import { join, relative } from 'node:path';
 import type { z } from 'zod';
 import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
+import type { AlertOptions } from '../alerts/alert-options.ts';
+import type { MetricsOptions } from '../metrics/metrics-server.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { defaultScrub } from '../../replica-target/points/scrub.ts';
+import { alertOptions, metricsOptions } from './alert-settings.ts';
 import { failoverOptions, rehearseOptions, witnessOptions } from './failover-options.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
@@ -24,6 +27,10 @@ interface ConfigCommon {
   /** Where operators reach it over the network, with tokens; null: nowhere. */
   readonly api: ApiListen | null;
   readonly logLevel: LogLevel;
+  /** Where metrics are served; null: nowhere. */
+  readonly metrics: MetricsOptions | null;
+  /** Null: nobody is told. */
+  readonly alerts: AlertOptions | null;
 }
 
 export interface ApiListen {
@@ -96,8 +103,8 @@ function check<T>(path: string, yaml: YamlSource, shape: z.ZodType<T>): T {
 function knownKeys(shape: z.ZodType, at: readonly (string | number)[]): string {
   let inner: unknown = shape;
   for (const step of at) {
-    const { shape, valueType } = inner as { shape?: Record<string, unknown>; valueType?: unknown };
-    inner = unwrapped(shape === undefined ? valueType : shape[String(step)]);
+    const { shape, valueType, element } = inner as { shape?: Record<string, unknown>; valueType?: unknown; element?: unknown };
+    inner = unwrapped(shape === undefined ? valueType ?? element : shape[String(step)]);
   }
   return `expected one of ${Object.keys((inner as { shape?: object }).shape ?? {}).join(', ')}`;
 }
@@ -114,9 +121,10 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   if (isWithin(file.data, folder)) problems.push(yaml.at(['spool', 'folder'], 'expected a folder of its own, found one that holds the data folder'));
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
+  const alerts = alertOptions(yaml, file, problems);
   if (problems.length > 0) throw invalid(path, problems);
   return {
-    role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info',
+    role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
     options: {
       name, dataFolder: file.data,
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
@@ -140,12 +148,13 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
   const nbd = nbdOptions(yaml, file, problems);
+  const alerts = alertOptions(yaml, file, problems);
   const alone = file.witness !== undefined ? undefined : Object.entries(file.groups ?? {}).find(([, { automatic }]) => automatic !== undefined)?.[0];
   if (alone !== undefined) problems.push(yaml.at(['groups', alone, 'automatic'], 'expected a `witness` beside it: without one nobody can tell a host that is lost from one that cannot be reached'));
   if (problems.length > 0) throw invalid(path, problems);
   const port = file.listen?.port ?? defaultPort;
   return {
-    role: 'target', path, controlPath, api: apiListen(file), localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info',
+    role: 'target', path, controlPath, api: apiListen(file), localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
     options: {
       name, dataFolder: file.data,
       listen: { host: file.listen?.host ?? '0.0.0.0', port },

@@ -40,6 +40,16 @@ function optional<T>(expected: string, read: (value: unknown) => T | undefined) 
   }).optional();
 }
 
+/** As {@link field}, of what may hold a secret: a refused value is not shown. */
+function unshown<T>(expected: string, read: (value: unknown) => T | undefined) {
+  return z.unknown().transform((value, context): T => {
+    const taken = read(value);
+    if (taken !== undefined) return taken;
+    context.addIssue({ code: 'custom', message: value === undefined ? `is missing: expected ${expected}` : `expected ${expected}` });
+    return z.NEVER;
+  });
+}
+
 function show(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
@@ -187,6 +197,39 @@ const groups = z.record(safeName, section({ retention, rehearse, networks, hooks
   },
 }).optional();
 
+const metrics = section({ listen: section({ host: optional(...listenHost), port: field(...port) }) }).optional();
+
+const webUrl = ['an http or https address without a password in it', (value: unknown) => (typeof value === 'string' && URL.canParse(value) && ['http:', 'https:'].includes(new URL(value).protocol) && new URL(value).username === '' ? value : undefined)] as const;
+const alertCodes = ['a list of codes such as RPO_LATE', (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, (one) => (typeof one === 'string' && /^[A-Z][A-Z_]{1,39}$/.test(one) ? one : undefined)) : undefined)] as const;
+const webhooks = z.array(section({ url: unshown(...webUrl), secretFile: optional(...path), events: optional(...alertCodes) }), { error: 'expected a list, each with the keys url, secretFile, events' }).max(16, 'expected at most 16 webhooks').optional();
+const readAddress = (value: unknown): string | undefined => (typeof value === 'string' && /^[^\s@<>,;:"]+@[^\s@<>,;:"]+$/.test(value) ? value : undefined);
+const emailAddress = ['an e-mail address such as afterimage@example.org', readAddress] as const;
+const emailAddresses = ['a list of e-mail addresses', (value: unknown) => (Array.isArray(value) && value.length > 0 && value.length <= 32 ? ofAll(value, readAddress) : undefined)] as const;
+const smtp = ['host or host:port of an SMTP server', ofText(readHostPort)] as const;
+const email = section({
+  smtp: field(...smtp), tls: optional(...oneOf(['starttls', 'tls', 'none'])), from: field(...emailAddress), to: field(...emailAddresses), userFile: optional(...path), passwordFile: optional(...path), ca: optional(...path),
+}).optional();
+const timeOfDay = ['a time of day in quotes, such as "22:00"', ofText((given) => {
+  const [, hours, minutes] = /^([01]\d|2[0-3]):([0-5]\d)$/.exec(given) ?? [];
+  return hours === undefined ? undefined : Number(hours) * 60 + Number(minutes);
+})] as const;
+const dayNames = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
+const days = ['a list of days such as [sat, sun]', (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, (one) => { const day = dayNames.indexOf(String(one)); return day < 0 ? undefined : day; }) : undefined)] as const;
+const quietHours = section({ from: field(...timeOfDay), to: field(...timeOfDay), days: optional(...days), errors: optional(...oneOf(['pass', 'hold'])) }).optional();
+const heartbeatEvery = duration(10_000, 86_400_000, 'a duration from 10s to 1d, such as 1m');
+const repeatEvery = duration(300_000, 31 * 86_400_000, 'a duration from 5m to 31d, such as 1d');
+const settle = duration(1_000, 3_600_000, 'a duration from 1s to 1h, such as 1m');
+const times = ['a number from 1 to 1000', (value: unknown) => (typeof value === 'number' && value >= 1 && value <= 1000 ? value : undefined)] as const;
+const absence = duration(1_000, 86_400_000, 'a duration from 1s to 1d, such as 5m');
+const ahead = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 30d');
+const rules = section({
+  rpo: section({ warn: optional(...times), error: optional(...times) }).optional(), absent: optional(...absence), proven: optional(...ahead), certificate: optional(...ahead), volumeFull: optional(...ahead),
+}).optional();
+const alerts = section({
+  webhook: webhooks, email, command: optional(...commandLine), quietHours, repeatEvery: optional(...repeatEvery), settle: optional(...settle),
+  heartbeat: section({ url: unshown(...webUrl), every: optional(...heartbeatEvery) }).optional(), rules,
+}).optional();
+
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
   name: optional(...name),
@@ -197,6 +240,8 @@ export const sourceShape = section({
   control: optional(...socketPath),
   api,
   log,
+  metrics,
+  alerts,
 });
 
 export const targetShape = section({
@@ -220,6 +265,8 @@ export const targetShape = section({
   retention,
   witness: section(witness).optional(),
   groups,
+  metrics,
+  alerts,
 });
 
 export type SourceFile = z.infer<typeof sourceShape>;

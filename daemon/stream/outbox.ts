@@ -44,6 +44,10 @@ export class Outbox {
     return this.#sentBytes;
   }
 
+  get queue(): { readonly waitingRecords: number; readonly unwrittenBytes: number } {
+    return { waitingRecords: this.#waiting.length, unwrittenBytes: this.#unwrittenBytes };
+  }
+
   /** Rejects with the signal's reason when it comes first: the record then never leaves. */
   send(record: RecordView, onWritten?: () => void, signal?: AbortSignal): Promise<void> {
     if (this.#fault !== null) return Promise.reject(this.#fault);

@@ -48,6 +48,8 @@ export interface LinkReport {
   readonly lastFault: { readonly code: string; readonly message: string; readonly atMs: number } | null;
   readonly sentBytes: number;
   readonly reconnects: number;
+  /** Of the session that stands: records that wait for credit or room, and bytes that the kernel has not taken yet. */
+  readonly queue?: { readonly waitingRecords: number; readonly unwrittenBytes: number };
 }
 
 /** Keeps one connection to one target alive, with backoff and jitter. */

@@ -74,6 +74,7 @@ class Link implements TargetLink {
       lastFault: this.#lastFault,
       sentBytes: this.#sentBytesBefore + (this.#session?.sentBytes ?? 0),
       reconnects: Math.max(0, this.#sessions - 1),
+      ...(this.#session?.isOver === false ? { queue: this.#session.queue } : {}),
     };
   }
 

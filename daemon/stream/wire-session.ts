@@ -65,6 +65,10 @@ export class WireSession implements TargetSession {
     return this.#outbox.sentBytes;
   }
 
+  get queue(): { readonly waitingRecords: number; readonly unwrittenBytes: number } {
+    return this.#outbox.queue;
+  }
+
   get isOver(): boolean {
     return this.#fault !== null;
   }

@@ -105,6 +105,12 @@ export class GuestStatus {
     this.#cuts = this.#cuts.slice(at + 1);
   }
 
+  #unacknowledged(): number {
+    const received = this.#received;
+    if (received === null) return this.#cuts.length;
+    return this.#cuts.length - 1 - this.#cuts.findLastIndex(({ id }) => isSamePoint(id, received.id));
+  }
+
   report(facts: GuestFacts, capture: CaptureFigures | null): GuestReport {
     const age = (times: CutTimes | null): number | null => (times === null ? null : this.#clock.monotonicMs() - times.cutMonotonicMs);
     return {
@@ -122,6 +128,8 @@ export class GuestStatus {
       },
       capture,
       rpo: this.#exposure.distribution(),
+      exposure: this.#exposure.histogram(),
+      waiting: { unacknowledgedPoints: this.#unacknowledged(), unappliedPoints: this.#cuts.length },
       lastFault: this.#lastFault,
       fullPasses: this.#fullPasses,
       marked: this.marked,

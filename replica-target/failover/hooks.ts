@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint } from '../../journal/point.ts';
 import type { NotedGuest } from './group-guests.ts';
-import { runCommand } from './run-command.ts';
+import { runCommand } from '../../host/node/run-command.ts';
 
 /** `fence`: before an unplanned failover raises the term: it makes sure that the guests do not run any more where they ran. The others: around the guests' start here, and at the failover's end. */
 export const hookSteps = ['fence', 'beforeStart', 'afterStart', 'afterCommit', 'afterRollBack'] as const;

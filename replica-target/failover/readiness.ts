@@ -9,7 +9,7 @@ import { connectGuestAgent } from '../../qemu/guest-agent.ts';
 import type { NotedGuest } from './group-guests.ts';
 import { agentPath } from './guest-launch.ts';
 import type { ReadyChecks } from './readiness-plan.ts';
-import { runCommand } from './run-command.ts';
+import { runCommand } from '../../host/node/run-command.ts';
 
 /** Pace of asking, ms. */
 const againMs = 250;

@@ -56,6 +56,8 @@ export class Rehearsals {
   readonly #last = new Map<string, RehearsalReport & { readonly folder: string }>();
   /** When one was begun by schedule that may have come to no report. */
   readonly #tried = new Map<string, number>();
+  /** Of each group that ever passed one. */
+  readonly #passedAtMs = new Map<string, number>();
   readonly #closing = new AbortController();
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -79,6 +81,7 @@ export class Rehearsals {
       try {
         const known = await readJson(join(folder, 'report.json'), rehearsalReport);
         if (known !== null) this.#last.set(name, { ...known, folder });
+        for (const { atMs } of await this.proven(name)) this.#passed(name, atMs);
       } catch (error) {
         // For people, and nothing that a target needs.
         this.#tell(name, error);
@@ -88,8 +91,8 @@ export class Rehearsals {
   }
 
   /** The last of each group. */
-  report(): readonly (RehearsalReport & { readonly folder: string })[] {
-    return [...this.#last.values()];
+  report(): readonly (RehearsalReport & { readonly folder: string; readonly lastPassedAtMs: number | null })[] {
+    return [...this.#last.values()].map((report) => ({ ...report, lastPassedAtMs: this.#passedAtMs.get(report.group) ?? null }));
   }
 
   /** Points of the group whose guests all became ready, when they were rehearsed last. */
@@ -168,6 +171,7 @@ export class Rehearsals {
     for (const old of (await this.#reports(group)).slice(0, -reportsMax)) await rm(join(this.#folderOf(group), old), { recursive: true, force: true });
     const kept = { ...report, folder };
     this.#last.set(group, kept);
+    if (isPassed) this.#passed(group, report.endedAtMs);
     if (isPassed) this.#o.log.info({ group, point: report.point, readyMs: report.readyMs }, `a rehearsal of ${group} from point ${formatPoint(report.point)} passed`);
     else this.#o.log.error({ group, point: report.point, folder }, `a rehearsal of ${group} from point ${formatPoint(report.point)} failed: ${why}`);
     return kept;
@@ -215,6 +219,10 @@ export class Rehearsals {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       return [];
     }
+  }
+
+  #passed(group: string, atMs: number): void {
+    this.#passedAtMs.set(group, Math.max(atMs, this.#passedAtMs.get(group) ?? 0));
   }
 
   #folderOf(group: string): string { return join(this.#o.folder, group); }

@@ -91,6 +91,8 @@ export class Applier {
   get applied(): PointId | null { return this.#mark.applied; }
   get mark(): AppliedMark { return this.#mark; }
   get pendingCount(): number { return this.#pending.length; }
+  /** When the oldest point that is not applied arrived, wall clock, ms; null: none waits. */
+  get pendingSinceMs(): number | null { return this.#pending[0]?.facts.arrivedAtMs ?? null; }
 
   start(): void {
     this.#wake();

@@ -23,9 +23,10 @@ export interface ReportedParts {
   readonly replicaBytes: number;
   readonly space: SpaceWatch;
   readonly retention: Retention | null;
+  readonly nowMs: number;
 }
 
-export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention }: ReportedParts): GroupStoreReport {
+export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention, nowMs }: ReportedParts): GroupStoreReport {
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
@@ -33,6 +34,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
     disks: disks.map((one) => ({ ...one, replicaPath: replica.path(one.disk), isAtApplied: applier.mark.disks.some(({ disk }) => disk === one.disk) })),
     newest: newest === null ? null : storedPoint(newest, applied),
     applied,
+    apply: { pendingPoints: applier.pendingCount, lagMs: Math.max(0, nowMs - (applier.pendingSinceMs ?? nowMs)) },
     pointCount: catalog.pointCount,
     oldest: catalog.oldest === null ? null : storedPoint(catalog.oldest, applied),
     journalBytes: journal.bytes,

@@ -338,7 +338,7 @@ export class FileGroupStore implements GroupStore {
   report(): GroupStoreReport {
     return { ...this.#past.lockReport(), ...groupReport({
       facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, history: this.history, journal: this.#journal, replica: this.#replica,
-      replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention,
+      replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention, nowMs: this.#d.clock.nowMs(),
     }) };
   }
 

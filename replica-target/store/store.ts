@@ -39,6 +39,8 @@ export interface GroupStoreReport {
   readonly disks: readonly StoredDisk[];
   readonly newest: StoredPoint | null;
   readonly applied: PointId | null;
+  /** Sealed points that wait to be applied; how long ago the oldest of them arrived, ms, 0 when none waits. */
+  readonly apply?: { readonly pendingPoints: number; readonly lagMs: number };
   readonly pointCount: number;
   readonly oldest: StoredPoint | null;
   readonly journalBytes: number;

@@ -1,7 +1,7 @@
 /** The benchmark command's own words, read and checked. Pure: it prints nothing and ends nothing. */
 import { parseArgs } from 'node:util';
 
-export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention', 'rpo', 'wire', 'failover', 'failback'] as const;
+export const benchmarkNames = ['seed', 'delta', 'overhead', 'memory', 'points', 'view-read', 'apply', 'retention', 'rpo', 'wire', 'failover', 'failback', 'scale'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchArguments {
@@ -24,13 +24,15 @@ export interface BenchArguments {
 const mib = 1024 * 1024;
 /** The smallest image in which every kind of content comes several times. */
 const sizeMibMin = 64;
-const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3, failover: 5, failback: 3 };
+const runsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 5, delta: 5, overhead: 3, memory: 3, points: 5, 'view-read': 5, apply: 3, retention: 1, rpo: 1, wire: 3, failover: 5, failback: 3, scale: 1 };
 
-const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048, failover: 512, failback: 2048 };
-const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1, failover: 1, failback: 1 };
+const sizeMibDefault: Readonly<Record<BenchmarkName, number>> = { seed: 2048, delta: 2048, overhead: 2048, memory: 2048, points: 1024, 'view-read': 1024, apply: 1024, retention: 10_240, rpo: 2048, wire: 2048, failover: 512, failback: 2048, scale: 64 };
+const pointsDefault: Readonly<Record<BenchmarkName, number>> = { seed: 1, delta: 1, overhead: 1, memory: 1, points: 10_000, 'view-read': 100, apply: 1, retention: 86_400, rpo: 1, wire: 1, failover: 1, failback: 1, scale: 1 };
 const secondsDefault = 15;
 /** Long enough for some hundred cuts, log changes and applied batches. */
 const rpoSecondsDefault = 300;
+/** Some thirty points of each guest. */
+const scaleSecondsDefault = 60;
 const captures = ['cbt', 'writelog'] as const;
 export type BenchCapture = (typeof captures)[number];
 
@@ -47,10 +49,11 @@ export const usage = `usage: npm run bench -- NAME [--json] [--runs N] [--size M
   wire      bytes sent per byte that the guest changed, scattered writes of 4 KiB
   failover  from the command to the guest's processors running, newest and older point
   failback  bytes and time of the way home, 1 % changed on both sides, against rsync and nbdcopy
+  scale     1, 10 and 50 guests at 1 MB/s each: RPO, processor, memory of each role
   --json       end with one JSON object; all else goes to stderr
-  --runs       measured rounds (seed, delta: 5; overhead, memory, apply, wire: 3; retention, rpo: 1)
-  --size       image in MiB, a smaller one while developing (2048); retention: what all points changed (10240)
-  --seconds    length of one run of load (15; rpo: 300)
+  --runs       measured rounds (seed, delta: 5; overhead, memory, apply, wire: 3; retention, rpo, scale: 1)
+  --size       image in MiB, a smaller one while developing (2048; scale: 64, of each guest); retention: what all points changed (10240)
+  --seconds    length of one run of load (15; rpo: 300; scale: 60)
   --points     points of the history that is made (points: 10000, view-read: 100, retention: 86400)
   --capture    overhead: writelog beside the mirror (cbt); rpo, wire: the one measured (writelog)
   --profile    the daemons leave CPU profiles there
@@ -75,7 +78,7 @@ export function readArguments(words: readonly string[]): BenchArguments | { read
   const runs = readCount(values.runs, runsDefault[name], 1);
   const sizeMib = readCount(values.size, sizeMibDefault[name], sizeMibMin);
   const pointCount = readCount(values.points, pointsDefault[name], 1);
-  const loadSeconds = readCount(values.seconds, name === 'rpo' ? rpoSecondsDefault : secondsDefault, 1);
+  const loadSeconds = readCount(values.seconds, name === 'rpo' ? rpoSecondsDefault : name === 'scale' ? scaleSecondsDefault : secondsDefault, 1);
   if (runs === null) return { problem: '--runs: expected a number from 1' };
   if (sizeMib === null || sizeMib % sizeMibMin !== 0) return { problem: `--size: expected a multiple of ${sizeMibMin} (MiB)` };
   if (pointCount === null) return { problem: '--points: expected a number from 1' };

@@ -28,6 +28,7 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   rpo: async () => (await import('./rpo.ts')).rpo,
   wire: async () => (await import('./wire.ts')).wire,
   failover: async () => (await import('./failover.ts')).failover,
+  scale: async () => (await import('./scale.ts')).scale,
   failback: async () => (await import('./failback.ts')).failback,
   retention: async () => (await import('./retention.ts')).retention,
 };

@@ -26,10 +26,10 @@ export interface StandIn {
   job(id: string, states: readonly string[], begin: () => Promise<unknown>): Promise<void>;
 }
 
-/** `isLoggable`: with {@link filterNode} above the disk. */
-export async function startStandIn(site: Site, imagePath: string, { isLoggable = false }: { readonly isLoggable?: boolean } = {}): Promise<StandIn> {
+/** `isLoggable`: with {@link filterNode} above the disk. `socketsAs`: a path that the names of its sockets begin with, where there are several. */
+export async function startStandIn(site: Site, imagePath: string, { isLoggable = false, socketsAs = site.path('s') }: { readonly isLoggable?: boolean; readonly socketsAs?: string } = {}): Promise<StandIn> {
   const topNode = isLoggable ? filterNode : diskNode;
-  const [qmpPath, ownPath, nbdPath] = [site.path('qmp'), site.path('own'), site.path('nbd')];
+  const [qmpPath, ownPath, nbdPath] = [`${socketsAs}qmp`, `${socketsAs}own`, `${socketsAs}nbd`];
   const running = site.spawn('qemu-storage-daemon', [
     '--chardev', `socket,id=c0,path=${qmpPath},server=on,wait=off`, '--monitor', 'chardev=c0',
     '--chardev', `socket,id=c1,path=${ownPath},server=on,wait=off`, '--monitor', 'chardev=c1',

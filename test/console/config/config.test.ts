@@ -21,7 +21,11 @@ function problems(text: string, hostName = 'alpha'): string[] {
 t.test('samples load', async (t) => {
   const at = (name: string): string => new URL(name, samples).pathname;
   t.strictSame(await loadConfig(at('source.yaml')), {
-    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source.sock', logLevel: 'info',
+    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source.sock', logLevel: 'info', metrics: { host: '127.0.0.1', port: 9728 },
+    alerts: {
+      webhooks: [], email: null, command: ['/usr/local/bin/page-me'], quietHours: null, repeatEveryMs: null, settleMs: 60_000, heartbeat: null,
+      thresholds: { rpoWarn: 3, rpoError: 10, absentMs: 300_000, provenMs: null, certificateMs: 30 * 86_400_000, volumeFullMs: 86_400_000 },
+    },
     options: {
       name: 'alpha', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
@@ -34,6 +38,18 @@ t.test('samples load', async (t) => {
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
     role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
+    metrics: { host: '127.0.0.1', port: 9729 },
+    alerts: {
+      webhooks: [
+        { url: 'https://hooks.example.org/afterimage', secretPath: '/etc/afterimage/webhook-secret', codes: null },
+        { url: 'https://pager.example.org/dr', secretPath: null, codes: ['SOURCE_ABSENT', 'FAILED_OVER'] },
+      ],
+      email: { host: 'mail.example.org', port: 587, tls: 'starttls', from: 'afterimage@bravo.example.org', to: ['operators@example.org'], userPath: '/etc/afterimage/smtp-user', passwordPath: '/etc/afterimage/smtp-password', caPath: null },
+      command: ['/usr/local/bin/page-me', '--json'],
+      quietHours: { fromMinute: 22 * 60, toMinute: 7 * 60, days: [0, 1, 2, 3, 4], errors: 'pass' },
+      repeatEveryMs: 86_400_000, settleMs: 60_000, heartbeat: { url: 'https://watch.example.org/ping/afterimage', everyMs: 60_000 },
+      thresholds: { rpoWarn: 3, rpoError: 10, absentMs: 300_000, provenMs: 35 * 86_400_000, certificateMs: 30 * 86_400_000, volumeFullMs: 86_400_000 },
+    },
     options: {
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', checkEveryMs: 6 * 3_600_000, starts: { shop: {
@@ -63,7 +79,7 @@ t.test('samples load', async (t) => {
 
 t.test('what is left out is filled in', async (t) => {
   t.strictSame(parseConfig('F', await readFile(new URL('source-minimal.yaml', samples), 'utf8'), 'host-1.example.org'), {
-    role: 'source', path: 'F', controlPath: '/var/lib/afterimage/source/control.sock', logLevel: 'info',
+    role: 'source', path: 'F', controlPath: '/var/lib/afterimage/source/control.sock', logLevel: 'info', metrics: null, alerts: null,
     options: {
       name: 'host-1', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
@@ -72,6 +88,39 @@ t.test('what is left out is filled in', async (t) => {
   });
   const target = parseConfig('F', await readFile(new URL('target-minimal.yaml', samples), 'utf8'), 'host-2.example.org');
   t.match(target, { role: 'target', options: { listen: { port: defaultPort }, advertise: { host: 'host-2.example.org', port: defaultPort } } });
+});
+
+t.test('metrics and alerts: what is wrong with them', (t) => {
+  t.strictSame(problems([
+    'role: target',
+    'data: /srv/afterimage',
+    'metrics: { listen: { host: 127.0.0.1 } }',
+    'alerts:',
+    '  webhook:',
+    '    - { url: ftp://example.org, token: x }',
+    '    - { url: "https://me:secret@example.org/" }',
+    '  email: { smtp: mail.example.org, tls: none, from: nobody, to: [a@example.org], passwordFile: /etc/secret }',
+    '  quietHours: { from: "24:00", to: "07:00", days: [someday] }',
+    '  rules: { rpo: { warn: 0 } }',
+  ].join('\n')), [
+    'F:3:12: metrics.listen.port: is missing: expected a port from 0 (any free one) to 65535',
+    'F:6:14: alerts.webhook.0.url: expected an http or https address without a password in it',
+    'F:6:33: alerts.webhook.0.token: unknown key; expected one of url, secretFile, events',
+    'F:7:14: alerts.webhook.1.url: expected an http or https address without a password in it',
+    'F:8:54: alerts.email.from: expected an e-mail address such as afterimage@example.org, found "nobody"',
+    'F:9:23: alerts.quietHours.from: expected a time of day in quotes, such as "22:00", found "24:00"',
+    'F:9:50: alerts.quietHours.days: expected a list of days such as [sat, sun], found ["someday"]',
+    'F:10:25: alerts.rules.rpo.warn: expected a number from 1 to 1000, found 0',
+  ]);
+  t.strictSame(problems([
+    'role: source', 'data: /srv/afterimage', 'alerts:',
+    '  email: { smtp: mail.example.org, tls: none, from: a@example.org, to: [a@example.org], userFile: /etc/user, passwordFile: /etc/secret }',
+    '  rules: { rpo: { warn: 5, error: 2 } }',
+  ].join('\n')), [
+    'F:4:41: alerts.email.tls: expected `starttls` or `tls`: a password would travel in the clear',
+    'F:5:35: alerts.rules.rpo.error: expected at least `warn` (5)',
+  ]);
+  t.end();
 });
 
 t.test('golden errors: all problems of a file at once, each with its place', async (t) => {
@@ -92,7 +141,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:7: data: expected an absolute path, found "relative/path"',
     'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
     'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
-    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, witness, control, log',
+    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, witness, control, log, metrics, alerts',
     'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
     'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
   ]);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import t from 'tap';
 import { runHook, runHookAfter } from '../../replica-target/failover/hooks.ts';
-import { runCommand } from '../../replica-target/failover/run-command.ts';
+import { runCommand } from '../../host/node/run-command.ts';
 import { waitFor } from '../support/wait.ts';
 
 const limitMs = 20_000;

@@ -18,6 +18,7 @@ import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
+import type { SuspicionFlag } from '../replica-target/suspicion/group-suspicion.ts';
 import { errorReply } from './control-api.ts';
 
 /** For what a daemon answers from memory, ms. */
@@ -73,6 +74,7 @@ export class TargetClient extends ControlClient {
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }
+  dismiss(group: string): Promise<SuspicionFlag> { return this.post('/suspicion/dismiss', { group }); }
   token(): Promise<TokenResult> { return this.post('/token', {}); }
   checkStart(body: StartRequest): Promise<StartReport> { return this.post('/start-check', body); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }

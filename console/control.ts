@@ -47,6 +47,7 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/point/hold', requestBodies.holdPoint, (request) => operations.holdPoint(request));
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
+    routes.post('/suspicion/dismiss', requestBodies.dismiss, ({ group }) => operations.dismiss(group));
     routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));
     routes.post('/token', requestBodies.nothing, () => operations.token());
     routes.post('/start-check', requestBodies.startCheck, (request) => operations.checkStart(request));

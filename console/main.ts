@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
+import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
@@ -46,6 +47,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addStatusCommand(program);
   addPointCommands(program);
   addVerifyCommand(program);
+  addDismissCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);

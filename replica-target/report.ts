@@ -1,4 +1,5 @@
 /** The target's one report. */
+import type { Alarm } from '../journal/alarm.ts';
 import type { AutomaticReport } from './failover/automatic.ts';
 import type { GuestReport } from './failover/group-guests.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
@@ -92,4 +93,6 @@ export interface TargetReport {
   /** Refusals since start, by code. */
   readonly refusals: Readonly<Record<string, number>>;
   readonly memoryRssBytes: number;
+  /** What a person should look at now; absent from older releases. */
+  readonly alarms?: readonly Alarm[];
 }

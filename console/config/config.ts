@@ -12,6 +12,7 @@ import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { defaultScrub } from '../../replica-target/points/scrub.ts';
+import { defaultSuspicion, type SuspicionPolicy } from '../../replica-target/suspicion/suspicion-plan.ts';
 import { failoverOptions, rehearseOptions, witnessOptions } from './failover-options.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
@@ -142,6 +143,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       rehearseEveryMs: rehearseOptions(file),
       nbd,
       retention: retentionOptions(file),
+      suspicion: suspicionOptions(file),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
@@ -171,6 +173,15 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };
+}
+
+/** As for retention. */
+function suspicionOptions({ suspicion, groups }: TargetFile): NonNullable<TargetOptions['suspicion']> {
+  const policyOf = (...settings: readonly TargetFile['suspicion'][]): SuspicionPolicy => ({
+    sensitivity: settings.map((one) => one?.sensitivity).find((value) => value !== undefined) ?? defaultSuspicion.sensitivity,
+    holdMs: settings.map((one) => one?.hold).find((value) => value !== undefined) ?? defaultSuspicion.holdMs,
+  });
+  return { all: policyOf(suspicion), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.suspicion, suspicion)])) };
 }
 
 function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {

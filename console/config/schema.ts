@@ -7,6 +7,7 @@ import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { safeName } from '../../journal/wire.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
+import { sensitivities } from '../../replica-target/suspicion/suspicion-plan.ts';
 import { readDurationMs, readHostPort, readRate, readSizeBytes } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
@@ -130,6 +131,11 @@ const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d,
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
 const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 7d');
 
+const suspicion = section({
+  sensitivity: optional(...oneOf(['off', ...sensitivities])),
+  hold: optional(...duration(3_600_000, 31 * 86_400_000, 'a duration from 1h to 31d, such as 7d')),
+}).optional();
+
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
 const onLeaseLost = oneOf(['pause', 'ignore']);
@@ -174,7 +180,7 @@ const hook = section({ command: field(...commandLine), within: optional(...hookW
 const hooks = section({ fence: hook, beforeStart: hook, afterStart: hook, afterCommit: hook, afterRollBack: hook }).optional();
 const automatic = section({ after: field(...duration(0, 86_400_000, 'a duration of at most 1d, such as 30s')) }).optional();
 
-const groups = z.record(safeName, section({ retention, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
+const groups = z.record(safeName, section({ retention, suspicion, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
   error: (issue) => {
     if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
     return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;
@@ -208,6 +214,7 @@ export const targetShape = section({
   keepFree: optional(...size),
   scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
+  suspicion,
   witness: section(witness).optional(),
   groups,
 });

@@ -16,6 +16,8 @@ import { storedPoint } from '../store/group-report.ts';
 import { HistoryReader } from '../store/history-reader.ts';
 import type { Replica } from '../store/replica.ts';
 import { storeFault } from '../store/store-fault.ts';
+import type { GroupSuspicion } from '../suspicion/group-suspicion.ts';
+import { shownChanges } from '../suspicion/point-changes.ts';
 import { GroupChecks } from './group-checks.ts';
 import { HistoryDigests } from './history-digests.ts';
 import { HistoryImages } from './history-images.ts';
@@ -51,6 +53,8 @@ export class FileGroupPoints implements GroupPoints {
   readonly checks: GroupChecks;
   /** Which step of the retention keeps a point; without one, all are kept. */
   keptBy: (point: PointId) => KeptBy = () => 'all';
+  /** Null: what points changed is not looked at. */
+  suspicion: Pick<GroupSuspicion, 'changesOf' | 'isSuspect'> | null = null;
   readonly #images: HistoryImages;
 
   /** `sealed`: what the journal holds. */
@@ -169,7 +173,11 @@ export class FileGroupPoints implements GroupPoints {
   }
 
   #row(facts: PointFacts, applied: PointId | null): RestorePoint {
-    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: this.keptBy(facts) };
+    const changes = this.suspicion?.changesOf(facts) ?? null;
+    return {
+      ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), keptBy: this.keptBy(facts),
+      ...(changes === null ? {} : { changes: shownChanges(changes) }), ...(this.suspicion?.isSuspect(facts) === true ? { isSuspect: true as const } : {}),
+    };
   }
 
   async #checkKnown(point: PointId): Promise<void> {

@@ -3,6 +3,7 @@ import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import type { Retention } from '../points/retention.ts';
+import type { GroupSuspicion } from '../suspicion/group-suspicion.ts';
 import type { Applier } from './applier.ts';
 import type { Catalog, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
@@ -23,9 +24,10 @@ export interface ReportedParts {
   readonly replicaBytes: number;
   readonly space: SpaceWatch;
   readonly retention: Retention | null;
+  readonly suspicion: GroupSuspicion | null;
 }
 
-export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention }: ReportedParts): GroupStoreReport {
+export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention, suspicion }: ReportedParts): GroupStoreReport {
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
@@ -39,6 +41,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
     historyBytes: history.totalBytes,
     replicaBytes,
     retention: retention?.report() ?? null,
+    suspicion: suspicion?.report() ?? null,
     held: space.report(),
   };
 }

@@ -5,6 +5,7 @@ import type { PointId, PointKind } from '../../journal/point.ts';
 import type { RetentionReport } from '../points/retention.ts';
 import type { GroupPoints } from '../points/points.ts';
 import type { CutFacts } from '../../journal/seal.ts';
+import type { SuspicionFlag, SuspicionReport } from '../suspicion/group-suspicion.ts';
 
 /** Durable when it is handed out: the caller may acknowledge it. */
 export interface Durable { readonly term: number; readonly point: number; readonly part?: number }
@@ -46,6 +47,8 @@ export interface GroupStoreReport {
   readonly replicaBytes: number;
   /** What is kept, and how much of it there is; null when nothing is ever given up. */
   readonly retention: RetentionReport | null;
+  /** Whether what it changes is suspected; null: it is not looked at. Absent from older releases. */
+  readonly suspicion?: SuspicionReport | null;
   /** Set while the disk is full or failing, or what is promised fills the budget. */
   readonly held: { readonly code: string; readonly sinceMs: number; readonly message: string } | null;
 }
@@ -74,6 +77,8 @@ export interface GroupStore {
   seedEnd(): Promise<void>;
   /** '1' for each block whose content in the replica (with all sealed points applied first) has another BLAKE3 hash. */
   compare(disk: number, offset: number, length: number, blockBytes: number, hashes: Buffer): Promise<string>;
+  /** A person looked into what is suspected of it. Durable when it resolves; points from before are held no longer. Fault REQUEST_INVALID: nothing is. */
+  dismissSuspicion(): Promise<SuspicionFlag>;
   /** Called after each batch. Returns the way to stop listening. */
   onApplied(listener: (applied: PointId) => void): () => void;
   /** As `restorePoints.list`. */

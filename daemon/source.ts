@@ -33,6 +33,7 @@ import { RelayCapture } from './relay/relay-capture.ts';
 import type { HandoverNote } from './supervisor/handover.ts';
 import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
 import { PassTurns } from './resync/pass-turns.ts';
+import { Throttle } from './stream/throttle.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
@@ -62,6 +63,7 @@ class Source implements SourceOperations {
   readonly #pauseWatchdog: PauseWatchdog;
   /** Names and QMP paths of guests whose `protect` is under way. */
   readonly #beingProtected = new Set<string>();
+  readonly #throttle: Throttle;
   #sourceId = '';
   #leases: GuestLeases | null = null;
 
@@ -69,6 +71,7 @@ class Source implements SourceOperations {
     this.#options = options;
     this.#deps = deps;
     this.#state = new SourceState(options.dataFolder);
+    this.#throttle = new Throttle(options.limits ?? [], nodeClock, (groupId) => [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId)?.guest.name ?? null);
     this.#frozenNotes = new FrozenNotes(join(options.dataFolder, 'frozen'));
     this.#pausedNotes = new PausedNotes(pausedFolder(options.dataFolder));
     this.#pauseWatchdog = new PauseWatchdog(this.#pausedNotes.folder);
@@ -105,6 +108,7 @@ class Source implements SourceOperations {
         return { ...supervisor.report(), ...(lease === null ? {} : { lease }) };
       }),
       relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
+      limits: this.#throttle.report(),
       memoryRssBytes: process.memoryUsage.rss(),
     };
   }
@@ -347,7 +351,7 @@ class Source implements SourceOperations {
   #openLink(target: PairedTarget): TargetLink {
     return openTargetLink({
       name: target.name, host: target.host, port: target.port, fingerprint: target.fingerprint, secret: Buffer.from(target.secretHex, 'hex'),
-      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log,
+      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log, gate: this.#throttle.gate(target.name),
     });
   }
 

@@ -102,6 +102,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   if (isWithin(file.data, folder)) problems.push(yaml.at(['spool', 'folder'], 'expected a folder of its own, found one that holds the data folder'));
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
+  for (const [index, { from, to }] of (file.limits ?? []).entries()) if ((from === undefined) !== (to === undefined)) problems.push(yaml.at(['limits', index], 'expected both `from` and `to`, or neither'));
   if (problems.length > 0) throw invalid(path, problems);
   return {
     role: 'source', path, controlPath, logLevel: file.log?.level ?? 'info',
@@ -111,6 +112,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
       guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost }]) => [
         guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit, onLeaseLost }),
       ])),
+      limits: (file.limits ?? []).map(({ target, group, from, to, days, rate }) => ({ target, group, days, rateBytesPerSecond: rate, hours: from === undefined || to === undefined ? undefined : { fromMinute: from, toMinute: to } })),
       ...(file.witness === undefined ? {} : { witness: { ...witnessOptions(file.witness), onLeaseLost: file.witness.onLeaseLost ?? 'ignore' } }),
     },
   };

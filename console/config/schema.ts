@@ -5,6 +5,7 @@
  */
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
+import { weekdays } from '../../daemon/stream/throttle-plan.ts';
 import { safeName } from '../../journal/wire.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
 import { sensitivities } from '../../replica-target/suspicion/suspicion-plan.ts';
@@ -187,12 +188,23 @@ const groups = z.record(safeName, section({ retention, suspicion, rehearse, netw
   },
 }).optional();
 
+/** Below this a first sync that gets an eighth of it would be given up by QEMU. */
+const limitRateMin = 1024 ** 2;
+const limitRate = ['a size a second of at least 1MiB/s, such as 20MiB/s', ofText((given) => { const rate = readRate(given); return rate !== undefined && rate >= limitRateMin ? rate : undefined; })] as const;
+/** Minutes after midnight. */
+const hour = ['a time of day such as 08:00', ofText((given) => { const found = /^([01]?\d|2[0-3]):([0-5]\d)$/.exec(given); return found === null ? undefined : Number(found[1]) * 60 + Number(found[2]); })] as const;
+const days = [`a list of days, of ${weekdays.join(', ')}`, (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, (one) => weekdays.find((day) => day === one)) : undefined)] as const;
+const limits = z.array(section({ target: optional(...name), group: optional(...name), from: optional(...hour), to: optional(...hour), days: optional(...days), rate: field(...limitRate) }), {
+  error: (issue) => (issue.code === 'invalid_type' ? `expected a list of limits, each with its rate, found ${show(issue.input)}` : undefined),
+}).max(64, { error: 'expected at most 64 limits' }).optional();
+
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
   name: optional(...name),
   data: field(...path),
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
   guests,
+  limits,
   witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
   control: optional(...socketPath),
   log,

@@ -1,6 +1,7 @@
 /**
- * A guest's stand-in with a real file system: a qemu-storage-daemon's disk, given to this kernel as a file (FUSE) and mounted
- * through a loop device in a mount namespace of its own. What is written there goes through QEMU's block layer, its dirty bitmaps
+ * A guest's stand-in with a real file system: a qemu-storage-daemon's disk, read over NBD by a second one that gives it to this
+ * kernel as a file (a FUSE export wants to resize, which a mirror does not bear on its own node), mounted through a loop device
+ * in a mount namespace of its own. What is written there goes through QEMU's block layer, its dirty bitmaps
  * and the product, as a guest's writes do. Needs root. Whatever ends it, the kernel takes mount and loop device away with it.
  */
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -21,18 +22,27 @@ export interface FileSystemGuest {
 }
 
 export async function startGuest(site: Site, imagePath: string): Promise<{ readonly qmpPath: string; begin(load: string, seed: number, material: string): Promise<FileSystemGuest>; end(): Promise<void> }> {
-  const [qmpPath, file, scratch] = [site.freshPath('qmp'), site.freshPath('disk'), site.freshPath('scratch')];
+  const [qmpPath, nbdPath, file, scratch] = [site.freshPath('qmp'), site.freshPath('nbd'), site.freshPath('disk'), site.freshPath('scratch')];
   writeFileSync(file, '');
   await mkdir(scratch);
   const running = site.spawn('qemu-storage-daemon', [
     '--chardev', `socket,id=c0,path=${qmpPath},server=on,wait=off`, '--monitor', 'chardev=c0',
     '--blockdev', JSON.stringify({ driver: 'raw', 'node-name': diskNode, discard: 'unmap', file: { driver: 'file', filename: imagePath, discard: 'unmap' } }),
-    '--export', `type=fuse,id=f,node-name=${diskNode},mountpoint=${file},writable=on,allow-other=off`,
+    '--nbd-server', `addr.type=unix,addr.path=${nbdPath},max-connections=0`, '--export', `type=nbd,id=n,node-name=${diskNode},name=disk,writable=on`,
   ]);
-  await until('the storage daemon gives the disk', () => existsSync(qmpPath) && statSync(file).size > 0, { running });
+  await until('the storage daemon serves the disk', () => existsSync(qmpPath) && existsSync(nbdPath), { running });
+  const front = site.spawn('qemu-storage-daemon', [
+    '--blockdev', JSON.stringify({ driver: 'nbd', 'node-name': 'front', server: { type: 'unix', path: nbdPath }, export: 'disk', discard: 'unmap' }),
+    '--export', `type=fuse,id=f,node-name=front,mountpoint=${file},writable=on,allow-other=off`,
+  ], { name: 'front' });
+  await until('the disk is there as a file', () => statSync(file).size > 0, { running: front });
+  const end = async (): Promise<void> => {
+    await front.end('SIGTERM');
+    await running.end('SIGTERM');
+  };
   return {
     qmpPath,
-    end: () => running.end('SIGTERM'),
+    end,
     async begin(load, seed, material) {
       const name = `load-${load}`;
       const logPath = join(site.folder, `${name}.log`);
@@ -47,7 +57,7 @@ export async function startGuest(site: Site, imagePath: string): Promise<{ reado
         get isDone() { return said('DONE') !== null; },
         async end() {
           await child.end('SIGKILL');
-          await running.end('SIGTERM');
+          await end();
         },
       };
     },

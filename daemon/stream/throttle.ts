@@ -43,6 +43,8 @@ class Bucket {
   #tokens: number;
   #filledMs: number;
   #holdingSinceMs: number | null = null;
+  /** Whoever waits asks again within {@link lookMs}; who does not has given up, or its session is over. */
+  #askedMs = 0;
   #heldMs = 0;
   #passedBytes = 0;
 
@@ -55,6 +57,8 @@ class Bucket {
 
   waitMs(): number {
     const nowMs = this.#fill();
+    if (nowMs - this.#askedMs > 2 * lookMs) this.#released(this.#askedMs);
+    this.#askedMs = nowMs;
     if (this.#look(nowMs) && this.#tokens <= 0) {
       this.#holdingSinceMs ??= nowMs;
       return Math.max(1, Math.min(lookMs, Math.ceil((-this.#tokens * 1000) / this.limit.rateBytesPerSecond) + 1));
@@ -73,6 +77,7 @@ class Bucket {
     const nowMs = this.#clock.monotonicMs();
     const { target, group, rateBytesPerSecond } = this.limit;
     this.#look(nowMs);
+    if (nowMs - this.#askedMs > 2 * lookMs) this.#released(this.#askedMs);
     return {
       target: target ?? null, group: group ?? null, rateBytesPerSecond, ...this.#state, isHolding: this.#holdingSinceMs !== null,
       heldMs: Math.round(this.#heldMs + (this.#holdingSinceMs === null ? 0 : nowMs - this.#holdingSinceMs)), passedBytes: this.#passedBytes,

@@ -19,8 +19,9 @@ const batchBlocksMax = 1536;
 interface Tally {
   bytes: number; zeroedBytes: number; extents: number; recordBytes: number; sampledBlocks: number;
   noiseBytes: number; turnedBytes: number; freshBytes: number; wipedBytes: number;
-  readonly turned: Float64Array; turnedPooled: number;
-  readonly fresh: Float64Array; freshPooled: number;
+  /** Histograms; null: none was needed. A batch may have thousands of points. */
+  turned: Float64Array | null; turnedPooled: number;
+  fresh: Float64Array | null; freshPooled: number;
 }
 
 export class BlockSampler {
@@ -38,7 +39,7 @@ export class BlockSampler {
     this.#ends = ends;
     this.#tallies = ends.map(() => ({
       bytes: 0, zeroedBytes: 0, extents: 0, recordBytes: 0, sampledBlocks: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0,
-      turned: new Float64Array(256), turnedPooled: 0, fresh: new Float64Array(256), freshPooled: 0,
+      turned: null, turnedPooled: 0, fresh: null, freshPooled: 0,
     }));
     this.#seed = random.bytes(4).readUInt32LE();
   }
@@ -92,8 +93,8 @@ export class BlockSampler {
   finish(): PointChanges[] {
     return this.#tallies.map(({ turned, fresh, ...facts }) => ({
       ...facts,
-      turnedChi: facts.turnedPooled === 0 ? 0 : chiSquareOf(turned, facts.turnedPooled),
-      freshChi: facts.freshPooled === 0 ? 0 : chiSquareOf(fresh, facts.freshPooled),
+      turnedChi: turned === null ? 0 : chiSquareOf(turned, facts.turnedPooled),
+      freshChi: fresh === null ? 0 : chiSquareOf(fresh, facts.freshPooled),
     }));
   }
 
@@ -109,11 +110,11 @@ export class BlockSampler {
     if (before === 'structured') {
       tally.turnedBytes += bytes;
       tally.turnedPooled += now.length;
-      addLastTo(tally.turned);
+      addLastTo(tally.turned ??= new Float64Array(256));
     } else if (before !== 'noise') {
       tally.freshBytes += bytes;
       tally.freshPooled += now.length;
-      addLastTo(tally.fresh);
+      addLastTo(tally.fresh ??= new Float64Array(256));
     }
   }
 

@@ -1,8 +1,7 @@
 /**
  * What is known of a group's changes and whether they are suspected, over restarts: the newest points' changes, what is usual,
- * the evidence, and the suspicion that stands until a person dismisses it. A suspicion is durable (`suspicion.json`) before it is
- * told, and points from before it are held; what points changed is written now and then, and losing the last minute of it harms
- * nothing. It never fails what called it: a target that cannot note a suspicion still replicates, and says so in its log.
+ * the evidence, and the suspicion that stands until a person dismisses it. A suspicion is written at once (`suspicion.json`),
+ * and points from before it are held; what points changed is written now and then, and losing the last minute of it harms nothing. It never fails what called it: a target that cannot note a suspicion still replicates, and says so in its log.
  */
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -16,7 +15,7 @@ import type { GroupFolder } from '../store/group-folder.ts';
 import { errorCode } from '../store/store-fault.ts';
 import { pointKey } from '../points/retention-plan.ts';
 import { pointChanges, type PointChanges } from './point-changes.ts';
-import { gather, judge, nothingGathered, usualOf, usualPoints, type Gathering, type Suspicion, type SuspicionPolicy } from './suspicion-plan.ts';
+import { gather, judge, nothingGathered, usualOf, usualPoints, type Gathering, type Sensitivity, type Suspicion, type SuspicionPolicy, type Usual } from './suspicion-plan.ts';
 
 const version = 1;
 const count = z.number().int().nonnegative();
@@ -35,6 +34,8 @@ const state = z.object({
 
 /** Points whose changes are remembered: six hours at one every five seconds, 1 MiB of file. */
 const pointsKept = 4096;
+/** Of a long batch, what is usual is looked up anew after so many points. */
+const usualEvery = 64;
 /** Dismissed suspicions that are remembered. */
 const flagsKept = 20;
 /** What points changed is written no more often than this, ms. */
@@ -114,9 +115,10 @@ export class GroupSuspicion {
   async applied(points: readonly PointFacts[], changes: readonly PointChanges[] | null): Promise<void> {
     const { sensitivity } = this.#o.policy();
     if (changes === null || sensitivity === 'off') return;
+    let usual = this.#usual(sensitivity);
     for (const [index, { term, point, cutAtMs }] of points.entries()) {
       const sampled = { term, point, cutAtMs, changes: changes[index]! };
-      const usual = usualOf(this.#points.slice(-usualPoints).map((one) => one.changes), sensitivity);
+      if (index > 0 && index % usualEvery === 0) usual = this.#usual(sensitivity);
       this.#gathering = gather(this.#gathering, sampled, usual, sensitivity);
       this.#remember(sampled);
       const suspicion = this.#active() === null ? judge(this.#gathering, sensitivity) : null;
@@ -148,13 +150,17 @@ export class GroupSuspicion {
     const { sensitivity } = this.#o.policy();
     return {
       sensitivity, active: this.#active(), dismissed: this.#flags.filter(({ dismissedAtMs }) => dismissedAtMs !== null), pointCount: this.#points.length,
-      incompressibleShare: sensitivity === 'off' ? null : usualOf(this.#points.slice(-usualPoints).map(({ changes }) => changes), sensitivity).incompressibleShare,
+      incompressibleShare: sensitivity === 'off' ? null : this.#usual(sensitivity).incompressibleShare,
     };
   }
 
   async close(): Promise<void> {
     if (this.#isUnwritten) await this.#write().catch((error: unknown) => this.#notWritten(error));
     await this.#writing;
+  }
+
+  #usual(sensitivity: Sensitivity): Usual {
+    return usualOf(this.#points.slice(-usualPoints).map(({ changes }) => changes), sensitivity);
   }
 
   #active(): SuspicionFlag | null {

@@ -84,6 +84,7 @@ export const requestBodies = {
   testFailover: z.strictObject({
     group: name, at: selector.optional(), limitMs: z.number().int().min(1000).max(testLimitMsMax).optional(), budgetBytes: rate.optional(), network: networkName.optional(), accel,
   }),
+  dismiss: z.strictObject({ group: name }),
   plan: z.strictObject({ group: name, at: selector.optional(), isPlanned: z.boolean().optional() }),
   rehearse: z.strictObject({ group: name, at: selector.optional(), network: networkName.optional(), accel, isKept: z.boolean().optional() }),
   testStop: z.strictObject({ group: name }),

@@ -15,6 +15,7 @@ import type { DiskChanges } from '../replica-target/points/points.ts';
 import type { Verification } from '../replica-target/points/verify.ts';
 import type { TargetReport } from '../replica-target/report.ts';
 import type { StoredPoint } from '../replica-target/store/store.ts';
+import type { SuspicionFlag } from '../replica-target/suspicion/group-suspicion.ts';
 import type { AlertTestResult } from './alerts/alert-options.ts';
 import type { MadeToken, OperatorToken } from './api/operator-tokens.ts';
 import { pageItemsMax } from './api/page.ts';
@@ -98,6 +99,7 @@ export class TargetClient extends ControlClient {
   lockPoint({ group, at, ...body }: LockRequest): Promise<LockedPoint> { return this.call(targetRoutes.lockPoint, { params: { group, at }, body }); }
   async forget(group: string): Promise<void> { await this.call(targetRoutes.forget, { params: { group } }, longMsMax); }
   async releasePoint(group: string, holdId: string): Promise<void> { await this.call(targetRoutes.releasePoint, { params: { group, holdId } }); }
+  dismiss(group: string): Promise<SuspicionFlag> { return this.call(targetRoutes.dismiss, { params: { group } }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.call(targetRoutes.verify, { params: { group }, body: { at } }, readingMsMax); }
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.call(targetRoutes.changes, { params: { group }, query: { since: formatPoint(since), point: formatPoint(point) } }, actMsMax); }
   token(): Promise<TokenResult> { return this.call(targetRoutes.token, {}); }

@@ -9,6 +9,7 @@ import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.t
 import { addAuditCommand } from './commands/audit.ts';
 import { addAlertTestCommand } from './commands/alert-test.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
+import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
@@ -50,6 +51,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addPointCommands(program);
   addLockCommands(program);
   addVerifyCommand(program);
+  addDismissCommand(program);
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);

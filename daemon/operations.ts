@@ -10,6 +10,7 @@ import type { Consistency } from './joint/joint-capture.ts';
 import type { PointId } from '../journal/point.ts';
 import type { OnLeaseLost } from './lease/guest-leases.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
+import type { RateLimit } from './stream/throttle-plan.ts';
 
 export interface SourceOptions {
   /** How this source names itself to its targets (journal/wire.ts `safeName`). */
@@ -26,6 +27,8 @@ export interface SourceOptions {
   };
   /** Of single guests, by name; they need not be protected yet. */
   readonly guests?: Readonly<Record<string, GuestOptions>>;
+  /** What may leave for targets, and when; absent: no limit. */
+  readonly limits?: readonly RateLimit[];
   /** Absent: no leases are held. */
   readonly witness?: WitnessOptions & { readonly onLeaseLost: OnLeaseLost };
 }

@@ -4,6 +4,7 @@ import type { CaptureFigures, CapturedDisk, FullPassProgress } from './capture/c
 import type { PointId, PointKind } from '../journal/point.ts';
 import type { FreezeFacts } from '../journal/seal.ts';
 import type { LeaseReport } from '../host/lease-keeper.ts';
+import type { LimitReport } from './stream/throttle.ts';
 import type { LinkReport } from './stream/session.ts';
 
 export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'yielding' | 'relinquished' | 'superseded' | 'refused';
@@ -79,6 +80,8 @@ export interface SourceReport {
   readonly guests: readonly GuestReport[];
   /** Of guests that came here by a failover: their points on the way back to where they came from. */
   readonly relays: readonly GuestReport[];
+  /** Rate limits of the config, in its order; absent from older releases. */
+  readonly limits?: readonly LimitReport[];
   readonly memoryRssBytes: number;
   /** What a person should look at now; absent from older releases. */
   readonly alarms?: readonly Alarm[];

@@ -34,6 +34,7 @@ import { RelayCapture } from './relay/relay-capture.ts';
 import type { HandoverNote } from './supervisor/handover.ts';
 import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
 import { PassTurns } from './resync/pass-turns.ts';
+import { Throttle } from './stream/throttle.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
@@ -63,6 +64,7 @@ class Source implements SourceOperations {
   readonly #pauseWatchdog: PauseWatchdog;
   /** Names and QMP paths of guests whose `protect` is under way. */
   readonly #beingProtected = new Set<string>();
+  readonly #throttle: Throttle;
   #sourceId = '';
   #leases: GuestLeases | null = null;
 
@@ -70,6 +72,7 @@ class Source implements SourceOperations {
     this.#options = options;
     this.#deps = deps;
     this.#state = new SourceState(options.dataFolder);
+    this.#throttle = new Throttle(options.limits ?? [], nodeClock, (groupId) => [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId)?.guest.name ?? null);
     this.#frozenNotes = new FrozenNotes(join(options.dataFolder, 'frozen'));
     this.#pausedNotes = new PausedNotes(pausedFolder(options.dataFolder));
     this.#pauseWatchdog = new PauseWatchdog(this.#pausedNotes.folder);
@@ -107,6 +110,7 @@ class Source implements SourceOperations {
       })),
       guests,
       relays: [...this.#guests.values()].flatMap(({ relay }) => (relay === null ? [] : [relay.report()])),
+      limits: this.#throttle.report(),
       memoryRssBytes: process.memoryUsage.rss(),
       alarms: sourceAlarms({ guests }, this.#deps.audit?.alarms()),
     };
@@ -350,7 +354,7 @@ class Source implements SourceOperations {
   #openLink(target: PairedTarget): TargetLink {
     return openTargetLink({
       name: target.name, host: target.host, port: target.port, fingerprint: target.fingerprint, secret: Buffer.from(target.secretHex, 'hex'),
-      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log,
+      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log, gate: this.#throttle.gate(target.name),
     });
   }
 

@@ -25,6 +25,8 @@ import type { Verification } from './points/verify.ts';
 import type { TargetReport } from './report.ts';
 import type { RetentionPolicy } from './points/retention-plan.ts';
 import type { StoredPoint } from './store/store.ts';
+import type { SuspicionFlag } from './suspicion/group-suspicion.ts';
+import type { SuspicionPolicy } from './suspicion/suspicion-plan.ts';
 
 export type AccelChoice = 'kvm' | 'tcg' | 'auto';
 /** See failover/network-plan.ts. */
@@ -63,6 +65,8 @@ export interface TargetOptions {
   readonly retention?: { readonly all: RetentionPolicy; readonly groups: Readonly<Record<string, RetentionPolicy>> };
   /** What a source may bring in a time, by its name or id, and of those that are not named; absent: as much as it likes. */
   readonly volumes?: VolumeLimits;
+  /** How what groups change is looked at, of all and of those that are named; the default when absent. */
+  readonly suspicion?: { readonly all: SuspicionPolicy; readonly groups: Readonly<Record<string, SuspicionPolicy>> };
   /** How what is stored is checked in the background; the default when absent. */
   readonly scrub?: ScrubOptions;
   /** Ingest stops, with STORE_FULL, before less than this is free on the data folder's file system. */
@@ -248,6 +252,8 @@ export interface TargetOperations {
   forget(group: string): Promise<void>;
   /** A hold that is not there any more is fine. Fault POINT_LOCKED. */
   releasePoint(group: string, holdId: string): Promise<void>;
+  /** What is suspected of the group was looked into; its points from before are held no longer. Faults: REQUEST_INVALID (nothing is). */
+  dismiss(group: string): Promise<SuspicionFlag>;
   /** What changed between two points, named outright. Faults: POINT_UNKNOWN. */
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]>;
   /** Checks all that is stored of the group; with `at`, reads that point whole, too. Damage is no fault. Faults: POINT_UNKNOWN, REQUEST_INVALID (a check is under way). */

@@ -46,6 +46,9 @@ import { defaultRetention } from './points/retention-plan.ts';
 import { openRegistry } from './store/registry.ts';
 import type { GroupRegistry, GroupStore, StoredPoint } from './store/store.ts';
 import { VolumeWatch } from './store/volume-watch.ts';
+import type { SuspicionFlag } from './suspicion/group-suspicion.ts';
+import { suspicionAlarms } from './suspicion/suspicion-alarms.ts';
+import { defaultSuspicion } from './suspicion/suspicion-plan.ts';
 import { TargetState } from './target-state.ts';
 
 interface TargetParts {
@@ -127,7 +130,7 @@ class Target implements TargetOperations {
     await state.prepare();
     const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
     const reclaim = (groupId: string, term: number) => reclaimFrom(deps.localSource, groupId, term);
-    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, reclaim, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention } });
+    const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, reclaim, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention, suspicion: { random: nodeRandom, of: (group) => options.suspicion?.groups[group] ?? options.suspicion?.all ?? defaultSuspicion } } });
     let made: Target | null = null;
     const closing: { close(): Promise<void> }[] = [registry];
     try {
@@ -269,6 +272,10 @@ class Target implements TargetOperations {
 
   releasePoint(group: string, holdId: string): Promise<void> {
     return this.#desk.release(group, holdId);
+  }
+
+  dismiss(group: string): Promise<SuspicionFlag> {
+    return this.#group(group).dismissSuspicion();
   }
 
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> {

@@ -7,7 +7,7 @@ import { requestBodies, selector } from '../control-api.ts';
 import { pageOfPoints, pageQuery, pageResponse } from './page.ts';
 import { routeOf, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
-import { changesShape, descriptionShape, heldPointShape, restorePointShape, storedPointShape, timelineShape, verificationShape } from './shapes/point-shapes.ts';
+import { changesShape, descriptionShape, heldPointShape, restorePointShape, storedPointShape, suspicionFlagShape, timelineShape, verificationShape } from './shapes/point-shapes.ts';
 import { failoverResultShape, groupDetailShape, groupShape, pairingTokenShape, rehearsalShape, runbookShape, shownGuestsShape, startReportShape, targetReportShape, testResultShape } from './shapes/target-shapes.ts';
 
 const route = routeOf<TargetOperations>();
@@ -65,6 +65,10 @@ export const targetRoutes = {
   releasePoint: route({
     method: 'DELETE', path: '/v1/groups/{group}/holds/{holdId}', scope: 'operate', summary: 'Keep a point no longer', params: requestBodies.releasePoint,
     handle: ({ operations }, { params: { group, holdId } }) => operations.releasePoint(group, holdId),
+  }),
+  dismiss: route({
+    method: 'POST', path: '/v1/groups/{group}/dismiss', scope: 'administer', summary: 'Somebody has looked at a suspicion, and it was nothing', params: ofGroup, response: suspicionFlagShape,
+    handle: ({ operations }, { params: { group } }) => operations.dismiss(group),
   }),
   verify: route({
     method: 'POST', path: '/v1/groups/{group}/verify', scope: 'operate', summary: 'Check all that is stored of a group', params: ofGroup, body: requestBodies.verify.omit({ group: true }), response: verificationShape,

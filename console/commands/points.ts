@@ -49,7 +49,7 @@ export function addPointCommands(program: Command): void {
 }
 
 function withPoint(command: Command): Command {
-  return withConfig(command).option('--at <point>', 'newest, a number (7, 2.7), a time (10:42:07, 2026-11-23T10:42:07Z), -15m or a label', readPoint, 'newest');
+  return withConfig(command).option('--at <point>', 'newest, before-suspicion, a number (7, 2.7), a time (10:42:07, 2026-11-23T10:42:07Z), -15m or a label', readPoint, 'newest');
 }
 
 function readHold(text: string): number {

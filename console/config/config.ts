@@ -15,6 +15,7 @@ import type { TargetOptions } from '../../replica-target/operations.ts';
 import { defaultRetention, type RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
 import { defaultScrub } from '../../replica-target/points/scrub.ts';
 import { alertOptions, metricsOptions } from './alert-settings.ts';
+import { defaultSuspicion, type SuspicionPolicy } from '../../replica-target/suspicion/suspicion-plan.ts';
 import { failoverOptions, rehearseOptions, witnessOptions } from './failover-options.ts';
 import { socketPathBytesMax, sourceShape, targetShape, type LogLevel, type SourceFile, type TargetFile } from './schema.ts';
 import { YamlSource, type ConfigProblem } from './yaml-source.ts';
@@ -122,6 +123,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
   const alerts = alertOptions(yaml, file, problems);
+  for (const [index, { from, to }] of (file.limits ?? []).entries()) if ((from === undefined) !== (to === undefined)) problems.push(yaml.at(['limits', index], 'expected both `from` and `to`, or neither'));
   if (problems.length > 0) throw invalid(path, problems);
   return {
     role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
@@ -131,6 +133,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
       guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost }]) => [
         guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit, onLeaseLost }),
       ])),
+      limits: (file.limits ?? []).map(({ target, group, from, to, days, rate }) => ({ target, group, days, rateBytesPerSecond: rate, hours: from === undefined || to === undefined ? undefined : { fromMinute: from, toMinute: to } })),
       ...(file.witness === undefined ? {} : { witness: { ...witnessOptions(file.witness), onLeaseLost: file.witness.onLeaseLost ?? 'ignore' } }),
     },
   };
@@ -165,6 +168,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
       nbd,
       retention: retentionOptions(file),
       ...(file.volume === undefined && file.sources === undefined ? {} : { volumes: { all: file.volume ?? null, sources: Object.fromEntries(Object.entries(file.sources ?? {}).map(([source, one]) => [source, one.volume])) } }),
+      suspicion: suspicionOptions(file),
       scrub: { rateBytesPerSecond: file.scrub?.rate ?? defaultScrub.rateBytesPerSecond, everyMs: file.scrub?.every ?? defaultScrub.everyMs },
       keepFreeBytes: file.keepFree ?? defaultKeepFreeBytes,
     },
@@ -199,6 +203,15 @@ function retentionOptions({ retention, groups }: TargetFile): NonNullable<Target
     };
   };
   return { all: policyOf(retention), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.retention, retention)])) };
+}
+
+/** As for retention. */
+function suspicionOptions({ suspicion, groups }: TargetFile): NonNullable<TargetOptions['suspicion']> {
+  const policyOf = (...settings: readonly TargetFile['suspicion'][]): SuspicionPolicy => ({
+    sensitivity: settings.map((one) => one?.sensitivity).find((value) => value !== undefined) ?? defaultSuspicion.sensitivity,
+    holdMs: settings.map((one) => one?.hold).find((value) => value !== undefined) ?? defaultSuspicion.holdMs,
+  });
+  return { all: policyOf(suspicion), groups: Object.fromEntries(Object.entries(groups ?? {}).map(([group, one]) => [group, policyOf(one.suspicion, suspicion)])) };
 }
 
 function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[]): TargetOptions['nbd'] {

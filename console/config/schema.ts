@@ -5,8 +5,10 @@
  */
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
+import { weekdays } from '../../daemon/stream/throttle-plan.ts';
 import { safeName } from '../../journal/wire.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
+import { sensitivities } from '../../replica-target/suspicion/suspicion-plan.ts';
 import { readDurationMs, readHostPort, readRate, readSizeBytes, readVolume } from './quantity.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
@@ -143,6 +145,11 @@ const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d,
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');
 const scrubEvery = duration(3_600_000, 366 * 86_400_000, 'a duration from 1h to 366d, such as 7d');
 
+const suspicion = section({
+  sensitivity: optional(...oneOf(['off', ...sensitivities])),
+  hold: optional(...duration(3_600_000, 31 * 86_400_000, 'a duration from 1h to 31d, such as 7d')),
+}).optional();
+
 const log = section({ level: optional(...oneOf(logLevels)) }).optional();
 
 /** The operators' API over the network; left out: on the control socket alone. */
@@ -190,7 +197,7 @@ const hook = section({ command: field(...commandLine), within: optional(...hookW
 const hooks = section({ fence: hook, beforeStart: hook, afterStart: hook, afterCommit: hook, afterRollBack: hook }).optional();
 const automatic = section({ after: field(...duration(0, 86_400_000, 'a duration of at most 1d, such as 30s')) }).optional();
 
-const groups = z.record(safeName, section({ retention, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
+const groups = z.record(safeName, section({ retention, suspicion, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
   error: (issue) => {
     if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
     return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;
@@ -229,6 +236,15 @@ const alerts = section({
   webhook: webhooks, email, command: optional(...commandLine), quietHours, repeatEvery: optional(...repeatEvery), settle: optional(...settle),
   heartbeat: section({ url: unshown(...webUrl), every: optional(...heartbeatEvery) }).optional(), rules,
 }).optional();
+/** Below this a first sync that gets an eighth of it would be given up by QEMU. */
+const limitRateMin = 1024 ** 2;
+const limitRate = ['a size a second of at least 1MiB/s, such as 20MiB/s', ofText((given) => { const rate = readRate(given); return rate !== undefined && rate >= limitRateMin ? rate : undefined; })] as const;
+/** Minutes after midnight. */
+const hour = ['a time of day such as 08:00', ofText((given) => { const found = /^([01]?\d|2[0-3]):([0-5]\d)$/.exec(given); return found === null ? undefined : Number(found[1]) * 60 + Number(found[2]); })] as const;
+const limitDays = [`a list of days, of ${weekdays.join(', ')}`, (value: unknown) => (Array.isArray(value) && value.length > 0 ? ofAll(value, (one) => weekdays.find((day) => day === one)) : undefined)] as const;
+const limits = z.array(section({ target: optional(...name), group: optional(...name), from: optional(...hour), to: optional(...hour), days: optional(...limitDays), rate: field(...limitRate) }), {
+  error: (issue) => (issue.code === 'invalid_type' ? `expected a list of limits, each with its rate, found ${show(issue.input)}` : undefined),
+}).max(64, { error: 'expected at most 64 limits' }).optional();
 
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
@@ -236,6 +252,7 @@ export const sourceShape = section({
   data: field(...path),
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
   guests,
+  limits,
   witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
   control: optional(...socketPath),
   api,
@@ -263,6 +280,7 @@ export const targetShape = section({
   sources: z.record(safeName, section({ volume: field(...volume) })).optional(),
   scrub: section({ rate: optional(...scrubRate), every: optional(...scrubEvery) }).optional(),
   retention,
+  suspicion,
   witness: section(witness).optional(),
   groups,
   metrics,

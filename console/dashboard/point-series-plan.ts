@@ -49,7 +49,7 @@ export function recentBytesPerMs(points: readonly RestorePoint[], spanMs: number
 export function describePoint(point: RestorePoint, atMs: number, formatSpan: (ms: number) => string): string {
   const traits = [
     point.kind === 'crash' ? null : point.kind, point.label === undefined ? null : `“${point.label}”`, point.provenAtMs === undefined ? null : 'proven by a boot',
-    point.isLocked === true ? 'locked' : point.isHeld ? 'held' : null, point.isSuspect === true ? 'suspicious' : null,
+    point.lockedUntilMs !== undefined ? 'locked' : point.isHeld ? 'held' : null, point.isSuspect === true ? 'suspicious' : null,
   ].filter((trait) => trait !== null);
   return `point ${formatPoint(point)}, ${formatSpan(Math.max(0, atMs - point.cutAtMs))} ago${traits.length === 0 ? '' : `, ${traits.join(', ')}`}`;
 }

@@ -4,7 +4,7 @@ import { formatPoint } from '../../journal/point.ts';
 import { formatTable, tint, type Look, type Tone } from './look.ts';
 import { formatMarked } from './marked.ts';
 import { formatPass, type PassSample } from './pass-line.ts';
-import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+import { absent, formatBytes, formatInstant, formatRate, formatSpan, printable } from './units.ts';
 
 /** Earlier progress of each guest's pass, by guest name (a watch has it). */
 export type PassHistory = ReadonlyMap<string, PassSample>;
@@ -28,6 +28,7 @@ export function formatSourceStatus(look: Look, report: SourceReport, history: Pa
     ? 'no target is paired: run `afterimage target token` there, then `afterimage pair TOKEN` here'
     : report.targets.map((target) => formatTarget(look, report, target)).join('\n'));
   blocks.push(report.guests.length === 0 ? 'no guest is protected: `afterimage protect GUEST --qmp PATH`' : formatGuests(look, report.guests));
+  if ((report.limits ?? []).length > 0) blocks.push(report.limits!.map((limit) => formatLimit(look, report.atMs, limit)).join('\n'));
   if (report.relays.length > 0) blocks.push(`on the way back to where they came from:\n${formatGuests(look, report.relays)}`);
   const notes = [...report.guests, ...report.relays].flatMap((guest) => formatNotes(look, report, guest, history.get(guest.name) ?? null));
   if (notes.length > 0) blocks.push(notes.join('\n'));
@@ -53,6 +54,15 @@ function formatTarget(look: Look, report: SourceReport, target: SourceReport['ta
     }
     default: return target.state satisfies never;
   }
+}
+
+/** `limit to bravo: 20 MiB/s until 18:00, …`. */
+function formatLimit(look: Look, atMs: number, { target, group, rateBytesPerSecond, isInForce, untilMs, isHolding, heldMs, passedBytes }: NonNullable<SourceReport['limits']>[number]): string {
+  const of = `${group === null ? '' : ` of ${printable(group)}`}${target === null ? '' : ` to ${printable(target)}`}`;
+  const head = `limit${of === '' ? ' of all that is sent' : of}: ${formatRate(rateBytesPerSecond)}`;
+  if (!isInForce) return tint(look, 'quiet', `${head}, ${untilMs === null ? 'never in force' : `from ${formatInstant(untilMs)} on (in ${formatSpan(untilMs - atMs)})`}`);
+  const held = heldMs === 0 ? 'held nothing back' : `held something back for ${formatSpan(heldMs)}`;
+  return `${head} ${tint(look, isHolding ? 'working' : 'good', isHolding ? 'holds back' : 'in force')}${untilMs === null ? '' : ` until ${formatInstant(untilMs)} (${formatSpan(untilMs - atMs)})`}, ${formatBytes(passedBytes)} went under it, ${held}`;
 }
 
 function formatGuests(look: Look, guests: readonly GuestReport[]): string {

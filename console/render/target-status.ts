@@ -15,6 +15,7 @@ export function formatTargetStatus(look: Look, report: TargetReport): string {
     `source ${printable(source.name)} (${printable(source.address)}) ${tint(look, 'good', 'connected')} for ${formatSpan(report.atMs - source.sinceMs)}, ${formatBytes(source.receivedBytes)} received`).join('\n'));
   blocks.push(report.groups.length === 0 ? 'no group is here yet' : formatGroups(look, report));
   const notes = [
+    ...(report.alarms ?? []).filter(({ code }) => code === 'GUEST_SUSPECT').map(({ message, sinceMs }) => `${tint(look, 'bad', printable(message))}, noticed ${formatSpan(report.atMs - sinceMs)} ago`),
     ...report.groups.flatMap((group) => (group.held === null ? [] : [`${group.name}: ${tint(look, 'bad', 'held')} since ${formatInstant(group.held.sinceMs)} (${formatSpan(report.atMs - group.held.sinceMs)}), ${group.held.code}: ${printable(group.held.message)}`])),
     ...report.groups.flatMap((group) => (group.retention === null ? [] : [formatRetention(look, group.name, group.retention)])),
     ...report.groups.flatMap((group) => (group.locked === undefined ? [] : [formatLocks(look, group.name, group.locked)])),

@@ -5,7 +5,7 @@ import type { PointRange } from '../../replica-target/points/point-ranges.ts';
 import type { RestorePoint } from '../../replica-target/points/points.ts';
 import type { WrittenExport } from '../export/write-export.ts';
 import { formatTable, tint, type Look } from './look.ts';
-import { formatBytes, formatInstant, formatSpan, printable } from './units.ts';
+import { absent, formatBytes, formatInstant, formatSpan, printable } from './units.ts';
 
 /** Of points of one a second a screen is full in a minute; the rest is in the summary, and listed when asked for. */
 const newestShown = 20;
@@ -37,11 +37,17 @@ export function formatRanges(ranges: readonly PointRange[], atMs: number): strin
 function formatPointTable(look: Look, points: readonly RestorePoint[], atMs: number): string {
   return formatTable(look, [
     { head: 'POINT', align: 'right' }, { head: 'KIND' }, { head: 'CUT AT' }, { head: 'AGE', align: 'right' }, { head: 'ARRIVED AFTER', align: 'right', isExtra: true },
-    { head: 'CHANGED', align: 'right' }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
+    { head: 'CHANGED', align: 'right' }, { head: 'NOISE', align: 'right', isExtra: true }, { head: 'APPLIED', isExtra: true }, { head: 'FROZEN', align: 'right' }, { head: 'KEPT' }, { head: 'LABEL' },
   ], points.map((point) => [
     formatPoint(point), formatKind(point), formatInstant(point.cutAtMs), formatSpan(atMs - point.cutAtMs), formatSpan(point.arrivedAtMs - point.cutAtMs),
-    formatBytes(point.changedBytes), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.keptBy}${keptBeside(point)}${point.provenAtMs === undefined ? '' : ', proven'}`, printable(point.label ?? ''),
+    formatBytes(point.changedBytes), formatNoise(point), point.isApplied ? 'yes' : 'not yet', formatStill(point), `${point.isSuspect === true ? `${tint(look, 'bad', 'suspect')}, ` : ''}${point.keptBy}${keptBeside(point)}${point.provenAtMs === undefined ? '' : ', proven'}`, printable(point.label ?? ''),
   ]));
+}
+
+/** Share of what changed that cannot be compressed, and of that which could be before. */
+function formatNoise({ changes }: RestorePoint): string {
+  if (changes === undefined || changes.incompressibleShare === null || changes.turnedShare === null) return absent;
+  return `${Math.round(changes.incompressibleShare * 100)} %, turned ${Math.round(changes.turnedShare * 100)} %`;
 }
 
 /** Guests that were cut one by one are of no one instant, and a point says so wherever it is named. */

@@ -61,7 +61,7 @@ export class PassSender implements FullPassSink {
     this.#identity = kind === 'seed'
       ? { groupId, term: holding.term, point: 0, deltaId: options.seedDeltaId ?? 0n }
       : deltaIdentity({ groupId, term: holding.term, base, next, open }, random);
-    this.#lane = new RecordLane(options.session, options.encoder, open?.nextSequence ?? 0, options.signal);
+    this.#lane = new RecordLane(options.session, options.encoder, open?.nextSequence ?? 0, options.signal, true);
     this.#parts = open?.parts ?? 0;
     this.#isOpen = open !== null;
     this.#ended = options.encoder.begin();

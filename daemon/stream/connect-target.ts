@@ -13,6 +13,7 @@ import { Fault, isFault } from '../../journal/fault.ts';
 import { isSameProof, nonceBytes, sourceProof, targetProof } from '../../journal/identity.ts';
 import { frameBytesMax } from '../../journal/limits.ts';
 import { decodeMessage, protocolPath, protocolVersion, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import type { OutboxGate } from './throttle.ts';
 import { faultOfSocket, refusal, WireSession, type SessionLimits } from './wire-session.ts';
 
 /** From the first packet to the target's proof, ms. */
@@ -30,7 +31,7 @@ export interface TargetAddress {
   readonly tls?: boolean;
 }
 
-export interface ConnectDeps { readonly clock: Clock; readonly random: Random; readonly limits: SessionLimits }
+export interface ConnectDeps { readonly clock: Clock; readonly random: Random; readonly limits: SessionLimits; readonly gate?: OutboxGate | null | undefined }
 
 /** Rejects with a Fault: TARGET_UNREACHABLE, WIRE_FINGERPRINT, WIRE_GARBAGE, WIRE_VERSION, WIRE_SECRET, WIRE_SILENT; or with the signal's reason. */
 export async function connectTarget(address: TargetAddress, deps: ConnectDeps, signal: AbortSignal): Promise<WireSession> {
@@ -46,7 +47,7 @@ export async function connectTarget(address: TargetAddress, deps: ConnectDeps, s
     socket.setNoDelay(true);
     const ws = await upgrade(socket, address, attempt.signal);
     const creditBytes = await shakeHands(ws, address, deps, attempt.signal);
-    return new WireSession({ ws, socket, creditBytes, clock: deps.clock, limits: deps.limits });
+    return new WireSession({ ws, socket, creditBytes, clock: deps.clock, limits: deps.limits, gate: deps.gate });
   } catch (error) {
     cleanup.socket?.destroy();
     if (signal.aborted) throw signal.reason;

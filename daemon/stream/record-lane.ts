@@ -13,8 +13,11 @@ export class RecordLane {
   #next: number;
   #sentBytes = 0;
 
-  /** After the signal nothing is sent any more. */
-  constructor(session: TargetSession, encoder: Encoder, firstSequence: number, signal?: AbortSignal) {
+  readonly #isPass: boolean;
+
+  /** After the signal nothing is sent any more. `isPass`: of a first sync or resync. */
+  constructor(session: TargetSession, encoder: Encoder, firstSequence: number, signal?: AbortSignal, isPass = false) {
+    this.#isPass = isPass;
     this.#session = session;
     this.#signal = signal;
     this.#encoder = encoder;
@@ -41,7 +44,7 @@ export class RecordLane {
     this.#sentBytes += record.bytes.length;
     const waited = this.#encoder.wait();
     try {
-      await this.#session.send(record, onWritten, this.#signal);
+      await this.#session.send(record, onWritten, this.#signal, this.#isPass);
     } finally {
       waited();
     }

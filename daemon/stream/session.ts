@@ -26,9 +26,9 @@ export interface TargetSession {
   /**
    * Hands over one record. Resolves when there is credit and socket room for another. The buffer belongs to the session until
    * `onWritten` is called, if it ever is: it may then be used again. Rejects with the signal's reason when it comes before there
-   * was room; the record is then not sent, nor may any behind it be.
+   * was room; the record is then not sent, nor may any behind it be. `isPass`: of a first sync or resync, which yields to the live streams of other groups.
    */
-  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal): Promise<void>;
+  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal, isPass?: boolean): Promise<void>;
   seedBegin(groupId: string, deltaId: string): Promise<GroupHolding>;
   seedEnd(groupId: string): Promise<void>;
   /** '1' per block that differs at the target. `hashes`: 32 bytes per block. Several may be under way. */

@@ -9,6 +9,7 @@ import { Fault, isFault } from '../../journal/fault.ts';
 import { noFailures, planBackoff, type Backoff } from './backoff-plan.ts';
 import { connectTarget, type TargetAddress } from './connect-target.ts';
 import type { LinkReport, TargetLink, TargetSession } from './session.ts';
+import type { OutboxGate } from './throttle.ts';
 import { sessionLimits, type SessionLimits, type WireSession } from './wire-session.ts';
 
 export interface TargetLinkOptions extends TargetAddress {
@@ -18,6 +19,8 @@ export interface TargetLinkOptions extends TargetAddress {
   readonly random: Random;
   readonly log: Logger;
   readonly limits?: Partial<SessionLimits>;
+  /** The source's rate limits; absent: none. */
+  readonly gate?: OutboxGate | null;
   /** In place of {@link connectTarget}: over another kind of network. */
   readonly connect?: typeof connectTarget;
 }
@@ -93,7 +96,7 @@ class Link implements TargetLink {
     while (!signal.aborted) {
       let standsMs = 0;
       try {
-        const session = await (this.#o.connect ?? connectTarget)(this.#o, { clock, random, limits: { ...sessionLimits, ...limits } }, signal);
+        const session = await (this.#o.connect ?? connectTarget)(this.#o, { clock, random, limits: { ...sessionLimits, ...limits }, gate: this.#o.gate }, signal);
         const fromMs = clock.monotonicMs();
         const fault = await this.#serve(session);
         standsMs = clock.monotonicMs() - fromMs;

@@ -11,6 +11,7 @@ import { controlBytesMax } from '../../journal/limits.ts';
 import type { RecordView } from '../../journal/record.ts';
 import { decodeMessage, targetMessage, type GroupAnnouncement, type GroupHolding, type HandoverAnswer, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import { Outbox } from './outbox.ts';
+import type { OutboxGate } from './throttle.ts';
 import { PendingReplies, type ReplyKind } from './pending-replies.ts';
 import type { SessionListener, TargetSession } from './session.ts';
 
@@ -36,6 +37,8 @@ export interface SessionParts {
   readonly creditBytes: number;
   readonly clock: Clock;
   readonly limits: SessionLimits;
+  /** The source's rate limits; absent: none. */
+  readonly gate?: OutboxGate | null | undefined;
 }
 
 export class WireSession implements TargetSession {
@@ -54,7 +57,7 @@ export class WireSession implements TargetSession {
     this.closed = new Promise((resolve) => { this.#closedResolve = resolve; });
     const { ws } = parts;
     // The callback comes when the kernel has the bytes, also when sending failed: `close` then follows.
-    this.#outbox = new Outbox({ write: (bytes, onWritten) => ws.send(bytes, onWritten) }, parts.creditBytes);
+    this.#outbox = new Outbox({ write: (bytes, onWritten) => ws.send(bytes, onWritten) }, parts.creditBytes, parts.gate);
     ws.on('message', (data, isBinary) => this.#onMessage(data, isBinary));
     ws.on('error', (error) => this.#end(faultOfSocket(error)));
     ws.once('close', () => this.#end(new Fault('TARGET_UNREACHABLE', 'the connection to the target was lost')));
@@ -126,8 +129,8 @@ export class WireSession implements TargetSession {
     };
   }
 
-  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal): Promise<void> {
-    return this.#outbox.send(record, onWritten, signal);
+  send(record: RecordView, onWritten?: () => void, signal?: AbortSignal, isPass?: boolean): Promise<void> {
+    return this.#outbox.send(record, onWritten, signal, isPass);
   }
 
   close(): void {

@@ -16,6 +16,8 @@ import { storedPoint } from '../store/group-report.ts';
 import { HistoryReader } from '../store/history-reader.ts';
 import type { Replica } from '../store/replica.ts';
 import { storeFault } from '../store/store-fault.ts';
+import type { GroupSuspicion } from '../suspicion/group-suspicion.ts';
+import { shownChanges } from '../suspicion/point-changes.ts';
 import { GroupChecks } from './group-checks.ts';
 import { GroupLocks } from './group-locks.ts';
 import { HistoryDigests } from './history-digests.ts';
@@ -55,6 +57,8 @@ export class FileGroupPoints implements GroupPoints {
   keptBy: (point: PointId) => KeptBy = () => 'all';
   /** Called when a point was locked. */
   onLocked: () => void = () => undefined;
+  /** Null: what points changed is not looked at. */
+  suspicion: Pick<GroupSuspicion, 'changesOf' | 'isSuspect'> | null = null;
   readonly #images: HistoryImages;
 
   /** `sealed`: what the journal holds. */
@@ -188,7 +192,11 @@ export class FileGroupPoints implements GroupPoints {
 
   #row(facts: PointFacts, applied: PointId | null): RestorePoint {
     const lockedForMs = this.pins.lockedForMs(facts);
-    return { ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), ...(lockedForMs === 0 ? {} : { lockedUntilMs: this.#o.clock.nowMs() + lockedForMs }), keptBy: this.keptBy(facts) };
+    const changes = this.suspicion?.changesOf(facts) ?? null;
+    return {
+      ...storedPoint(facts, applied), isHeld: this.pins.isHeld(facts), ...(lockedForMs === 0 ? {} : { lockedUntilMs: this.#o.clock.nowMs() + lockedForMs }), keptBy: this.keptBy(facts),
+      ...(changes === null ? {} : { changes: shownChanges(changes) }), ...(this.suspicion?.isSuspect(facts) === true ? { isSuspect: true as const } : {}),
+    };
   }
 
   async #checkKnown(point: PointId): Promise<void> {

@@ -5,6 +5,7 @@
  * | text | means |
  * | --- | --- |
  * | `newest` | the newest point |
+ * | `before-suspicion` | the newest point from before what is suspected began (suspicion/) |
  * | `TERM.POINT` | that point |
  * | `POINT` | that point of the newest term |
  * | `10:42:07`, `10:42` | the newest point not after the last time that it was that late here |
@@ -24,6 +25,7 @@ import type { StoredPoint } from '../store/store.ts';
 
 export type PointSelector =
   | { readonly by: 'newest' }
+  | { readonly by: 'before-suspicion' }
   | { readonly by: 'number'; /** Null: the newest one. */ readonly term: number | null; readonly point: number }
   | { readonly by: 'time'; /** Wall clock, ms. */ readonly atMs: number }
   | { readonly by: 'label'; readonly label: string };
@@ -49,7 +51,7 @@ export function readSelector(text: string, nowMs: number): PointSelector {
   const trimmed = text.trim();
   if (trimmed === '') throw new Fault('POINT_UNKNOWN', 'no point was named: expected newest, a number, a time, -15m or a label', { selector: text });
   if (trimmed.startsWith(labelPrefix)) return { by: 'label', label: trimmed.slice(labelPrefix.length) };
-  if (trimmed === 'newest') return { by: 'newest' };
+  if (trimmed === 'newest' || trimmed === 'before-suspicion') return { by: trimmed };
   const numbered = number.exec(trimmed);
   if (numbered !== null) return { by: 'number', term: numbered[1] === undefined ? null : Number(numbered[1]), point: Number(numbered[2]) };
   const before = ago.exec(trimmed);
@@ -93,6 +95,10 @@ export function isFixed(selector: PointSelector): boolean {
 function find<P extends StoredPoint>(points: readonly P[], selector: PointSelector): P | undefined {
   switch (selector.by) {
     case 'newest': return points.at(-1);
+    case 'before-suspicion': {
+      const suspect = points.findIndex(isSuspect);
+      return suspect < 1 ? undefined : points[suspect - 1];
+    }
     case 'number': {
       const term = selector.term ?? points.at(-1)?.term;
       return points.find((point) => point.term === term && point.point === selector.point);
@@ -103,9 +109,14 @@ function find<P extends StoredPoint>(points: readonly P[], selector: PointSelect
   }
 }
 
+function isSuspect(point: StoredPoint & { readonly isSuspect?: true }): boolean {
+  return point.isSuspect === true;
+}
+
 function lacking(selector: PointSelector, newest: StoredPoint): string {
   switch (selector.by) {
     case 'newest': return 'no point';
+    case 'before-suspicion': return 'nothing that is suspected, or no point from before it';
     case 'number': return `no point ${formatPoint({ term: selector.term ?? newest.term, point: selector.point })}, or has it no longer`;
     case 'time': return `no point from ${instant(selector.atMs)} or before`;
     case 'label': return `no point labelled ${JSON.stringify(selector.label)}`;

@@ -7,6 +7,7 @@ import type { PointId } from '../../journal/point.ts';
 import type { KeptBy } from './retention-plan.ts';
 import type { GroupChecks } from './group-checks.ts';
 import type { StoredPoint } from '../store/store.ts';
+import type { ShownChanges } from '../suspicion/point-changes.ts';
 
 /** A disk as it was at a point. A disk that was added later is not listed. */
 export interface ViewDisk { readonly disk: number; readonly name: string; readonly sizeBytes: number }
@@ -48,6 +49,10 @@ export interface RestorePoint extends StoredPoint {
   readonly lockedUntilMs?: number;
   /** Of a point that is an hourly, daily, … one after thinning: every point is kept, or which step of the policy keeps this one. */
   readonly keptBy: KeptBy;
+  /** What it changed, as far as that was looked at and is remembered. */
+  readonly changes?: ShownChanges;
+  /** At or after the first point of a suspicion that stands. */
+  readonly isSuspect?: true;
   /** When it was rehearsed last with all its guests ready, ms; absent: it was not. */
   readonly provenAtMs?: number;
 }

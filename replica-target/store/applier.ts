@@ -6,9 +6,12 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
+import type { Random } from '../../host/random.ts';
 import { Fault } from '../../journal/fault.ts';
 import { comparePoints, formatPoint, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { HistorySet } from '../points/history-set.ts';
+import { BlockSampler } from '../suspicion/block-sampler.ts';
+import type { PointChanges } from '../suspicion/point-changes.ts';
 import type { PointFacts } from './catalog.ts';
 import { BatchPlans } from './batch-plans.ts';
 import type { GroupFolder } from './group-folder.ts';
@@ -33,6 +36,8 @@ export interface AppliedBatch {
   readonly to: PointId;
   readonly points: readonly PointFacts[];
   readonly history: { readonly name: string; readonly sizeBytes: number };
+  /** Of each point; null: not looked at, or the images held some of the batch already. */
+  readonly changes: readonly PointChanges[] | null;
 }
 
 export interface ApplierOptions {
@@ -48,6 +53,8 @@ export interface ApplierOptions {
   readonly limits: Pick<StoreOptions, 'batchBytes' | 'batchRecords' | 'batchPoints' | 'planRecords' | 'planRegionBytes'>;
   /** Applies only what `applyAll` or `drain` ask for. */
   readonly isStalled: boolean;
+  /** Draws which blocks of a batch are looked at; null: none is. */
+  readonly sampling: () => Random | null;
   /** After each batch, when its mark is durable. It must not throw for what a disk does. */
   onApplied(batch: AppliedBatch): Promise<void>;
   /** A batch failed (the fault) or went through again (null). */
@@ -204,13 +211,16 @@ export class Applier {
     const from = this.#mark.applied;
     const plans = await BatchPlans.make(this.#o, this.#mark.disks, batch.deltas, this.#o.limits);
     const disksAfter = plans.disksAfter.map((one) => ({ ...one }));
+    const wasSealed = batch.sealed !== null;
     batch.sealed ??= await this.#save(plans, {
       groupId: this.#o.groupId, from, to: batch.to, disksBefore: this.#mark.disks.map((one) => ({ ...one })),
       disksAfter, points: batch.deltas.map(({ facts }) => ({ ...facts })),
     });
     const isAgain = batch.isBegun;
+    const random = wasSealed || isAgain ? null : this.#o.sampling();
+    const sampler = random === null ? null : new BlockSampler(batch.deltas.map(({ end }) => end), random);
     batch.isBegun = true;
-    for await (const { plan, disks } of plans.all()) await writeReplica(this.#o, plan, disks, isAgain);
+    for await (const { plan, disks } of plans.all()) await writeReplica(this.#o, plan, disks, isAgain, sampler);
     await replica.sync(disksAfter.map((one) => one.disk));
     const mark: AppliedMark = { applied: batch.to, disks: disksAfter, point: batch.deltas.at(-1)!.facts };
     await writeMark(disk, folder, mark);
@@ -221,7 +231,7 @@ export class Applier {
     const due = this.#waiters.filter(({ upTo }) => comparePoints(upTo, batch.to) <= 0);
     this.#waiters = this.#waiters.filter((waiter) => !due.includes(waiter));
     try {
-      await this.#o.onApplied({ from, to: batch.to, points: batch.deltas.map(({ facts }) => facts), history: batch.sealed });
+      await this.#o.onApplied({ from, to: batch.to, points: batch.deltas.map(({ facts }) => facts), history: batch.sealed, changes: sampler?.finish() ?? null });
     } finally {
       // Applied they are, whatever became of telling it.
       for (const waiter of due) waiter.resolve();

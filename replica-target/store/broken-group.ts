@@ -33,6 +33,7 @@ export class BrokenGroup implements GroupStore {
   seedRecord(): Promise<never> { return this.#refuse(); }
   seedEnd(): Promise<never> { return this.#refuse(); }
   compare(): Promise<never> { return this.#refuse(); }
+  dismissSuspicion(): Promise<never> { return this.#refuse(); }
   onApplied(): () => void { return () => undefined; }
   points(): Promise<readonly StoredPoint[]> { return this.#refuse(); }
   drain(): Promise<never> { return this.#refuse(); }

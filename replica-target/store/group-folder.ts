@@ -18,6 +18,8 @@ export class GroupFolder {
   get pruned(): string { return join(this.path, 'pruned.json'); }
   /** When the stored bytes were last checked, and what was found. */
   get scrub(): string { return join(this.path, 'scrub.json'); }
+  /** What points changed, and what is suspected for it. */
+  get suspicion(): string { return join(this.path, 'suspicion.json'); }
   get holds(): string { return join(this.path, 'holds.json'); }
   /** What time has passed for locks, and what a policy locked. */
   get locks(): string { return join(this.path, 'locks.json'); }

@@ -5,12 +5,15 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
+import { Fault } from '../../journal/fault.ts';
 import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { FileGroupPoints } from '../points/group-points.ts';
 import { LockedFiles } from '../points/locked-files.ts';
 import { planLockedFiles, type LockedNeed } from '../points/locked-files-plan.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import { Retention } from '../points/retention.ts';
+import { GroupSuspicion, type SuspicionFlag } from '../suspicion/group-suspicion.ts';
+import type { AppliedBatch } from './applier.ts';
 import type { Catalog } from './catalog.ts';
 import type { GroupFolder } from './group-folder.ts';
 import { journalFloor } from './group-opening.ts';
@@ -40,6 +43,8 @@ export interface GroupPastOptions {
 export class GroupPast {
   /** Null without a policy: then nothing of the history is ever given up. */
   readonly retention: Retention | null;
+  /** Null: what the group changes is not looked at. */
+  readonly suspicion: GroupSuspicion | null;
   readonly #o: GroupPastOptions;
   readonly #files: LockedFiles;
 
@@ -57,17 +62,26 @@ export class GroupPast {
       trimJournal: () => this.#trim(),
       onFull: (fault) => o.space.overLimit(fault),
     });
+    const { suspicion } = o.options;
+    this.suspicion = suspicion === null ? null : new GroupSuspicion({
+      ...o, policy: () => suspicion.of(o.name()), restorable: async () => (await o.catalog.points()).filter((point) => o.points.pins.isRestorable(point)),
+      hold: (point, reason, untilMs) => o.points.hold(point, reason, untilMs), release: (holdId) => o.points.release(holdId),
+    });
+    o.points.suspicion = this.suspicion;
     o.points.keptBy = (point) => this.retention?.keptBy(point) ?? 'all';
   }
 
   /** Before anything is taken: what arrives from here on is locked as the policy says. */
   async begin(): Promise<void> {
     await this.#o.points.locks.look(this.#lockMs(), this.#o.newest(), this.#o.points.pins.hasLocks);
+    await this.suspicion?.load();
     this.retention?.start();
   }
 
   /** After a batch. What fails is said and tried again after the next one. */
-  async applied(): Promise<void> {
+  async applied({ points, changes }: Pick<AppliedBatch, 'points' | 'changes'>): Promise<void> {
+    // First: a point from before is held as long as it is there.
+    await this.suspicion?.applied(points, changes);
     try {
       await this.#trim();
     } catch (error) {
@@ -119,6 +133,21 @@ export class GroupPast {
     } catch (error) {
       log?.warn({ err: storeFault(error, `making locked files of ${folder.path} immutable`) }, 'the attribute of locked files could not be changed; it is tried again soon');
     }
+  }
+
+  /** Faults: REQUEST_INVALID, STORE_FULL, STORE_SYNC. */
+  async dismiss(): Promise<SuspicionFlag> {
+    if (this.suspicion === null) throw new Fault('REQUEST_INVALID', `what ${this.#o.name()} changes is not looked at`, { group: this.#o.name() });
+    try {
+      return await this.suspicion.dismiss();
+    } catch (error) {
+      throw storeFault(error, 'dismissing a suspicion');
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.retention?.stop();
+    await this.suspicion?.close();
   }
 
   async #trim(): Promise<void> {

@@ -3,6 +3,7 @@ import { comparePoints, type PointId } from '../../journal/point.ts';
 import type { GroupHolding } from '../../journal/wire.ts';
 import type { HistorySet } from '../points/history-set.ts';
 import type { Retention } from '../points/retention.ts';
+import type { GroupSuspicion } from '../suspicion/group-suspicion.ts';
 import type { Applier } from './applier.ts';
 import type { Catalog, PointFacts } from './catalog.ts';
 import type { GroupFacts } from './group-facts.ts';
@@ -24,9 +25,10 @@ export interface ReportedParts {
   readonly space: SpaceWatch;
   readonly retention: Retention | null;
   readonly nowMs: number;
+  readonly suspicion: GroupSuspicion | null;
 }
 
-export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention, nowMs }: ReportedParts): GroupStoreReport {
+export function groupReport({ facts, newest, applier, catalog, history, journal, replica, replicaBytes, space, retention, nowMs, suspicion }: ReportedParts): GroupStoreReport {
   const { groupId, name, sourceId, state, term, rpoMs, seed, disks } = facts;
   const { applied } = applier;
   return {
@@ -41,6 +43,7 @@ export function groupReport({ facts, newest, applier, catalog, history, journal,
     historyBytes: history.totalBytes,
     replicaBytes,
     retention: retention?.report() ?? null,
+    suspicion: suspicion?.report() ?? null,
     held: space.report(),
   };
 }

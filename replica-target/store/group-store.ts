@@ -92,7 +92,7 @@ export class FileGroupStore implements GroupStore {
     this.#space = new SpaceWatch({ disk: d.disk, clock: d.clock, folder: folder.path, freeBytesMin, segmentBytes });
     this.#journal = new Journal({ disk: d.disk, folder, groupId: facts.groupId, segmentBytes, freeBytesMin, onLost: (fault) => this.#onLost(fault) }, opened.journal);
     this.#applier = new Applier({
-      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.history, segmentBytes, limits: d.options, isStalled: isApplierStalled,
+      disk: d.disk, clock: d.clock, folder, groupId: facts.groupId, replica: this.#replica, history: this.history, segmentBytes, limits: d.options, isStalled: isApplierStalled, sampling: () => (this.#past.suspicion?.isOn === true ? d.options.suspicion!.random : null),
       onApplied: (batch) => this.#onApplied(batch), onTrouble: (fault) => this.#onTrouble(fault),
     }, opened.mark, opened.pending, opened.redo);
     this.restorePoints = new FileGroupPoints({
@@ -333,12 +333,14 @@ export class FileGroupStore implements GroupStore {
     return () => void this.#listeners.delete(listener);
   }
 
+  dismissSuspicion(): ReturnType<GroupStore['dismissSuspicion']> { return this.#past.dismiss(); }
+
   points(): Promise<readonly StoredPoint[]> { return this.restorePoints.list(); }
 
   report(): GroupStoreReport {
     return { ...this.#past.lockReport(), ...groupReport({
       facts: this.#facts, newest: this.#newest, applier: this.#applier, catalog: this.#catalog, history: this.history, journal: this.#journal, replica: this.#replica,
-      replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention, nowMs: this.#d.clock.nowMs(),
+      replicaBytes: this.#replicaBytes, space: this.#space, retention: this.#past.retention, nowMs: this.#d.clock.nowMs(), suspicion: this.#past.suspicion,
     }) };
   }
 
@@ -387,9 +389,9 @@ export class FileGroupStore implements GroupStore {
 
   async close(): Promise<void> {
     this.#space.stop();
-    await this.#past.retention?.stop();
     await this.#seeding?.settle();
     await this.#applier.stop();
+    await this.#past.close();
     await this.#journal.close();
     await this.#replica.close();
     await this.restorePoints.close();
@@ -470,9 +472,9 @@ export class FileGroupStore implements GroupStore {
     this.#d.log?.error({ group: this.#facts.name, code: fault.code, facts: fault.facts }, fault.message);
   }
 
-  async #onApplied({ to, from, history }: AppliedBatch): Promise<void> {
+  async #onApplied({ to, from, history, ...batch }: AppliedBatch): Promise<void> {
     this.#catalog.putHistory({ ...history, from, to });
-    await this.#past.applied();
+    await this.#past.applied(batch);
     // What a report says of the images' size may be old.
     await this.#measureReplica().catch((error: unknown) => { storeFault(error, 'measuring the replica'); });
     for (const listener of this.#listeners) listener(to);

@@ -2,8 +2,10 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import type { Disk } from '../../host/disk.ts';
+import type { Random } from '../../host/random.ts';
 import type { RetentionPolicy } from '../points/retention-plan.ts';
 import { batchPointsMax, batchRecordsMax, planRecordsMax, planRegionBytes, segmentBytes } from '../../journal/limits.ts';
+import type { SuspicionPolicy } from '../suspicion/suspicion-plan.ts';
 import type { CatalogLevel } from './catalog.ts';
 import type { OldImages } from './reclaimed-images.ts';
 
@@ -13,6 +15,8 @@ export interface StoreOptions {
   readonly freeBytesMin: number;
   /** What is kept of a group of this name; null: all of the history, and as much of the journal as the next says. */
   readonly retentionOf: ((group: string) => RetentionPolicy) | null;
+  /** How the changes of a group of this name are looked at, and what draws which of them; null: they are not. */
+  readonly suspicion: { readonly of: (group: string) => SuspicionPolicy; readonly random: Random } | null;
   /** Without retention: applied journal that is kept, for points inside applied batches. */
   readonly journalKeepBytes: number;
   /** Changed bytes that are applied at once; one point may have more. */
@@ -32,6 +36,7 @@ export const defaultOptions: StoreOptions = {
   segmentBytes,
   freeBytesMin: 0,
   retentionOf: null,
+  suspicion: null,
   journalKeepBytes: 256 * 1024 * 1024,
   /** This bounds how long a batch takes, and the history written at once. */
   batchBytes: 64 * 1024 * 1024,

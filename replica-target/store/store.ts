@@ -5,6 +5,7 @@ import type { PointId, PointKind } from '../../journal/point.ts';
 import type { RetentionReport } from '../points/retention.ts';
 import type { GroupPoints } from '../points/points.ts';
 import type { CutFacts } from '../../journal/seal.ts';
+import type { SuspicionFlag, SuspicionReport } from '../suspicion/group-suspicion.ts';
 
 /** Durable when it is handed out: the caller may acknowledge it. */
 export interface Durable { readonly term: number; readonly point: number; readonly part?: number }
@@ -50,6 +51,8 @@ export interface GroupStoreReport {
   readonly retention: RetentionReport | null;
   /** What of its points is locked: until when at the latest, by the wall clock, if all goes on as it does; and whether the files bear the immutable attribute (false: it cannot be had here; null: not tried yet). Absent: nothing. */
   readonly locked?: { readonly untilMs: number; readonly isImmutable: boolean | null };
+  /** Whether what it changes is suspected; null: it is not looked at. Absent from older releases. */
+  readonly suspicion?: SuspicionReport | null;
   /** Set while the disk is full or failing, or what is promised fills the budget. */
   readonly held: { readonly code: string; readonly sinceMs: number; readonly message: string } | null;
 }
@@ -80,6 +83,8 @@ export interface GroupStore {
   seedEnd(): Promise<void>;
   /** '1' for each block whose content in the replica (with all sealed points applied first) has another BLAKE3 hash. */
   compare(disk: number, offset: number, length: number, blockBytes: number, hashes: Buffer): Promise<string>;
+  /** A person looked into what is suspected of it. Durable when it resolves; points from before are held no longer. Fault REQUEST_INVALID: nothing is. */
+  dismissSuspicion(): Promise<SuspicionFlag>;
   /** Called after each batch. Returns the way to stop listening. */
   onApplied(listener: (applied: PointId) => void): () => void;
   /** As `restorePoints.list`. */

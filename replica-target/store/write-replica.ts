@@ -13,21 +13,23 @@ import { JournalSource } from './journal-source.ts';
 import { runBytes } from './record-payload.ts';
 import type { Replica } from './replica.ts';
 import { corrupt } from './store-fault.ts';
+import type { BlockSampler } from '../suspicion/block-sampler.ts';
 
 /** Writes that are under way at once (style.md: two to four in flight are fastest). */
 const writesInFlight = 4;
 
 export interface ReplicaPlace { readonly disk: Disk; readonly folder: GroupFolder; readonly replica: Replica }
 
-/** `isAgain`: it failed before, in this process. Faults: STORE_CORRUPT for a record that cannot be read any more. */
-export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: readonly DiskPlan[], isAgain: boolean): Promise<void> {
+/** `isAgain`: it failed before, in this process. `sampler`: sees what is overwritten, where the images still hold all of it. Faults: STORE_CORRUPT for a record that cannot be read any more. */
+export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: readonly DiskPlan[], isAgain: boolean, sampler: BlockSampler | null): Promise<void> {
   const { replica } = o;
+  sampler?.begin(disks);
   const tasks = new BoundedTasks(writesInFlight);
   try {
     for (const one of disks) {
       const file = await replica.file(one.disk);
       if (await file.sizeBytes() < one.sizeAfter) await file.truncate(one.sizeAfter);
-      await writeDisk(o, plan, one, tasks, isAgain);
+      await writeDisk(o, plan, one, tasks, isAgain, sampler);
     }
     await tasks.drain();
   } finally {
@@ -37,7 +39,7 @@ export async function writeReplica(o: ReplicaPlace, plan: ApplyPlan, disks: read
 }
 
 /** In order of the journal, so that each record is read and unpacked once, however many pieces of it are left. */
-async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks: BoundedTasks, isAgain: boolean): Promise<void> {
+async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks: BoundedTasks, isAgain: boolean, sampler: BlockSampler | null): Promise<void> {
   const { replica } = o;
   const file = await replica.file(one.disk);
   const order = one.inJournalOrder();
@@ -50,6 +52,7 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
       if (record < 0) {
         next++;
         const until = Math.min(end, one.sizeAfter);
+        if (start < until) await sampler?.zeroed(file, start, until);
         if (start < until) await tasks.add(() => (isAgain ? replica.zeroAgain(one.disk, start, until) : replica.zero(one.disk, start, until, false)));
         continue;
       }
@@ -61,7 +64,7 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
       if (pieces.length === 0) continue;
       const place = { segment: places.segment(record), at: places.at(record) };
       const { bytes, release } = await source.read(place, places.recordBytes(record));
-      await tasks.add(() => writePieces(file, o.folder.segment(place.segment), place, bytes, pieces).finally(release));
+      await tasks.add(() => writePieces(file, o.folder.segment(place.segment), place, bytes, pieces, sampler).finally(release));
     }
     await tasks.drain();
   } finally {
@@ -70,11 +73,16 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
   }
 }
 
-async function writePieces(file: DiskFile, path: string, place: JournalPosition, bytes: Buffer, pieces: readonly Extent[]): Promise<void> {
+async function writePieces(file: DiskFile, path: string, place: JournalPosition, bytes: Buffer, pieces: readonly Extent[], sampler: BlockSampler | null): Promise<void> {
   const reading = readRecord(bytes);
   if (!reading.ok) throw corrupt(path, place.at, reading.detail);
   const { header } = reading.record;
   const run = await runBytes(header, reading.record.bytes);
   if (run === null) throw corrupt(path, place.at, 'the compressed data cannot be unpacked');
-  for (const piece of pieces) await file.write(run.subarray(piece.start - header.offset, piece.end - header.offset), piece.start);
+  sampler?.record(place, pieces.length, pieces.reduce((sum, { start, end }) => sum + end - start, 0), header.payloadBytes / header.length);
+  for (const piece of pieces) {
+    const after = run.subarray(piece.start - header.offset, piece.end - header.offset);
+    await sampler?.data(file, place, piece.start, after);
+    await file.write(after, piece.start);
+  }
 }

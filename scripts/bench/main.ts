@@ -30,6 +30,7 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   failover: async () => (await import('./failover.ts')).failover,
   scale: async () => (await import('./scale.ts')).scale,
   failback: async () => (await import('./failback.ts')).failback,
+  ransomware: async () => (await import('./ransomware.ts')).ransomware,
   retention: async () => (await import('./retention.ts')).retention,
 };
 

@@ -55,6 +55,8 @@ const shown = { name: 'web', screenPng: null, screenWhy: 'the guest has no displ
 
 const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, historyBytes: 4, replicaBytes: 5, replicaComparedBytes: 0, read: null, findings: [], findingsLeftOff: 0, points: { count: 3, goodCount: 3, newestGood: '1.3' } };
 
+const dismissed: Awaited<ReturnType<TargetOperations['dismiss']>> = { kind: 'turned', first: { term: 1, point: 7 }, before: { term: 1, point: 6 }, bytes: 9, changedBytes: 10, sinceMs: 1, holdIds: [], dismissedAtMs: 2 };
+
 function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };
   return {
@@ -71,6 +73,7 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     checkStart: async (request) => { await told('checkStart', request); return startChecked; },
     failover: async (request) => { await told('failover', request); return failedOver; },
     changedSince: () => Promise.resolve([]),
+    dismiss: async (group) => { await told('dismiss', group); return dismissed; },
     commitFailover: (...all) => told('commitFailover', ...all),
     stopFailover: (...all) => told('stopFailover', ...all),
     testFailover: async (request) => { await told('testFailover', request); return tested; },

@@ -36,11 +36,11 @@ t.test('a slow store: what is under way stays within the credit, and nothing is 
   store.gate = () => isReleased;
   let sentBytes = 0;
   let resolvedBytes = 0;
-  const sends = [session.send({ bytes: recordBytes('open'), header: null as never })];
+  const sends = [session.send({ bytes: recordBytes('open'), header: { groupId } as never })];
   for (let sequence = 1; sequence <= 48; sequence++) {
     const bytes = recordBytes('data', { sequence, offset: 0, payload: Buffer.alloc(runBytesMax, sequence) });
     sentBytes += bytes.length;
-    sends.push(session.send({ bytes, header: null as never }).then(() => { resolvedBytes += bytes.length; }));
+    sends.push(session.send({ bytes, header: { groupId } as never }).then(() => { resolvedBytes += bytes.length; }));
   }
   await waitFor(() => resolvedBytes > creditBytes - 2 * runBytesMax, { ...limit, what: 'the credit to be used up' });
   await waitFor(() => loopback.ingest.sources()[0]!.receivedBytes >= resolvedBytes, { ...limit, what: 'all of it to arrive' });

@@ -187,6 +187,7 @@ export class MemoryStore implements GroupStore {
   failOver(): Promise<never> { return Promise.reject(new Error('a store in memory does not fail over')); }
   rollBack(): Promise<void> { return Promise.resolve(); }
   commit(): Promise<void> { return Promise.resolve(); }
+  dismissSuspicion(): Promise<never> { return Promise.reject(new Error('not asked for')); }
   own(): Promise<void> { return Promise.resolve(); }
   lendImages(): Promise<void> { return Promise.resolve(); }
   handOver(): Promise<void> { return Promise.resolve(); }

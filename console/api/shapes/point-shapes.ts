@@ -43,3 +43,5 @@ export const verificationShape = z.looseObject({
 });
 
 export const changesShape = z.array(z.looseObject({ disk: count, extents: z.array(z.looseObject({ start: count, end: count })) }));
+
+export const suspicionFlagShape = z.looseObject({ first: pointIdShape, before: pointIdShape.nullable(), bytes: count, kind: z.string(), sinceMs: instant });

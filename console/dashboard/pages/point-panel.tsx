@@ -27,7 +27,7 @@ export function PointPanel({ group, point, isNewest, canTest, onAct, onNewest }:
           <span class="tag">{point.kind}</span>
           {isNewest && <span class="tag good">newest</span>}
           {point.provenAtMs !== undefined && <span class="tag good">proven by a boot</span>}
-          {point.isLocked === true ? <span class="tag">locked</span> : point.isHeld && <span class="tag">held</span>}
+          {point.lockedUntilMs !== undefined ? <span class="tag">locked</span> : point.isHeld && <span class="tag">held</span>}
           {point.isSuspect === true && <span class="tag bad">suspicious</span>}
         </p>
       </header>
@@ -41,7 +41,7 @@ export function PointPanel({ group, point, isNewest, canTest, onAct, onNewest }:
         {canTest && <button type="button" class="secondary" onClick={() => onAct('test')}>Test this point</button>}
         {group.state === 'protected' && <button type="button" class="secondary" onClick={() => onAct('failover')}>Fail over to it</button>}
         <button type="button" class="secondary" onClick={() => onAct('hold')}>Hold</button>
-        {point.isLocked !== true && <button type="button" class="secondary" onClick={() => onAct('lock')}>Lock</button>}
+        {point.lockedUntilMs === undefined && <button type="button" class="secondary" onClick={() => onAct('lock')}>Lock</button>}
         {!isNewest && <button type="button" class="plain" onClick={onNewest}>Back to the newest</button>}
       </div>
     </article>

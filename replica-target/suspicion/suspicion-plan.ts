@@ -1,0 +1,153 @@
+/**
+ * When a guest's changes look as if something were encrypting it: decided from what each point changed (point-changes.ts) against
+ * the guest's own past. Pure; it reads no clock and keeps nothing.
+ *
+ * Two things are evidence, and both only as long as the new bytes cannot be told from a cipher's:
+ * - *turned*: blocks that had structure and are noise now. Unpacking, copying and dumping write noise too, but over blank blocks,
+ *   or over what was noise already.
+ * - *replaced*: noise in blank blocks while about as many structured blocks are given back: files are written anew and deleted.
+ *
+ * A compressor's output looks like noise block by block, and does not in the sum: gzip, zstd, JPEG, xz leave byte values
+ * unequally frequent by a little, which shows over some hundred blocks. Evidence leaks away, so that what comes in small portions
+ * over hours does not add up; what the guest does of it as a matter of course is taken off.
+ */
+import type { PointId } from '../../journal/point.ts';
+import { noiseDeviation, noiseMean } from './block-shape.ts';
+import type { PointChanges } from './point-changes.ts';
+
+export const sensitivities = ['low', 'normal', 'high'] as const;
+export type Sensitivity = (typeof sensitivities)[number];
+
+export interface SuspicionPolicy {
+  /** `off`: nothing is looked at. */
+  readonly sensitivity: Sensitivity | 'off';
+  /** How long points from before are kept without being asked for, ms. */
+  readonly holdMs: number;
+}
+
+export const defaultSuspicion: SuspicionPolicy = { sensitivity: 'normal', holdMs: 7 * 86_400_000 };
+
+export interface SampledPoint extends PointId { readonly cutAtMs: number; readonly changes: PointChanges }
+
+/** Of one kind, gathered over points, bytes. */
+export interface Evidence {
+  /** The point with which it began; null: there is as good as none. */
+  readonly first: PointId | null;
+  readonly bytes: number;
+  /** All that was changed since it began. */
+  readonly changedBytes: number;
+  /** Of all points that gave any: chi-square, bytes under it, how many statistics it is the sum of. */
+  readonly chi: number;
+  readonly pooled: number;
+  readonly pools: number;
+}
+
+export interface Gathering {
+  readonly turned: Evidence;
+  readonly fresh: Evidence;
+  /** What had structure and was given back, bytes. */
+  readonly wipedBytes: number;
+  /** Of the last point, ms. */
+  readonly cutAtMs: number;
+}
+
+const nothing: Evidence = { first: null, bytes: 0, changedBytes: 0, chi: 0, pooled: 0, pools: 0 };
+export const nothingGathered: Gathering = { turned: nothing, fresh: nothing, wipedBytes: 0, cutAtMs: 0 };
+
+/** What is usual for a guest: from the points of its past. */
+export interface Usual {
+  /** Of a point, bytes: what may turn without being evidence. */
+  readonly turnedBytes: number;
+  /** Median share of changed bytes that are noise; null without a past. */
+  readonly incompressibleShare: number | null;
+  readonly points: number;
+}
+
+export type Suspicion = { readonly kind: 'turned' | 'replaced'; readonly first: PointId; readonly bytes: number; readonly changedBytes: number };
+
+/** Evidence that is an alarm, bytes. */
+const alarmBytes: Readonly<Record<Sensitivity, number>> = { low: 32 * 1024 ** 2, normal: 8 * 1024 ** 2, high: 2 * 1024 ** 2 };
+/** Writing anew is what honest programs do, too: so much more of it is asked for. */
+const replacedFactor = 2;
+/** Evidence halves in this time, ms. */
+const halfLifeMs = 10 * 60_000;
+/** Below this share of the alarm it is as good as none and begins anew; a point that brings less than the second is not where it begins. */
+const forgottenShare = 1 / 64;
+const beginningShare = 1 / 512;
+/** Of what changed meanwhile so much at least must be evidence: an update that reuses blocks of old files stays below, whatever its size. */
+const turnedShareMin = 0.25;
+const replacedShareMin = 0.5;
+/** How unequal byte values may be, (chi-square - 255) / bytes, for noise to pass for a cipher's. Measured: AES 0 ± 0.2, xz 3, bzip2 6, zstd and gzip 9, JPEG 90, in 1e-4. */
+const cipherMax = 1e-4;
+/** Below this many sampled bytes nothing is decided: the statistic's own deviation would be larger than what it is to tell apart. */
+const pooledBytesMin = 128 * 1024;
+/** What is usual is learnt from so many points; what an attacker can teach is bounded by a part of the alarm. */
+export const usualPoints = 512;
+const usualShareMax = 1 / 4;
+
+export function usualOf(past: readonly PointChanges[], sensitivity: Sensitivity): Usual {
+  const sampled = past.filter(({ sampledBlocks }) => sampledBlocks > 0).slice(-usualPoints);
+  if (sampled.length === 0) return { turnedBytes: 0, incompressibleShare: null, points: 0 };
+  const turned = sampled.map(({ turnedBytes }) => turnedBytes);
+  const middle = median(turned);
+  // 1.4826: the median of absolute deviations in units of a standard deviation, of a normal distribution.
+  const spread = 1.4826 * median(turned.map((bytes) => Math.abs(bytes - middle)));
+  return {
+    turnedBytes: Math.min(middle + 4 * spread, alarmBytes[sensitivity] * usualShareMax),
+    incompressibleShare: median(sampled.map(({ noiseBytes, bytes }) => (bytes === 0 ? 0 : noiseBytes / bytes))),
+    points: sampled.length,
+  };
+}
+
+/** With one more point. */
+export function gather(before: Gathering, point: SampledPoint, usual: Usual, sensitivity: Sensitivity): Gathering {
+  const { cutAtMs, changes } = point;
+  const kept = before.cutAtMs === 0 ? 0 : 2 ** (-Math.max(0, cutAtMs - before.cutAtMs) / halfLifeMs);
+  const { turnedBytes, turnedChi, turnedPooled, freshBytes, freshChi, freshPooled } = changes;
+  return {
+    turned: added(before.turned, kept, point, { bytes: Math.max(0, turnedBytes - usual.turnedBytes), chi: turnedChi, pooled: turnedPooled }, sensitivity),
+    fresh: added(before.fresh, kept, point, { bytes: freshBytes, chi: freshChi, pooled: freshPooled }, sensitivity),
+    wipedBytes: before.wipedBytes * kept + changes.wipedBytes,
+    cutAtMs: Math.max(before.cutAtMs, cutAtMs),
+  };
+}
+
+/** Null: nothing to be alarmed about. */
+export function judge({ turned, fresh, wipedBytes }: Gathering, sensitivity: Sensitivity): Suspicion | null {
+  const enough = alarmBytes[sensitivity];
+  if (turned.first !== null && turned.bytes >= enough && turned.bytes >= turned.changedBytes * turnedShareMin && isCipherLike(turned)) {
+    return { kind: 'turned', first: turned.first, bytes: Math.round(turned.bytes), changedBytes: Math.round(turned.changedBytes) };
+  }
+  const replaced = Math.min(fresh.bytes, wipedBytes);
+  if (fresh.first !== null && replaced >= enough * replacedFactor && fresh.bytes >= fresh.changedBytes * replacedShareMin && isCipherLike(fresh)) {
+    return { kind: 'replaced', first: fresh.first, bytes: Math.round(replaced), changedBytes: Math.round(fresh.changedBytes) };
+  }
+  return null;
+}
+
+/** Whether noise passes for a cipher's: what is measured is not above the limit by more than the measure's own deviation, twice. */
+export function isCipherLike({ chi, pooled, pools }: Pick<Evidence, 'chi' | 'pooled' | 'pools'>): boolean {
+  if (pooled < pooledBytesMin) return false;
+  return chi - noiseMean * pools - 2 * noiseDeviation * Math.sqrt(pools) <= cipherMax * pooled;
+}
+
+function added(before: Evidence, kept: number, { term, point, changes }: SampledPoint, more: { readonly bytes: number; readonly chi: number; readonly pooled: number }, sensitivity: Sensitivity): Evidence {
+  const bytes = before.bytes * kept;
+  const begins = more.bytes >= alarmBytes[sensitivity] * beginningShare;
+  const old = before.first === null || (bytes < alarmBytes[sensitivity] * forgottenShare && !begins) ? nothing : before;
+  if (old.first === null && !begins) return nothing;
+  return {
+    first: old.first ?? { term, point },
+    bytes: old.bytes * kept + more.bytes,
+    changedBytes: old.changedBytes * kept + changes.bytes,
+    chi: old.chi * kept + more.chi,
+    pooled: old.pooled * kept + more.pooled,
+    pools: old.pools * kept + (more.pooled > 0 ? 1 : 0),
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

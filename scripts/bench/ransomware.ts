@@ -1,0 +1,115 @@
+/**
+ * What the ransomware signal sees: guests with a real file system that is encrypted, in several ways, or that do honest work,
+ * through the product's own source and target. Stated: attacks noticed and missed, false alarms, seconds from the first encrypted
+ * file to the alarm, whether the point that is named as the one before holds no encrypted file, and what looking costs the target.
+ */
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { formatPoint } from '../../journal/point.ts';
+import type { SuspicionFlag } from '../../replica-target/suspicion/group-suspicion.ts';
+import type { Benchmark } from './benchmark.ts';
+import { startSource, startTarget, untilProtected } from './daemons.ts';
+import { rounded, spreadOf } from './figures.ts';
+import { startGuest, diskNode } from './ransomware/guest.ts';
+import { makeMaterial } from './ransomware/material.ts';
+import { measureCost } from './ransomware/cost.ts';
+import { scenarios, type Scenario } from './ransomware/scenarios.ts';
+import { until } from './site.ts';
+
+const rpoMs = 2000;
+/** An attack that takes longer than this without an alarm is missed; honest work is ended after it, ms. */
+const loadMsMax = 45_000;
+/** After the load, for its last points, ms. */
+const afterMs = 3 * rpoMs + 1000;
+
+/** By its JSON names. */
+interface Outcome {
+  readonly load: string; readonly kind: Scenario['kind']; readonly seed: number; readonly tuning: boolean;
+  readonly alarm: boolean; readonly seconds_to_alarm: number | null; readonly load_seconds: number;
+  /** Of an attack that was noticed: the point that is named was cut before the first file was encrypted; and how long before. */
+  readonly before_is_clean: boolean | null; readonly before_seconds: number | null;
+  readonly evidence_mib: number | null;
+}
+
+export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes, runs, only, profileFolder } }) => {
+  if (process.getuid?.() !== 0) throw new Error('this benchmark mounts file systems: it needs root');
+  const chosen = scenarios.filter(({ load }) => only === null || only.includes(load));
+  if (chosen.length === 0) throw new Error(`no such load; there are ${scenarios.map(({ load }) => load).join(', ')}`);
+  const material = await makeMaterial(site.path('material'), sizeBytes);
+  say(`material: ${JSON.stringify(material.facts)}`);
+  const target = await startTarget(site, { profileFolder });
+  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const outcomes: Outcome[] = [];
+  for (let seed = 1; seed <= runs; seed++) for (const scenario of chosen) {
+    const name = `${scenario.load}-${seed}`;
+    const imagePath = site.freshPath('guest.raw');
+    await site.run('cp', ['--sparse=always', scenario.isUsedDisk ? material.usedImage : material.freshImage, imagePath]);
+    const stand = await startGuest(site, imagePath);
+    const { groupId } = await source.client.protect({ name, qmpPath: stand.qmpPath, rpoMs, storageDaemonDisks: [diskNode] });
+    await untilProtected(source, name);
+    const guest = await stand.begin(scenario.load, seed, material.folder);
+    const firstMs = await until('the load begins', () => guest.firstMs(), { running: guest.load, limitMs: 60_000, everyMs: 20 });
+    let flag: SuspicionFlag | null = null;
+    const look = async (): Promise<void> => { flag ??= (await target.client.report()).groups.find((group) => group.name === name)?.suspicion?.active ?? null; };
+    while (!guest.isDone && flag === null && Date.now() - firstMs < loadMsMax) {
+      if (guest.load.isGone) throw new Error(`${name} failed: ${guest.load.lastWords()}`);
+      await look();
+      await delay(100);
+    }
+    const loadSeconds = rounded((Date.now() - firstMs) / 1000, 1);
+    for (const endMs = Date.now() + afterMs; flag === null && Date.now() < endMs; await delay(100)) await look();
+    const outcome = await outcomeOf(scenario, seed, firstMs, loadSeconds, flag, async () => (await target.client.timeline(name)).points);
+    outcomes.push(outcome);
+    say(JSON.stringify(outcome));
+    await source.client.unprotect(name, false);
+    // For whoever chooses limits: what each point changed.
+    if (process.env['AFTERIMAGE_BENCH_KEEP'] !== undefined) {
+      await site.run('cp', [join(target.groupsFolder, groupId, 'suspicion.json'), join(process.env['AFTERIMAGE_BENCH_KEEP'], `${name}.json`)]).catch((error: unknown) => say(String(error)));
+    }
+    await guest.end();
+    await site.run('rm', ['-f', imagePath]);
+  }
+  const cost = only === null ? await measureCost(site, material.usedImage) : null;
+  return resultOf(outcomes, runs, sizeBytes, material.facts, cost);
+};
+
+async function outcomeOf(
+  { load, kind, isTuning }: Scenario, seed: number, firstMs: number, loadSeconds: number, flag: SuspicionFlag | null, points: () => Promise<readonly { readonly term: number; readonly point: number; readonly cutAtMs: number }[]>,
+): Promise<Outcome> {
+  const before = flag?.before == null ? undefined : (await points()).find((point) => formatPoint(point) === formatPoint(flag.before!));
+  const beforeMs = before === undefined ? null : firstMs - before.cutAtMs;
+  return {
+    load, kind, seed, tuning: isTuning, alarm: flag !== null, seconds_to_alarm: flag === null ? null : rounded((flag.sinceMs - firstMs) / 1000, 1), load_seconds: loadSeconds,
+    before_is_clean: kind !== 'attack' || beforeMs === null ? null : beforeMs >= 0, before_seconds: beforeMs === null ? null : rounded(beforeMs / 1000, 1), evidence_mib: flag === null ? null : rounded(flag.bytes / 1024 ** 2, 1),
+  };
+}
+
+function resultOf(outcomes: readonly Outcome[], runs: number, sizeBytes: number, facts: Readonly<Record<string, number>>, cost: Awaited<ReturnType<typeof measureCost>> | null): Awaited<ReturnType<Benchmark>> {
+  const countsOf = (some: readonly Outcome[]): Record<string, number> => {
+    const attacks = some.filter(({ kind }) => kind === 'attack');
+    const honest = some.filter(({ kind }) => kind === 'honest');
+    const hits = attacks.filter(({ alarm }) => alarm).length;
+    return {
+      attacks: attacks.length, hits, misses: attacks.length - hits, honest: honest.length, false_alarms: honest.filter(({ alarm }) => alarm).length,
+      named_point_clean: attacks.filter(({ before_is_clean: isClean }) => isClean === true).length, named_point_not_clean: attacks.filter(({ before_is_clean: isClean }) => isClean === false).length,
+    };
+  };
+  const all = countsOf(outcomes);
+  const seconds = outcomes.flatMap(({ kind, seconds_to_alarm: taken }) => (kind !== 'attack' || taken === null ? [] : [taken]));
+  const spread = seconds.length === 0 ? null : spreadOf(seconds, 1);
+  const wrong = outcomes.filter(({ kind, alarm }) => (kind === 'attack' && !alarm) || (kind === 'honest' && alarm));
+  return {
+    name: 'ransomware', unit: 's', ours: spread?.median ?? 0, peer: 0, ratio: 0, runs,
+    extras: {
+      ...all, seconds_to_alarm: spread, tuning: countsOf(outcomes.filter(({ tuning }) => tuning)), held_out: countsOf(outcomes.filter(({ tuning, seed }) => !tuning || seed > 1)),
+      cost, rpo_ms: rpoMs, image_bytes: sizeBytes, material: facts, outcomes,
+    },
+    rows: spread === null ? [] : [{ what: 'first encrypted file to alarm', unit: 's', spread }],
+    notes: [
+      `${all['hits']} of ${all['attacks']} attacks noticed, ${all['false_alarms']} false alarms in ${all['honest']} honest loads; a point every ${rpoMs / 1000} s; no peer has this figure`,
+      ...wrong.map(({ kind, load, seed }) => `${kind === 'attack' ? 'missed' : 'false alarm'}: ${load}, seed ${seed}`),
+      ...outcomes.filter(({ kind }) => kind === 'blind').map(({ load, seed, alarm }) => `${load}, seed ${seed}: ${alarm ? 'an alarm, as by content it is one' : 'no alarm'}`),
+      ...(cost === null ? [] : [`looking costs the target ${cost.cpu_seconds_per_gib.added} CPU seconds a GiB beside ${cost.cpu_seconds_per_gib.without} of applying`]),
+    ],
+  };
+}

@@ -1,0 +1,82 @@
+/** When changes are suspected, by the figures alone: what a block looks like, what gathers, what is usual, and what stays honest. */
+import { createCipheriv } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
+import t from 'tap';
+import { shapeBlockBytes, shapeOf } from '../../replica-target/suspicion/block-shape.ts';
+import type { PointChanges } from '../../replica-target/suspicion/point-changes.ts';
+import { gather, isCipherLike, judge, nothingGathered, usualOf, type Gathering, type SampledPoint, type Suspicion, type Usual } from '../../replica-target/suspicion/suspicion-plan.ts';
+
+const mib = 1024 * 1024;
+const noise = (length: number): Buffer => createCipheriv('aes-256-ctr', Buffer.alloc(32, 7), Buffer.alloc(16)).update(Buffer.alloc(length));
+const nothingUsual: Usual = { turnedBytes: 0, incompressibleShare: null, points: 0 };
+
+function changes(facts: Partial<PointChanges> = {}): PointChanges {
+  return { bytes: 0, zeroedBytes: 0, extents: 1, recordBytes: 0, sampledBlocks: 100, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, turnedChi: 0, turnedPooled: 0, freshChi: 0, freshPooled: 0, ...facts };
+}
+/** So many bytes turned, with what a cipher's statistic is for as many; `excess`: what a compressor's is above it, for each byte. */
+const turned = (bytes: number, of = bytes, excess = 0): PointChanges => changes({ bytes: of, noiseBytes: bytes, turnedBytes: bytes, turnedPooled: Math.min(bytes, mib), turnedChi: bytes === 0 ? 0 : 255 + excess * Math.min(bytes, mib) });
+
+/** Points one every five seconds, from 1.1 on; the first suspicion and the point at which it was found. */
+function follow(all: readonly PointChanges[], usual: Usual = nothingUsual, everyMs = 5000): { readonly at: number; readonly suspicion: Suspicion } | null {
+  let gathering: Gathering = nothingGathered;
+  for (const [index, one] of all.entries()) {
+    const sampled: SampledPoint = { term: 1, point: index + 1, cutAtMs: 1_700_000_000_000 + index * everyMs, changes: one };
+    gathering = gather(gathering, sampled, usual, 'normal');
+    const suspicion = judge(gathering, 'normal');
+    if (suspicion !== null) return { at: index + 1, suspicion };
+  }
+  return null;
+}
+
+t.test('a block is noise, structured, blank or between', async (t) => {
+  t.equal(shapeOf(noise(shapeBlockBytes)).shape, 'noise');
+  t.equal(shapeOf(Buffer.from('the quick brown fox jumps over the lazy dog. '.repeat(100)).subarray(0, shapeBlockBytes)).shape, 'structured');
+  t.equal(shapeOf(Buffer.alloc(shapeBlockBytes)).shape, 'blank');
+  const tail = Buffer.alloc(shapeBlockBytes);
+  noise(2000).copy(tail);
+  t.equal(shapeOf(tail).shape, 'noise', 'the last block of an encrypted file, filled up with zeroes');
+  t.equal(shapeOf(Buffer.from(Array.from({ length: shapeBlockBytes }, (_, at) => (at * 7 + (at >> 4)) & 127))).shape, 'structured');
+});
+
+t.test('what a compressor wrote is noise block by block, and told from a cipher in the sum', async (t) => {
+  const text = Buffer.from(Array.from({ length: 150_000 }, (_, at) => `${(at * 2_654_435_761) % 4_294_967_296} `).join(''));
+  for (const [bytes, isCipher] of [[gzipSync(text).subarray(4096), false], [noise(mib), true]] as const) {
+    const pool = new Float64Array(256);
+    const blocks = Math.min(256, Math.floor(bytes.length / shapeBlockBytes));
+    for (let at = 0; at < blocks * shapeBlockBytes; at++) pool[bytes[at]!]! += 1;
+    const pooled = blocks * shapeBlockBytes;
+    const chi = pool.reduce((sum, count) => sum + count * count, 0) * 256 / pooled - pooled;
+    t.equal(isCipherLike({ chi, pooled, pools: 1 }), isCipher, `${Math.round(chi)} over ${pooled} bytes`);
+  }
+});
+
+t.test('a tree encrypted at full speed, or in portions, is noticed, with the point at which it began', async (t) => {
+  const quiet = Array.from({ length: 20 }, () => changes({ bytes: 200_000 }));
+  t.strictSame(follow([...quiet, turned(20 * mib, 22 * mib)])?.suspicion.first, { term: 1, point: 21 });
+  const portions = follow([...quiet, ...Array.from({ length: 40 }, () => turned(mib, 2 * mib))]);
+  t.ok(portions !== null && portions.at <= 30, `at point ${portions?.at}`);
+  t.strictSame(portions?.suspicion.first, { term: 1, point: 21 });
+});
+
+t.test('honest work is left alone', async (t) => {
+  t.equal(follow(Array.from({ length: 50 }, () => changes({ bytes: 64 * mib, noiseBytes: 64 * mib, freshBytes: 64 * mib, freshPooled: mib, freshChi: 255 }))), null, 'noise into blank space');
+  t.equal(follow(Array.from({ length: 50 }, () => turned(32 * mib, 32 * mib, 3e-4))), null, 'what xz writes, over old files');
+  t.equal(follow(Array.from({ length: 50 }, () => turned(2 * mib, 64 * mib))), null, 'a small share of a large update');
+  t.equal(follow(Array.from({ length: 2000 }, () => turned(8 * 1024)), nothingUsual, 60_000), null, 'a trickle over a day leaks away');
+});
+
+t.test('files written anew, with the old ones given back, are noticed; without that they are a copy', async (t) => {
+  const anew = changes({ bytes: 10 * mib, noiseBytes: 10 * mib, freshBytes: 10 * mib, freshPooled: mib, freshChi: 255 });
+  t.equal(follow(Array.from({ length: 10 }, () => anew)), null);
+  const found = follow([anew, changes({ bytes: mib, wipedBytes: 8 * mib }), anew, changes({ bytes: mib, wipedBytes: 9 * mib })]);
+  t.strictSame(found?.suspicion, { kind: 'replaced', first: { term: 1, point: 1 }, bytes: found?.suspicion.bytes, changedBytes: found?.suspicion.changedBytes });
+});
+
+t.test('what a guest does as a matter of course is taken off, and cannot be taught without bound', async (t) => {
+  const past = Array.from({ length: 100 }, (_, index) => turned(mib + (index % 7) * 10_000, 2 * mib));
+  const usual = usualOf(past, 'normal');
+  t.ok(usual.turnedBytes > mib && usual.turnedBytes < 1.2 * mib, `${usual.turnedBytes}`);
+  t.equal(follow(past, usual), null);
+  t.ok(follow([...past, turned(20 * mib, 21 * mib)], usual) !== null);
+  t.ok(usualOf(Array.from({ length: 500 }, () => turned(100 * mib)), 'normal').turnedBytes <= 2 * mib);
+});

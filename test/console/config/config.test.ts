@@ -107,9 +107,9 @@ t.test('metrics and alerts: what is wrong with them', (t) => {
     'F:6:14: alerts.webhook.0.url: expected an http or https address without a password in it',
     'F:6:33: alerts.webhook.0.token: unknown key; expected one of url, secretFile, events',
     'F:7:14: alerts.webhook.1.url: expected an http or https address without a password in it',
-    'F:8:54: alerts.email.from: expected an e-mail address such as afterimage@example.org, found "nobody"',
+    'F:8:53: alerts.email.from: expected an e-mail address such as afterimage@example.org, found "nobody"',
     'F:9:23: alerts.quietHours.from: expected a time of day in quotes, such as "22:00", found "24:00"',
-    'F:9:50: alerts.quietHours.days: expected a list of days such as [sat, sun], found ["someday"]',
+    'F:9:51: alerts.quietHours.days: expected a list of days such as [sat, sun], found ["someday"]',
     'F:10:25: alerts.rules.rpo.warn: expected a number from 1 to 1000, found 0',
   ]);
   t.strictSame(problems([

@@ -17,6 +17,7 @@ import { addRehearseCommand } from './commands/rehearse.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addTokenCommands } from './commands/token.ts';
 import { withConfig } from './commands/with-config.ts';
 import { exitCodeOf, exitCodes, isSystemError, UsageError } from './exit-code.ts';
 import { formatFault } from './render/fault.ts';
@@ -49,6 +50,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addFailoverCommands(program);
   addTestFailoverCommand(program);
   addRehearseCommand(program);
+  addTokenCommands(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

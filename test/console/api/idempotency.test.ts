@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -35,6 +35,17 @@ t.test('an answer outlives its process; an act that was cut off is not begun aga
   await t.rejects(second.once({ ...act, request: 'POST /v1/groups/db/failover\n{}' }, never), { code: 'KEY_REUSED' });
   await t.rejects(second.once({ ...act, key: 'cut' }, never), { code: 'OUTCOME_UNKNOWN', message: /ended in the middle of it \(failover, begun / });
   await t.rejects(second.once({ ...act, key: 'secret', isSecret: true }, never), { code: 'OUTCOME_UNKNOWN', message: /its answer was not kept/ });
+});
+
+t.test('a note that cannot be read keeps its key from being used again, and nobody from starting', async (t) => {
+  const folder = await folderOf(t);
+  await (await IdempotentActs.open(folder, nodeClock, log)).once(act, async () => answer);
+  const [name] = await readdir(folder);
+  await writeFile(join(folder, name!), '{"version":');
+  await writeFile(join(folder, `${name}.new`), 'half');
+  const again = await IdempotentActs.open(folder, nodeClock, log);
+  await t.rejects(again.once(act, never), { code: 'OUTCOME_UNKNOWN' });
+  t.strictSame(await readdir(folder), [name]);
 });
 
 t.test('the note is there before the act begins; without it nothing begins', async (t) => {

@@ -40,7 +40,7 @@ export async function callApi(place: ApiPlace, { method, path, body, timeoutMs, 
   const timer = setTimeout(() => late.abort(new Fault('DAEMON_UNREACHABLE', `the daemon at ${where} did not answer ${method} ${path} within ${timeoutMs / 1000} s`, { place: where, timeoutMs })), timeoutMs);
   try {
     const options: RequestOptions = {
-      method, path, agent: false, ...await connectionTo(place, late.signal),
+      method, path, ...await connectionTo(place, late.signal),
       headers: {
         ...headers, ...(typeof place === 'string' ? {} : { host: where, authorization: `Bearer ${place.token}` }),
         ...(text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
@@ -56,8 +56,9 @@ export async function callApi(place: ApiPlace, { method, path, body, timeoutMs, 
 }
 
 async function connectionTo(place: ApiPlace, signal: AbortSignal): Promise<RequestOptions> {
-  if (typeof place === 'string') return { socketPath: place };
+  if (typeof place === 'string') return { socketPath: place, agent: false };
   const socket = await connectSafely(place, signal);
+  // With an agent, Node would not ask for the connection.
   return { createConnection: () => socket };
 }
 

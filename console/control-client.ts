@@ -50,6 +50,7 @@ export class ControlClient {
   }
 
   about(): Promise<{ readonly role: 'source' | 'target'; readonly version: string }> { return this.call(serviceRoutes.about, {}); }
+  anyReport(): Promise<SourceReport | TargetReport> { return this.call<typeof sourceRoutes.report | typeof targetRoutes.report>(sourceRoutes.report, {}); }
   async tokens(): Promise<readonly OperatorToken[]> { return (await this.call(serviceRoutes.listTokens, {})).items; }
   createToken(name: string, scope: Scope, forMs: number | null): Promise<MadeToken> { return this.call(serviceRoutes.createToken, { body: { name, scope, forMs } }); }
   async revokeToken(name: string): Promise<void> { await this.call(serviceRoutes.revokeToken, { params: { name } }); }

@@ -21,6 +21,7 @@ import { addLockCommands } from './commands/lock.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addTokenCommands } from './commands/token.ts';
 import { withConfig } from './commands/with-config.ts';
 import { exitCodeOf, exitCodes, isSystemError, UsageError } from './exit-code.ts';
 import { formatFault } from './render/fault.ts';
@@ -57,6 +58,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addRehearseCommand(program);
   addAuditCommand(program);
   addAlertTestCommand(program);
+  addTokenCommands(program);
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);

@@ -47,7 +47,8 @@ export function mountRoutes<Operations>(app: FastifyInstance, options: Dispatche
   });
   app.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
     const fault = asFault(error);
-    tellLog(log, fault, error, request);
+    // Strangers write nothing into the log; what they do is counted at the door.
+    if (actors.has(request) || fault.code === 'INTERNAL') tellLog(log, fault, error, request);
     return sendProblem(reply, fault, isFault(error) || !isRefusal(error) ? undefined : error.statusCode);
   });
   for (const [name, route] of Object.entries(options.table)) {
@@ -127,7 +128,7 @@ function sendAnswer(reply: FastifyReply, { status, mediaType, text }: Answer): F
 function tellLog(log: Logger, fault: Fault, error: unknown, request: FastifyRequest): void {
   const where = { method: request.method, path: pathOf(request) };
   if (fault.code === 'INTERNAL') log.error({ err: error, ...where }, 'a request failed in a way that was taken for impossible');
-  else if (fault.code !== 'OPERATOR_TOKEN' && fault.code !== 'REQUEST_FLOOD') log.info({ code: fault.code, ...where }, fault.message);
+  else log.info({ code: fault.code, ...where }, fault.message);
 }
 
 /** Fault REQUEST_INVALID. */

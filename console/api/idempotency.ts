@@ -8,13 +8,13 @@
  * OUTCOME_UNKNOWN until it is forgotten. Keys are of whoever sent them: two operators never meet in one.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import type { Clock } from '../../host/clock.ts';
 import { readJson, replaceJson } from '../../host/node/json-file.ts';
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 
 /** How long a key means its act, ms, and how many there may be; then the oldest that has ended is forgotten. */
 const keptMsMax = 86_400_000;
@@ -77,7 +77,7 @@ export class IdempotentActs {
     await this.#forgetOld();
     const known = this.#known.get(id);
     if (known !== undefined) {
-      if (known.note.requestSha256 !== requestSha256) throw new Fault('KEY_REUSED', `this Idempotency-Key was used for another request (${known.note.act})`, { act: known.note.act });
+      if (known.note.requestSha256 !== '' && known.note.requestSha256 !== requestSha256) throw new Fault('KEY_REUSED', `this Idempotency-Key was used for another request (${known.note.act})`, { act: known.note.act });
       return { answer: await (known.answer ?? keptAnswer(known.note)), isReplayed: true };
     }
     if (this.#known.size >= keysMax) throw new Fault('REQUEST_FLOOD', `${keysMax} acts with an Idempotency-Key are under way`, { keysMax });
@@ -140,8 +140,15 @@ export class IdempotentActs {
         if (name.endsWith('.json.new')) await rm(path, { force: true });
         continue;
       }
-      const note = await readJson(path, noteShape);
-      if (note !== null) notes.push(note);
+      try {
+        const note = await readJson(path, noteShape);
+        if (note !== null) notes.push(note);
+      } catch (error) {
+        if (!isFault(error)) throw error;
+        // Its act was begun, and that is all that is left to know: no reason to refuse to start, nor to do it again.
+        this.#log.warn({ err: error, path }, 'a note of an act cannot be read; its key answers that the outcome is unknown');
+        notes.push({ version: 1, id: name.slice(0, 64), requestSha256: '', act: 'an act', beganAtMs: (await stat(path)).mtimeMs, endedAtMs: null, answer: null });
+      }
     }
     for (const note of notes.sort((a, b) => a.beganAtMs - b.beganAtMs)) this.#known.set(note.id, { note, answer: null, isEnded: true });
     await this.#forgetOld();

@@ -9,27 +9,27 @@ import { choosePoint, pinSelector } from '../../replica-target/points/point-sele
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { decisionMsMax, failoverNetwork, shutdownMsMax } from '../control-api.ts';
 import { readDurationMs } from '../config/quantity.ts';
-import { chooseTarget, type ConfigOption } from '../choose-config.ts';
-import { TargetClient } from '../control-client.ts';
+import type { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
+import { openTarget, type DaemonOption } from '../open-client.ts';
 import { formatFailoverOutlook, formatFailoverResult, formatHome } from '../render/points.ts';
 import { formatRefusals } from '../render/start-check.ts';
 import { printable } from '../render/units.ts';
 import { confirm, isInteractive, lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
-import { withConfig } from './with-config.ts';
+import { withDaemon } from './with-config.ts';
 
 /** How long a guest may take to shut down unless told otherwise, ms: what service managers give their services, with a margin. */
 const shutdownMsDefault = 120_000;
 const readShutdownLimit = (text: string): number => readWithin(text, 1000, shutdownMsMax, 'a duration from 1s to 1h, such as 2m');
 const readDecisionTime = (text: string): number => readWithin(text, 0, decisionMsMax, 'a duration of at most 31d, such as 30m');
 
-interface FailoverOptions extends ConfigOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly withoutWitness?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
+interface FailoverOptions extends DaemonOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly withoutWitness?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
 
 export function addTokenCommand(target: Command): void {
-  withConfig(target.command('token').description('make a token with which a source pairs with this target'))
+  withDaemon(target.command('token').description('make a token with which a source pairs with this target'))
     .option('--json', 'token, address and fingerprint')
-    .action(async (option: ConfigOption & { readonly json?: true }) => {
+    .action(async (option: DaemonOption & { readonly json?: true }) => {
       const made = await (await client(option, 'target token')).token();
       if (option.json === true) return printJson(made);
       // The token alone on stdout, for scripts; what a person should know beside it.
@@ -39,7 +39,7 @@ export function addTokenCommand(target: Command): void {
 }
 
 export function addFailoverCommands(program: Command): void {
-  withConfig(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))
     .option('--at <point>', 'newest, a number, a time (10:42:07, -15m) or a label', readPoint)
     .option('--planned', 'its source shuts the guest down first, and nothing is lost')
     .option('--shutdown-limit <duration>', 'with --planned: how long the guest may take to shut down (2m)', readShutdownLimit)
@@ -54,7 +54,7 @@ export function addFailoverCommands(program: Command): void {
     .addOption(new Option('--network <network>', 'in place of the config’s: none, user or bridge:NAME').argParser(readNetwork))
     .action(failover);
 
-  withConfig(program.command('failback').description('bring a guest home that was handed over from this host: its source shuts it down where it runs, and it boots here on its old disks')
+  withDaemon(program.command('failback').description('bring a guest home that was handed over from this host: its source shuts it down where it runs, and it boots here on its old disks')
     .argument('<guest>', 'its name', readName))
     .option('--shutdown-limit <duration>', 'how long the guest may take to shut down (2m)', readShutdownLimit)
     .addOption(new Option('--on-limit <act>', 'give it up then (the guest runs on where it is), or stop the guest where it stands').choices(['give-up', 'stop']))
@@ -64,16 +64,16 @@ export function addFailoverCommands(program: Command): void {
     .addOption(new Option('--network <network>', 'in place of the config’s: none, user or bridge:NAME').argParser(readNetwork))
     .action((name: string, option: FailoverOptions) => failback(name, option));
 
-  withConfig(program.command('commit').description('make a failover final: the guest’s data comes home, and its changes are points of the group (at the target)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('commit').description('make a failover final: the guest’s data comes home, and its changes are points of the group (at the target)').argument('<guest>', 'its name', readName))
     .option('--wait', 'until all has come home')
     .action(commit);
 
-  withConfig(program.command('failover-stop').description('end the guest that a failover started (at the target)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('failover-stop').description('end the guest that a failover started (at the target)').argument('<guest>', 'its name', readName))
     .option('--roll-back', 'throw away what it wrote here, and take changes from the source again')
     .option('--yes', 'do not ask')
     .action(failoverStop);
 
-  withConfig(program.command('seed-from').description('put an image that is here under a disk, to be compared by hash (at the target)')
+  withDaemon(program.command('seed-from').description('put an image that is here under a disk, to be compared by hash (at the target)')
     .argument('<guest>', 'its name', readName).argument('<disk>', 'number or name of the disk').argument('<image>', 'a raw image; it is not changed', (path) => resolve(path)))
     .action(seedFrom);
 }
@@ -95,7 +95,7 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
     ...decisionOf(option), ...(option.withoutWitness === true ? { isWitnessed: false } : {}),
   });
   if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
-  if (option.wait === true && result.isComingHome) await awaitHome(target, name);
+  if (option.wait === true && result.isComingHome) awaitHome(target, name);
   if (option.json === true) printJson(result);
 }
 
@@ -126,10 +126,10 @@ function decisionOf({ commitAfter, rollbackAfter }: FailoverOptions): Pick<Failo
   return rollbackAfter === undefined ? {} : { decision: { act: 'roll-back', afterMs: rollbackAfter } };
 }
 
-async function commit(name: string, option: ConfigOption & { readonly wait?: true }): Promise<void> {
+async function commit(name: string, option: DaemonOption & { readonly wait?: true }): Promise<void> {
   const target = await client(option, 'commit');
   await target.commitFailover(name);
-  if (option.wait === true) await awaitHome(target, name);
+  if (option.wait === true) awaitHome(target, name);
   print(`${name}: ${option.wait === true ? 'the failover is committed' : 'its data comes home; then the failover is committed'}\n`);
 }
 
@@ -152,7 +152,7 @@ async function awaitHome(target: TargetClient, name: string): Promise<void> {
   }
 }
 
-async function failoverStop(name: string, option: ConfigOption & { readonly rollBack?: true; readonly yes?: true }): Promise<void> {
+async function failoverStop(name: string, option: DaemonOption & { readonly rollBack?: true; readonly yes?: true }): Promise<void> {
   const target = await client(option, 'failover-stop');
   const isRolledBack = option.rollBack === true;
   if (option.yes !== true) {
@@ -163,7 +163,7 @@ async function failoverStop(name: string, option: ConfigOption & { readonly roll
   print(`${name} no longer runs here${isRolledBack ? ', and takes changes from its source again' : ''}\n`);
 }
 
-async function seedFrom(name: string, diskText: string, imagePath: string, option: ConfigOption): Promise<void> {
+async function seedFrom(name: string, diskText: string, imagePath: string, option: DaemonOption): Promise<void> {
   const target = await client(option, 'seed-from');
   const { disks } = find((await target.report()).groups, name);
   const found = disks.find((disk) => disk.name === diskText) ?? disks.find(({ disk }) => String(disk) === diskText);
@@ -198,6 +198,6 @@ function find(groups: readonly GroupStoreReport[], name: string): GroupStoreRepo
   return found;
 }
 
-async function client(option: ConfigOption, what: string): Promise<TargetClient> {
-  return new TargetClient((await chooseTarget(option, what)).controlPath);
+function client(option: DaemonOption, what: string): Promise<TargetClient> {
+  return openTarget(option, what);
 }

@@ -6,20 +6,20 @@ import type { CaptureChoice } from '../../daemon/capture/capture.ts';
 import type { GroupMember } from '../../daemon/operations.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import { safeName } from '../../journal/wire.ts';
-import { chooseSource, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs, readRate } from '../config/quantity.ts';
 import { captureChoices, markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
-import { SourceClient } from '../control-client.ts';
+import type { SourceClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
+import { openSource, type DaemonOption } from '../open-client.ts';
 import { formatMarked } from '../render/marked.ts';
 import { formatBytes, formatRate, printable } from '../render/units.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
-import { withConfig } from './with-config.ts';
+import { withDaemon } from './with-config.ts';
 
 /** How long the first report of a guest's disks is waited for, ms. */
 const disksMsMax = 10_000;
 
-interface ProtectOptions extends ConfigOption {
+interface ProtectOptions extends DaemonOption {
   readonly qmp?: string;
   readonly guest?: readonly GroupMember[];
   readonly device?: string;
@@ -32,16 +32,16 @@ interface ProtectOptions extends ConfigOption {
   readonly storageDaemonDisk?: readonly string[];
 }
 
-interface MarkOptions extends ConfigOption { readonly app?: true; readonly label?: string; readonly limit: number; readonly json?: true }
+interface MarkOptions extends DaemonOption { readonly app?: true; readonly label?: string; readonly limit: number; readonly json?: true }
 
 export function addGuestCommands(program: Command): void {
-  withConfig(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target token` printed'))
-    .action(async (token: string, option: ConfigOption) => {
+  withDaemon(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target token` printed'))
+    .action(async (token: string, option: DaemonOption) => {
       const target = await (await client(option, 'pair')).pair(token.trim());
       print(`paired with ${target.name} at ${printable(target.address)}, fingerprint ${target.fingerprint}\n`);
     });
 
-  withConfig(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
+  withDaemon(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
     .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
     .option('--guest <name=path...>', 'in place of --qmp, the guests of a group of several, with their QMP sockets: they share one line of points, and fail over together', readMember)
     .option('--device <path>', 'in place of a guest, a device of the kernel’s dm-log-writes target', (path) => resolve(path))
@@ -54,53 +54,53 @@ export function addGuestCommands(program: Command): void {
     .option('--storage-daemon-disk <node...>', 'node names of the disks, when the socket is a qemu-storage-daemon’s')
     .action(protect);
 
-  withConfig(program.command('unprotect').description('end protection and take everything of ours out of the guest').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('unprotect').description('end protection and take everything of ours out of the guest').argument('<guest>', 'its name', readName))
     .option('--forget', 'the target removes its group as well, unless that has points: those it gives up at its own operator’s wish alone (`afterimage forget`)')
-    .action(async (name: string, option: ConfigOption & { readonly forget?: true }) => {
+    .action(async (name: string, option: DaemonOption & { readonly forget?: true }) => {
       await (await client(option, 'unprotect')).unprotect(name, option.forget === true);
       print(`${name} is no longer protected${option.forget === true ? ', and the target has forgotten it' : '; the target keeps its replica and points'}\n`);
     });
 
-  withConfig(program.command('mark').description('take a point now, and wait until the target has it (at the source)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('mark').description('take a point now, and wait until the target has it (at the source)').argument('<guest>', 'its name', readName))
     .option('--app', 'freeze the guest’s file systems for it, through QEMU’s guest agent')
     .option('--label <text>', 'what the point is called, such as "before upgrade"', readLabel)
     .option('--limit <duration>', 'how long to wait', readLimit, 60_000)
     .option('--json', 'the point as JSON')
     .action(mark);
 
-  withConfig(program.command('pause').description('hold a first sync or resync; protected guests go on').argument('<guest>', 'its name', readName))
-    .action(async (name: string, option: ConfigOption) => {
+  withDaemon(program.command('pause').description('hold a first sync or resync; protected guests go on').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: DaemonOption) => {
       await (await client(option, 'pause')).pause(name);
       print(`${name} is paused: afterimage resume ${name}\n`);
     });
 
-  withConfig(program.command('resume').description('let a first sync or resync go on').argument('<guest>', 'its name', readName))
-    .action(async (name: string, option: ConfigOption) => {
+  withDaemon(program.command('resume').description('let a first sync or resync go on').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: DaemonOption) => {
       await (await client(option, 'resume')).resume(name);
       print(`${name} goes on\n`);
     });
 
-  withConfig(program.command('resync').description('compare the whole guest with its replica by hash, and send what differs').argument('<guest>', 'its name', readName))
-    .action(async (name: string, option: ConfigOption) => {
+  withDaemon(program.command('resync').description('compare the whole guest with its replica by hash, and send what differs').argument('<guest>', 'its name', readName))
+    .action(async (name: string, option: DaemonOption) => {
       await (await client(option, 'resync')).resync(name);
       print(`${name} is compared with its replica after the next point; status shows how far\n`);
     });
 
-  withConfig(program.command('capture').description('choose how a guest’s changes are followed; goes on from the same point').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('capture').description('choose how a guest’s changes are followed; goes on from the same point').argument('<guest>', 'its name', readName))
     .addArgument(new Argument('<kind>', 'auto: by the pace').choices(captureChoices))
-    .action(async (name: string, capture: CaptureChoice, option: ConfigOption) => {
+    .action(async (name: string, capture: CaptureChoice, option: DaemonOption) => {
       await (await client(option, 'capture')).setCapture(name, capture);
       print(`${name}: ${capture} from the next cut on; status says what is in use, and why\n`);
     });
 
-  withConfig(program.command('qmp').description('say where a guest’s QMP socket is now, when it was started in another way').argument('<guest>', 'its name', readName).argument('<path>', 'one that nobody else uses', (path: string) => resolve(path)))
-    .action(async (name: string, qmpPath: string, option: ConfigOption) => {
+  withDaemon(program.command('qmp').description('say where a guest’s QMP socket is now, when it was started in another way').argument('<guest>', 'its name', readName).argument('<path>', 'one that nobody else uses', (path: string) => resolve(path)))
+    .action(async (name: string, qmpPath: string, option: DaemonOption) => {
       await (await client(option, 'qmp')).setQmpPath(name, qmpPath);
       print(`${name} is followed at ${printable(qmpPath)} from now on\n`);
     });
 
-  withConfig(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))
-    .action(async (name: string, rateBytesPerSecond: number, option: ConfigOption) => {
+  withDaemon(program.command('rate').description('limit the first sync and resyncs of a guest').argument('<guest>', 'its name', readName).argument('<size>', 'a second, such as 100MiB; 0 for no limit', readRateOption))
+    .action(async (name: string, rateBytesPerSecond: number, option: DaemonOption) => {
       await (await client(option, 'rate')).setRate(name, rateBytesPerSecond);
       print(`${name}: ${rateBytesPerSecond === 0 ? 'no limit' : formatRate(rateBytesPerSecond)}\n`);
     });
@@ -154,8 +154,8 @@ async function disksOf(source: SourceClient, name: string): Promise<GuestReport[
   }
 }
 
-async function client(option: ConfigOption, what: string): Promise<SourceClient> {
-  return new SourceClient((await chooseSource(option, what)).controlPath);
+function client(option: DaemonOption, what: string): Promise<SourceClient> {
+  return openSource(option, what);
 }
 
 export function readName(text: string): string {

@@ -5,32 +5,32 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { isFault } from '../../journal/fault.ts';
 import { formatPoint } from '../../journal/point.ts';
 import type { HeldPoint, PointDescription } from '../../replica-target/points/point-desk.ts';
-import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs } from '../config/quantity.ts';
-import { TargetClient } from '../control-client.ts';
-import { exitCodes } from '../exit-code.ts';
+import type { TargetClient } from '../control-client.ts';
+import { exitCodes, UsageError } from '../exit-code.ts';
 import { exportFormats, nbdsUri, nbdUri, reachableAddress, type ExportFormat } from '../export/export-plan.ts';
 import { writeExport, type ExportProgress } from '../export/write-export.ts';
+import { openTarget, remotePlace, type DaemonOption } from '../open-client.ts';
 import { formatChosenPoint, formatExport, formatTimeline } from '../render/timeline.ts';
 import { printable } from '../render/units.ts';
 import { lookOf, print, printAside, printJson } from '../terminal.ts';
 import { readPoint } from './failover.ts';
 import { readName } from './guests.ts';
-import { withConfig } from './with-config.ts';
+import { withDaemon } from './with-config.ts';
 
 /** An export's hold ends by itself soon after its command was killed, and is renewed long before, ms. */
 const holdMs = 15 * 60_000;
 const renewMs = 5 * 60_000;
 
-interface AtOptions extends ConfigOption { readonly at: string; readonly json?: true }
+interface AtOptions extends DaemonOption { readonly at: string; readonly json?: true }
 interface ViewOptions extends AtOptions { readonly hold?: number }
 interface ExportOptions extends AtOptions { readonly format: ExportFormat; readonly to: string }
 
 export function addPointCommands(program: Command): void {
-  withConfig(program.command('points').description('the points of a guest that can be had (at the target)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('points').description('the points of a guest that can be had (at the target)').argument('<guest>', 'its name', readName))
     .option('--all', 'every one, not the newest alone')
     .option('--json', 'as JSON, every one')
-    .action(async (name: string, option: ConfigOption & { readonly all?: true; readonly json?: true }) => {
+    .action(async (name: string, option: DaemonOption & { readonly all?: true; readonly json?: true }) => {
       const timeline = await (await client(option, 'points')).timeline(name);
       if (option.json === true) printJson(timeline);
       else print(formatTimeline(lookOf(process.stdout), timeline, option.all === true));
@@ -49,7 +49,7 @@ export function addPointCommands(program: Command): void {
 }
 
 function withPoint(command: Command): Command {
-  return withConfig(command).option('--at <point>', 'newest, before-suspicion, a number (7, 2.7), a time (10:42:07, 2026-11-23T10:42:07Z), -15m or a label', readPoint, 'newest');
+  return withDaemon(command).option('--at <point>', 'newest, before-suspicion, a number (7, 2.7), a time (10:42:07, 2026-11-23T10:42:07Z), -15m or a label', readPoint, 'newest');
 }
 
 function readHold(text: string): number {
@@ -73,6 +73,7 @@ async function view(name: string, option: ViewOptions): Promise<void> {
 }
 
 async function exportPoint(name: string, option: ExportOptions): Promise<void> {
+  if (await remotePlace(option) !== null) throw new UsageError('export reads the point through a socket of the target’s host: run it there');
   const target = await client(option, 'export');
   const { hold, ...description } = await target.holdPoint({ group: name, at: option.at, reason: `export of ${name}`, forMs: holdMs });
   const keeper = new HoldKeeper(target, description, hold.holdId);
@@ -164,6 +165,6 @@ class ProgressBar {
   }
 }
 
-async function client(option: ConfigOption, what: string): Promise<TargetClient> {
-  return new TargetClient((await chooseTarget(option, what)).controlPath);
+function client(option: DaemonOption, what: string): Promise<TargetClient> {
+  return openTarget(option, what);
 }

@@ -4,10 +4,11 @@ import type { Command } from 'commander';
 import type { SourceReport } from '../../daemon/report.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
-import { chooseAny, type ConfigOption } from '../choose-config.ts';
-import type { Config } from '../config/config.ts';
-import { SourceClient, TargetClient } from '../control-client.ts';
+import type { ApiPlace } from '../api-call.ts';
+import { chooseAny } from '../choose-config.ts';
+import { ControlClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
+import { remotePlace, type DaemonOption } from '../open-client.ts';
 import { formatFault } from '../render/fault.ts';
 import type { Look } from '../render/look.ts';
 import type { PassSample } from '../render/pass-line.ts';
@@ -15,7 +16,7 @@ import { formatSourceStatus } from '../render/source-status.ts';
 import { formatTargetStatus } from '../render/target-status.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
 import { readName } from './guests.ts';
-import { withConfig } from './with-config.ts';
+import { withDaemon } from './with-config.ts';
 
 /** Pace of --watch, ms. */
 const watchMs = 1000;
@@ -23,35 +24,36 @@ const watchMs = 1000;
 const historyCount = 10;
 
 type Report = SourceReport | TargetReport;
-interface StatusOptions extends ConfigOption { readonly json?: true; readonly watch?: true }
+interface StatusOptions extends DaemonOption { readonly json?: true; readonly watch?: true }
 
 export function addStatusCommand(program: Command): void {
-  withConfig(program.command('status').description('how protection stands').argument('[guest]', 'only this one', readName))
+  withDaemon(program.command('status').description('how protection stands').argument('[guest]', 'only this one', readName))
     .option('--json', 'the report as JSON (one line when it does not go to a terminal)')
     .option('--watch', 'again every second')
     .action(status);
 }
 
 async function status(guest: string | undefined, option: StatusOptions): Promise<void> {
-  const configs = await chooseAny(option);
-  if (option.json === true && configs.length > 1) throw new UsageError('this host plays both roles: name one with --config for --json');
+  const remote = await remotePlace(option);
+  const places = remote !== null ? [remote] : (await chooseAny(option)).map(({ controlPath }) => controlPath);
+  if (option.json === true && places.length > 1) throw new UsageError('this host plays both roles: name one with --config for --json');
   const page = new StatusPage(guest);
-  if (option.watch === true) return watch(configs, page, option.json === true);
-  for (const config of configs) {
-    const report = page.only(await ask(config));
+  if (option.watch === true) return watch(places, page, option.json === true);
+  for (const place of places) {
+    const report = page.only(await ask(place));
     if (option.json === true) printJson(report);
     else print(page.format(lookOf(process.stdout), report));
   }
 }
 
 /** Until the process is told to end. A daemon that is away for a while does not end it. */
-async function watch(configs: readonly Config[], page: StatusPage, isJson: boolean): Promise<never> {
+async function watch(places: readonly ApiPlace[], page: StatusPage, isJson: boolean): Promise<never> {
   const isScreen = process.stdout.isTTY && !isJson;
   for (;;) {
     const texts: string[] = [];
-    for (const config of configs) {
+    for (const place of places) {
       try {
-        const report = page.only(await ask(config));
+        const report = page.only(await ask(place));
         texts.push(isJson ? `${JSON.stringify(report)}\n` : page.format(lookOf(process.stdout), report));
       } catch (error) {
         if (!(error instanceof Fault) || error.code !== 'DAEMON_UNREACHABLE') throw error;
@@ -65,8 +67,9 @@ async function watch(configs: readonly Config[], page: StatusPage, isJson: boole
   }
 }
 
-function ask(config: Config): Promise<Report> {
-  return config.role === 'source' ? new SourceClient(config.controlPath).report() : new TargetClient(config.controlPath).report();
+/** A report says whose it is. */
+function ask(place: ApiPlace): Promise<Report> {
+  return new ControlClient(place).anyReport();
 }
 
 /** What is shown of reports, and what earlier ones tell about rates. */

@@ -1,18 +1,17 @@
 /** `test-failover`: a guest booted here from a point with no way out, beside a protection that goes on; and its end. */
 import { Option, type Command } from 'commander';
 import type { AccelChoice, TestNetwork } from '../../replica-target/operations.ts';
-import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs, readSizeBytes } from '../config/quantity.ts';
 import { testLimitMsMax } from '../control-api.ts';
-import { TargetClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
+import { openTarget, type DaemonOption } from '../open-client.ts';
 import { formatTestResult } from '../render/points.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
 import { readPoint, readTestNetwork } from './failover.ts';
 import { readName } from './guests.ts';
-import { withConfig } from './with-config.ts';
+import { withDaemon } from './with-config.ts';
 
-interface TestOptions extends ConfigOption {
+interface TestOptions extends DaemonOption {
   readonly at?: string;
   readonly for?: number;
   readonly budget?: number;
@@ -23,7 +22,7 @@ interface TestOptions extends ConfigOption {
 }
 
 export function addTestFailoverCommand(program: Command): void {
-  withConfig(program.command('test-failover').description('boot a guest here with no way out, beside its protection (at the target)').argument('<guest>', 'its name', readName))
+  withDaemon(program.command('test-failover').description('boot a guest here with no way out, beside its protection (at the target)').argument('<guest>', 'its name', readName))
     .option('--at <point>', 'newest (the default), a number, a time (10:42:07, -15m) or a label', readPoint)
     .option('--for <duration>', 'after this it ends and is removed (default 1h)', readLimitMs)
     .option('--budget <size>', 'what it may write in all (default: a quarter of what can be spared)', readBudgetBytes)
@@ -35,7 +34,7 @@ export function addTestFailoverCommand(program: Command): void {
 }
 
 async function testFailover(name: string, option: TestOptions): Promise<void> {
-  const target = new TargetClient((await chooseTarget(option, 'test-failover')).controlPath);
+  const target = await openTarget(option, 'test-failover');
   if (option.stop === true) {
     if (option.at !== undefined || option.for !== undefined || option.budget !== undefined || option.network !== undefined || option.accel !== undefined) throw new UsageError('--stop ends a test: it takes no options of one that begins');
     await target.stopTest(name);

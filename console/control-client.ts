@@ -4,13 +4,15 @@
  */
 import { request } from 'node:http';
 import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
+import type { SourcePairingsReport, SourceRotationReport } from '../daemon/pairing/paired-targets.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import { Fault, faultTable, type FaultCode } from '../journal/fault.ts';
 import type { RehearsalRequest } from '../replica-target/failover/rehearsal.ts';
 import type { RehearsalReport } from '../replica-target/failover/rehearsal-report.ts';
 import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
-import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
+import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult } from '../replica-target/operations.ts';
+import type { Invitation, InvitationRequest, RotationReport, TargetPairingsReport } from '../replica-target/pairing/target-pairing.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, PointDescription } from '../replica-target/points/point-desk.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import type { PointId } from '../journal/point.ts';
@@ -50,6 +52,9 @@ class ControlClient {
 export class SourceClient extends ControlClient {
   report(): Promise<SourceReport> { return this.get('/report'); }
   pair(token: string): Promise<PairedTarget> { return this.post('/pair', { token }); }
+  pairings(): Promise<SourcePairingsReport> { return this.get('/pairings'); }
+  revoke(which: string): Promise<{ readonly name: string }> { return this.post('/revoke', { which }); }
+  rotate(isNow: boolean): Promise<SourceRotationReport> { return this.post('/rotate', { isNow }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.post('/protect', body); }
   async adopt(body: AdoptRequest): Promise<void> { await this.post('/adopt', body); }
   async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> { return (await this.post<{ guest: SurrenderedGuest | null }>('/surrender', { groupId, term })).guest; }
@@ -73,7 +78,11 @@ export class TargetClient extends ControlClient {
   async releasePoint(group: string, holdId: string): Promise<void> { await this.post('/point/release', { group, holdId }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.post('/verify', { group, ...(at === undefined ? {} : { at }) }, readingMsMax); }
   changedSince(groupId: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.post('/changes', { groupId, since: idOf(since), point: idOf(point) }); }
-  token(): Promise<TokenResult> { return this.post('/token', {}); }
+  invite(body: InvitationRequest = {}): Promise<Invitation> { return this.post('/invite', body); }
+  pairings(): Promise<TargetPairingsReport> { return this.get('/pairings'); }
+  revoke(which: string): Promise<{ readonly name: string; readonly sourceId: string }> { return this.post('/revoke', { which }); }
+  async revokeOldSecrets(): Promise<number> { return (await this.post<{ count: number }>('/revoke/old-secrets', {})).count; }
+  rotate(isNow: boolean): Promise<RotationReport> { return this.post('/rotate', { isNow }); }
   checkStart(body: StartRequest): Promise<StartReport> { return this.post('/start-check', body); }
   failover(body: FailoverRequest): Promise<FailoverResult> { return this.post('/failover', body, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.post('/failover/stop', { group, isRolledBack }, longMsMax); }

@@ -23,6 +23,9 @@ export function openSourceControl(path: string, operations: SourceOperations, lo
   return openControl(path, log, (routes) => {
     routes.get('/report', () => operations.report());
     routes.post('/pair', requestBodies.pair, ({ token }) => operations.pair(token));
+    routes.get('/pairings', () => operations.pairings());
+    routes.post('/revoke', requestBodies.revoke, ({ which }) => operations.revoke(which));
+    routes.post('/rotate', requestBodies.rotate, ({ isNow }) => operations.rotate(isNow ?? false));
     routes.post('/protect', requestBodies.protect, (request) => operations.protect(request));
     routes.post('/adopt', requestBodies.adopt, (request) => operations.adopt(request));
     routes.post('/surrender', requestBodies.surrender, async ({ groupId, term }) => ({ guest: await operations.surrender(groupId, term) }));
@@ -48,7 +51,11 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
     routes.post('/point/release', requestBodies.releasePoint, ({ group, holdId }) => operations.releasePoint(group, holdId));
     routes.post('/verify', requestBodies.verify, ({ group, at }) => operations.verify(group, at ?? null));
     routes.post('/changes', requestBodies.changes, ({ groupId, since, point }) => operations.changedSince(groupId, since, point));
-    routes.post('/token', requestBodies.nothing, () => operations.token());
+    routes.post('/invite', requestBodies.invite, (request) => operations.invite(request));
+    routes.get('/pairings', () => operations.pairings());
+    routes.post('/revoke', requestBodies.revoke, ({ which }) => operations.revoke(which));
+    routes.post('/revoke/old-secrets', requestBodies.nothing, async () => ({ count: await operations.revokeOldSecrets() }));
+    routes.post('/rotate', requestBodies.rotate, ({ isNow }) => operations.rotate(isNow ?? false));
     routes.post('/start-check', requestBodies.startCheck, (request) => operations.checkStart(request));
     routes.post('/failover', requestBodies.failover, (request) => operations.failover(request));
     routes.post('/failover/stop', requestBodies.failoverStop, ({ group, isRolledBack }) => operations.stopFailover(group, isRolledBack ?? false));

@@ -181,10 +181,13 @@ const groups = z.record(safeName, section({ retention, rehearse, networks, hooks
   },
 }).optional();
 
+const tls = section({ ca: optional(...path), cert: optional(...path), key: optional(...path) }).optional();
+
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
   name: optional(...name),
   data: field(...path),
+  tls,
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
   guests,
   witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
@@ -198,6 +201,7 @@ export const targetShape = section({
   listen: section({ host: optional(...listenHost), port: optional(...port) }).optional(),
   advertise: optional(...advertise),
   data: field(...path),
+  tls,
   control: optional(...socketPath),
   log,
   failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),

@@ -255,6 +255,7 @@ export class GroupLane {
     if (store.report().sourceId !== sourceId) throw new Fault('GROUP_FOREIGN', `group ${groupId} belongs to another source`, { group: groupId });
     const { state, name, term } = store.report();
     if (state === 'failed-over') throw new Fault('GROUP_FAILED_OVER', `${name} has failed over: what it runs on is not forgotten at its old source's wish`, { group: groupId, term });
+    if (store.report().newest !== null) throw new Fault('FORGET_REFUSED', `${name} has points: what is kept of it is the target’s own matter`, { group: groupId });
     // The files are not taken away under a comparison.
     await Promise.all(this.#compares);
     this.#unlisten();

@@ -21,11 +21,16 @@ async function socketFolder(t: { teardown(after: () => unknown): unknown }): Pro
   return folder;
 }
 
+const certificate = { fingerprint: 'ab', expiresAtMs: 9, next: null, awaited: [] };
+
 function sourceOperations(calls: unknown[][]): SourceOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };
   return {
     report: () => sourceUp,
     pair: async (token) => { await told('pair', token); return { name: 'bravo', address: 'bravo:7228', fingerprint: 'ab' }; },
+    pairings: () => ({ certificate, targets: [] }),
+    revoke: async (which) => { await told('revoke', which); return { name: which }; },
+    rotate: async (isNow) => { await told('rotate', isNow); return certificate; },
     protect: async (request) => { await told('protect', request); return { name: request.name, groupId: '00', target: 'bravo' }; },
     adopt: (...all) => told('adopt', ...all),
     surrender: () => Promise.resolve(null),
@@ -63,7 +68,11 @@ function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = 
     holdPoint: async (request) => { await told('holdPoint', request); return { ...described, hold: timeline.holds[0]! }; },
     releasePoint: (...all) => told('releasePoint', ...all),
     verify: async (...all) => { await told('verify', ...all); return verified; },
-    token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
+    invite: async (request) => { await told('invite', request); return { token: 'T', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 }; },
+    pairings: () => ({ certificate, sources: [], invitations: [], oldSecretCount: 2 }),
+    revoke: async (which) => { await told('revoke', which); return { name: which, sourceId: 'cd' }; },
+    revokeOldSecrets: async () => 2,
+    rotate: async (isNow) => { await told('rotate', isNow); return certificate; },
     checkStart: async (request) => { await told('checkStart', request); return startChecked; },
     failover: async (request) => { await told('failover', request); return failedOver; },
     changedSince: () => Promise.resolve([]),
@@ -88,6 +97,9 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   const client = new SourceClient(path);
   t.strictSame(await client.report(), sourceUp);
   t.strictSame(await client.pair('TOKEN'), { name: 'bravo', address: 'bravo:7228', fingerprint: 'ab' });
+  t.strictSame(await client.pairings(), { certificate, targets: [] });
+  t.strictSame(await client.revoke('bravo'), { name: 'bravo' });
+  t.strictSame(await client.rotate(false), certificate);
   const request = { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 1000, target: 'bravo', rateBytesPerSecond: 5, isPaused: true, storageDaemonDisks: ['n0'] };
   t.strictSame(await client.protect(request), { name: 'web', groupId: '00', target: 'bravo' });
   await client.protect({ name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 });
@@ -105,7 +117,7 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   t.strictSame(await client.mark({ name: 'web', isApp: true, label: 'before "upgrade"' }), { term: 1, point: 13, kind: 'app', cutAtMs: 5, isAppWanted: true, reason: null, frozenMs: 40, label: 'before "upgrade"' });
   for (const label of ['', 'x'.repeat(201), 'two\nlines']) await t.rejects(client.mark({ name: 'web', label }), { code: 'REQUEST_INVALID', message: /^label: / });
   t.strictSame(calls, [
-    ['pair', 'TOKEN'], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
+    ['pair', 'TOKEN'], ['revoke', 'bravo'], ['rotate', false], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
     ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setCapture', 'web', 'writelog'], ['setRate', 'web', 0], ['setQmpPath', 'web', '/run/web-2.qmp'],
     ['adopt', adopted], ['abandon', 'ab'.repeat(16)], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
   ]);
@@ -126,7 +138,12 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.releasePoint('web', 'h1');
   t.strictSame(await client.verify('web', '-1h'), verified);
   await client.verify('web', undefined);
-  t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
+  t.strictSame(await client.invite({ forMs: 60_000, name: 'alpha' }), { token: 'T', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 });
+  await t.rejects(client.invite({ forMs: 1 }), { code: 'REQUEST_INVALID', message: /forMs/ });
+  t.strictSame(await client.pairings(), { certificate, sources: [], invitations: [], oldSecretCount: 2 });
+  t.strictSame(await client.revoke('alpha'), { name: 'alpha', sourceId: 'cd' });
+  t.equal(await client.revokeOldSecrets(), 2);
+  t.strictSame(await client.rotate(true), certificate);
   t.strictSame(await client.checkStart({ group: 'web', accel: 'tcg', network: 'user' }), startChecked);
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
   const planned = { group: 'web', planned: { shutdownMs: 60_000, onLimit: 'stop' as const }, decision: { act: 'commit' as const, afterMs: 0 } };
@@ -140,7 +157,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['invite', { forMs: 60_000, name: 'alpha' }], ['revoke', 'alpha'], ['rotate', true], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
     ['failover', planned], ['commitFailover', 'web'],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
@@ -151,19 +168,19 @@ t.test('faults arrive as they were thrown; bugs and malformed requests by name',
   const calls: unknown[][] = [];
   const control = await openTargetControl(path, targetOperations(calls, {
     points: async (group) => { throw new Fault('GROUP_UNKNOWN', `no group ${group}`, { group, big: 2n ** 60n, cause: new Error('inner') }); },
-    token: async () => { throw new TypeError('cannot read properties of undefined'); },
+    invite: async () => { throw new TypeError('cannot read properties of undefined'); },
   }), log);
   t.teardown(() => control.close());
   const client = new TargetClient(path);
   await t.rejects(client.points('none'), { name: 'Fault', code: 'GROUP_UNKNOWN', message: 'no group none', facts: { group: 'none', big: String(2n ** 60n), cause: 'inner' } });
-  await t.rejects(client.token(), { code: 'INTERNAL', message: /cannot read properties/ });
+  await t.rejects(client.invite(), { code: 'INTERNAL', message: /cannot read properties/ });
   await t.rejects(client.points('../etc'), { code: 'REQUEST_INVALID', message: /^group: / });
   await t.rejects(client.seedFrom('web', -1, 'relative'), { code: 'REQUEST_INVALID', message: /disk: .*; imagePath: not an absolute path/ });
   await t.rejects(client.failover({ group: 'web', surprise: 1 } as never), { code: 'REQUEST_INVALID', message: /surprise/ });
   await t.rejects(client.seedFrom('web', 0, `/${'x'.repeat(bodyBytesMax)}`), { code: 'REQUEST_INVALID' });
   await t.rejects(new SourceClient(path).pause('web'), { code: 'REQUEST_INVALID', message: 'this daemon has no POST /pause' });
   t.strictSame(calls, [], 'nothing malformed reached the role');
-  t.match(await raw(path, 'POST /token HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 4\r\nconnection: close\r\n\r\n{"a:'), /^HTTP\/1.1 400 [^]*REQUEST_INVALID/);
+  t.match(await raw(path, 'POST /invite HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 4\r\nconnection: close\r\n\r\n{"a:'), /^HTTP\/1.1 400 [^]*REQUEST_INVALID/);
   t.match(await raw(path, 'not http at all\r\n\r\n'), /^HTTP\/1.1 400/);
   t.strictSame(await client.report(), targetUp, 'and it still answers');
 });

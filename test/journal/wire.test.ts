@@ -34,7 +34,9 @@ t.test('the worked example of PROTOCOL.md is what the code says', async (t) => {
   t.same(target.map((message) => message.t), ['challenge', 'welcome', 'group', 'ack', 'applied']);
   const [hello, auth] = source as [Extract<SourceMessage, { t: 'hello' }>, Extract<SourceMessage, { t: 'auth' }>];
   const [challenge, welcome] = target as [Extract<TargetMessage, { t: 'challenge' }>, Extract<TargetMessage, { t: 'welcome' }>];
-  const said = { secret: Buffer.alloc(32, 0x11), sourceNonce: hello.nonce, targetNonce: challenge.nonce, fingerprint: '44'.repeat(32) };
+  const said = { secret: Buffer.alloc(32, 0x11), sourceNonce: hello.nonce, targetNonce: challenge.nonce, fingerprint: '44'.repeat(32), sourceFingerprint: challenge.certificate };
+  t.equal(challenge.certificate, '55'.repeat(32));
+  t.equal(welcome.paired, challenge.certificate);
   t.equal(auth.mac, sourceProof(said));
   t.equal(welcome.mac, targetProof(said));
   t.equal(welcome.creditBytes, limits.creditBytes);

@@ -51,7 +51,7 @@ export interface LeaseKeeperOptions {
   readonly log: LeaseLog;
 }
 
-interface Kept { readonly group: LeasedGroup; state: LeaseState; why: string; untilMs: number; heldTerm: number | null; heldLease: string | null; isStopped: boolean | null; isStill: boolean; isOut: boolean; settling: Promise<void> | null; trouble: string | null }
+interface Kept { readonly group: LeasedGroup; state: LeaseState; why: string; untilMs: number; heldTerm: number | null; heldLease: string | null; isStopped: boolean | null; isStill: boolean; isOut: boolean; renewing: Promise<void> | null; settling: Promise<void> | null; trouble: string | null }
 
 /** Parts of the lease's time: between renewals, and between looks at whether one is overdue. */
 const [renewPart, guardPart] = [1 / 6, 1 / 30];
@@ -78,7 +78,7 @@ export class LeaseKeeper {
   async add(group: LeasedGroup): Promise<void> {
     const { clock, ttlMs } = this.#o;
     const untilMs = await group.guard?.heldUntilMs() ?? leaseEndMs(clock.monotonicMs(), ttlMs);
-    this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isStill: false, isOut: false, settling: null, trouble: null });
+    this.#kept.set(group.groupId, { group, state: 'waiting', why: 'not asked yet', untilMs, heldTerm: null, heldLease: null, isStopped: null, isStill: false, isOut: false, renewing: null, settling: null, trouble: null });
     this.#toLetGo.delete(group.groupId);
     this.#wake();
   }
@@ -89,6 +89,8 @@ export class LeaseKeeper {
     if (kept !== undefined) kept.isOut = true;
     this.#kept.delete(groupId);
     if (isLetGo) this.#toLetGo.add(groupId);
+    // What it is just asking for may be granted, and is then to be let go as well.
+    await kept?.renewing;
     await kept?.settling;
     await this.#letAllGo();
   }
@@ -144,7 +146,10 @@ export class LeaseKeeper {
       this.#lease ??= await witness.grant(ttlMs);
       const untilMs = leaseEndMs(sentMs, ttlMs);
       const lease = this.#lease;
-      await Promise.all([...this.#kept.values()].map((kept) => this.#renewGroup(kept, lease, untilMs).catch((error: unknown) => { kept.why = troubleOf(error).message; })));
+      await Promise.all([...this.#kept.values()].map((kept) => {
+        kept.renewing = this.#renewGroup(kept, lease, untilMs).catch((error: unknown) => { kept.why = troubleOf(error).message; }).finally(() => { kept.renewing = null; });
+        return kept.renewing;
+      }));
     } catch (error) {
       const { message } = troubleOf(error);
       for (const kept of this.#kept.values()) kept.why = message;

@@ -46,3 +46,8 @@ export type NotedView = NonNullable<FailoverNote['view']>;
 export function isAwaited({ handover }: FailoverNote): boolean {
   return handover?.state === 'asked';
 }
+
+/** It came home, and is its own source's again: that source alone says to the witness whether it runs, and when it is protected no more. */
+export function isWithItsSource({ isHome, isCommitting, adopted }: FailoverNote): boolean {
+  return isHome && !isCommitting && adopted !== null;
+}

@@ -20,7 +20,7 @@ import type { Adoption } from './adoption.ts';
 import { askToYield } from './ask-to-yield.ts';
 import type { Claims } from './claims.ts';
 import type { ComingHome, FailoverHost } from './failover-host.ts';
-import { isAwaited, type FailoverNote } from './failover-note.ts';
+import { isAwaited, isWithItsSource, type FailoverNote } from './failover-note.ts';
 import { reportFailover } from './failover-report.ts';
 import { bootedPoint, failoverResult, type Asked } from './failover-result.ts';
 import { refuseOtherPoint, refuseRollBack, rule, type FailoverStep } from './failover-plan.ts';
@@ -194,11 +194,11 @@ export class Failovers {
     return note;
   }
 
-  /** As long as its guests run here, whoever follows them. */
+  /** As long as its guests run here and are this target's matter. */
   #hold({ groupId, group }: FailoverNote): void {
     this.#o.claims?.hold(groupId, group, () => {
       const note = this.#noted.get(groupId);
-      return note !== undefined && !isAwaited(note) && note.guests.some((guest) => this.#o.host.isRunning(guest)) ? note.term : null;
+      return note !== undefined && !isAwaited(note) && !isWithItsSource(note) && note.guests.some((guest) => this.#o.host.isRunning(guest)) ? note.term : null;
     });
   }
 

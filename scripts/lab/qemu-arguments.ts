@@ -13,7 +13,8 @@ export interface LabPaths {
 }
 
 export function qemuArguments(options: LabGuestOptions, paths: LabPaths): string[] {
-  const words = ['console=ttyS0', 'quiet', `af.mode=${options.mode ?? 'idle'}`];
+  // On a busy machine an emulated timer may tick too late for the kernel's check of it, which then takes it for broken and hangs.
+  const words = ['console=ttyS0', 'quiet', 'no_timer_check', `af.mode=${options.mode ?? 'idle'}`];
   if (options.churn !== undefined) words.push(`af.churn=${options.churn}`);
   if (options.append !== undefined) words.push(options.append);
   return [

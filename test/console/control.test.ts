@@ -153,7 +153,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   t.strictSame(await client.changedSince('ab'.repeat(16), { term: 1, point: 1 }, { term: 1, point: 2 }), []);
   t.strictSame(await client.testFailover({ group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }), tested);
   await client.stopTest('web');
-  await t.rejects(client.testFailover({ group: 'web', network: 'user' as never }), { code: 'REQUEST_INVALID', message: /network/ });
+  await t.rejects(client.testFailover({ group: 'web', network: 'lan' as never }), { code: 'REQUEST_INVALID', message: /network/ });
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [

@@ -64,8 +64,9 @@ export class Daemon<Client> {
     await ended;
   }
 
+  /** Of one that was never started: nothing. */
   log(): Promise<string> {
-    return readFile(this.logPath, 'utf8');
+    return readFile(this.logPath, { encoding: 'utf8', flag: 'a+' });
   }
 }
 

@@ -90,17 +90,17 @@ export function attempt(token: string, facts: Partial<TargetAddress>): Promise<W
 }
 
 /** Says what the test wants over mutual TLS, after a handshake as the source whose key it holds. */
-export async function inTheHandsOf(key: OwnCertificate, sourceId: string, port: number): Promise<RawSource> {
+export async function inTheHandsOf(key: OwnCertificate, sourceId: string, port: number): Promise<RawSource & { readonly targetNonce: string }> {
   const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false, key: key.key, cert: key.cert });
   socket.on('error', () => undefined);
   await once(socket, 'secureConnect');
   const hand = new RawSource(new WebSocket(`ws://127.0.0.1:${port}${protocolPath}`, { createConnection: () => socket, perMessageDeflate: false }));
   await new Promise((resolve) => { hand.ws.once('open', resolve); hand.ws.once('close', resolve); });
   hand.say({ t: 'hello', versions: [1], sourceId, sourceName: 'thief', nonce: '05'.repeat(32) });
-  await hand.hear('challenge');
+  const { nonce: targetNonce } = await hand.hear('challenge');
   hand.say({ t: 'auth' });
   await hand.hear('welcome');
-  return hand;
+  return Object.assign(hand, { targetNonce });
 }
 
 export function portOf(target: TrustTarget): number {

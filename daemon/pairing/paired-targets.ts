@@ -106,7 +106,9 @@ export class PairedTargets {
   async pair(token: string): Promise<PairedTarget> {
     const facts = readToken(token);
     const { targetName: name, host, port, fingerprint } = facts;
-    const own = this.#certificate.newest;
+    const known = this.#targets.get(name);
+    // A target that has not heard of the newest one yet knows this source by the one before.
+    const own = known?.knownFingerprint === undefined ? this.#certificate.newest : this.#address(known).certificate!;
     const pinned = await this.#prove(facts, own);
     const target: PairedTarget = {
       name, host, port, fingerprint, pairedAtMs: nodeClock.nowMs(),
@@ -205,13 +207,10 @@ export class PairedTargets {
         session.close();
         return session.handshake.paired;
       } catch (error) {
-        const isAway = isFault(error, 'TARGET_UNREACHABLE') || isFault(error, 'WIRE_SILENT');
-        if (isFault(error) && !isAway) throw error;
-        const why = over.aborted ? 'no answer' : (error as Error).message;
-        if (!isAway && !over.aborted) throw error;
-        if (over.aborted) throw new Fault('TARGET_UNREACHABLE', `target ${targetName} at ${host}:${port} could not be paired with: ${why}`, {}, error);
+        if (!over.aborted && !isFault(error, 'TARGET_UNREACHABLE') && !isFault(error, 'WIRE_SILENT')) throw error;
+        // Rejects when the time is over, which the next look says.
         await nodeClock.delay(pairPaceMs, over).catch(() => undefined);
-        if (over.aborted) throw new Fault('TARGET_UNREACHABLE', `target ${targetName} at ${host}:${port} could not be paired with: ${why}`, {}, error);
+        if (over.aborted) throw new Fault('TARGET_UNREACHABLE', `target ${targetName} at ${host}:${port} could not be paired with: ${isFault(error) ? error.message : 'no answer'}`, {}, error);
       }
     }
   }

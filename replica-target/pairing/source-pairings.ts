@@ -9,7 +9,7 @@ import { z } from 'zod';
 import type { Clock } from '../../host/clock.ts';
 import { readJson, replaceJson } from '../../host/node/json-file.ts';
 import type { Random } from '../../host/random.ts';
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 import { secretBytes } from '../../journal/identity.ts';
 import type { PairedSource, PairingClaim, PairingKey, Peers, ShownCertificate } from '../ingest/peers.ts';
 import { changed, chooseRecord, forgetSpent, invitationsMax, pairingsShape, planPairing, planRenewal, planRetirement, planUse, type Pairings, type SourceRecord } from './pairing-plan.ts';
@@ -75,8 +75,7 @@ export class SourcePairings implements Peers {
   /** Fault CONFIG_INVALID: a file is open to others, or of another shape. */
   static async open(options: SourcePairingsOptions): Promise<SourcePairings> {
     const pairings = await readJson(join(options.folder, 'pairings.json'), pairingsShape);
-    const uses = await readJson(join(options.folder, 'pairing-uses.json'), usesShape);
-    return new SourcePairings(options, pairings ?? pairingsShape.parse({}), uses ?? {});
+    return new SourcePairings(options, pairings ?? pairingsShape.parse({}), await readUses(options.folder));
   }
 
   /** A secret for one pairing. Fault REQUEST_INVALID: there are too many that wait. */
@@ -210,6 +209,16 @@ export class SourcePairings implements Peers {
     });
     this.#changing = turn.catch(() => undefined);
     return turn;
+  }
+}
+
+/** Only for people, and not synced: what a power cut left of it keeps no target from starting. */
+async function readUses(folder: string): Promise<Uses> {
+  try {
+    return await readJson(join(folder, 'pairing-uses.json'), usesShape) ?? {};
+  } catch (error) {
+    if (isFault(error, 'CONFIG_INVALID')) return {};
+    throw error;
   }
 }
 

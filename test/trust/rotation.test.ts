@@ -107,9 +107,9 @@ t.test('with --now a key that may be stolen is dropped at once; who has not hear
 
 t.test('certificates of an authority: it must have issued them, and they are pinned all the same', async (t) => {
   const folder = await privateFolder(t);
-  const [authority, stranger] = await Promise.all(['ca', 'another'].map((name) => generate([{ name: 'commonName', value: name }], { keySize: 2048, algorithm: 'sha256', extensions: [{ name: 'basicConstraints', cA: true }] })));
+  const [authority, stranger] = await Promise.all(['ca', 'another'].map((name) => generate([{ name: 'commonName', value: name }], { keyType: 'ec', curve: 'P-256', algorithm: 'sha256', extensions: [{ name: 'basicConstraints', cA: true }] })));
   const issue = async (name: string, by = authority!): Promise<{ ca: string; cert: string; key: string }> => {
-    const made = await generate([{ name: 'commonName', value: name }], { keySize: 2048, algorithm: 'sha256', ca: { key: by.private, cert: by.cert } });
+    const made = await generate([{ name: 'commonName', value: name }], { keyType: 'ec', curve: 'P-256', algorithm: 'sha256', ca: { key: by.private, cert: by.cert } });
     const paths = { ca: join(folder, 'ca.pem'), cert: join(folder, `${name}.pem`), key: join(folder, `${name}.key`) };
     await writeFile(paths.ca, authority!.cert);
     await writeFile(paths.cert, made.cert);

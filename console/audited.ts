@@ -22,7 +22,10 @@ interface Act<F> {
 export type Acts<T> = { readonly [K in keyof T]?: T[K] extends Operation ? Act<T[K]> : never };
 
 export const targetActs: Acts<TargetOperations> = {
-  token: { act: 'token', on: () => null },
+  invite: { act: 'invite', on: ({ name }) => name ?? null, what: ({ forMs }) => ({ forMs }) },
+  revoke: { act: 'revoke', on: (which) => which },
+  revokeOldSecrets: { act: 'revoke-old-secrets', on: () => null },
+  rotate: { act: 'rotate', on: () => null, what: (isNow) => ({ isNow }) },
   holdPoint: { act: 'hold', on: ({ group }) => group, what: ({ at, reason, forMs }) => ({ at, reason, forMs }) },
   lockPoint: { act: 'lock', on: ({ group }) => group, what: ({ at, reason, forMs, untilMs }) => ({ at, reason, forMs, untilMs }) },
   releasePoint: { act: 'release', on: (group) => group, what: (_group, holdId) => ({ holdId }) },
@@ -43,6 +46,8 @@ export const targetActs: Acts<TargetOperations> = {
 
 export const sourceActs: Acts<SourceOperations> = {
   pair: { act: 'pair', on: () => null },
+  revoke: { act: 'revoke', on: (which) => which },
+  rotate: { act: 'rotate', on: () => null, what: (isNow) => ({ isNow }) },
   protect: {
     act: 'protect', on: ({ name }) => name, isLong: true,
     what: ({ qmpPath, members, rpoMs, capture, target, rateBytesPerSecond, isPaused }) => ({ qmpPath, members: members?.map(({ name }) => name), rpoMs, capture, target, rateBytesPerSecond, isPaused }),

@@ -42,6 +42,10 @@ export const shutdownMsMax = 3_600_000;
 /** A failover that nobody decides on for longer than a month is decided. */
 export const decisionMsMax = 31 * 86_400_000;
 
+/** A secret that admits to a target is not to lie about for long. */
+export const invitationMsMin = 10_000;
+export const invitationMsMax = 7 * 86_400_000;
+
 const groupId = z.string().regex(/^[0-9a-f]{32}$/);
 /** The guests of a group of several. */
 const members = z.array(z.strictObject({ name, qmpPath: path })).min(2).max(groupGuestsMax);
@@ -97,4 +101,7 @@ export const requestBodies = {
   }),
   forget: z.strictObject({ group: name }),
   releasePoint: z.strictObject({ group: name, holdId: z.string().min(1).max(100) }),
+  invite: z.strictObject({ forMs: z.number().int().min(invitationMsMin).max(invitationMsMax).optional(), name: name.optional() }),
+  revoke: z.strictObject({ which: z.string().min(1).max(100) }),
+  rotate: z.strictObject({ isNow: z.boolean().optional() }),
 } as const;

@@ -2,13 +2,15 @@
  * The command line's end of the operator's API, typed from the tables of its routes. Every failure is a `Fault` (api-call.ts).
  */
 import type { AdoptRequest, MarkRequest, PairedTarget, ProtectRequest, SurrenderedGuest } from '../daemon/operations.ts';
+import type { SourcePairingsReport, SourceRotationReport } from '../daemon/pairing/paired-targets.ts';
 import type { MarkedPoint, SourceReport } from '../daemon/report.ts';
 import type { RehearsalRequest } from '../replica-target/failover/rehearsal.ts';
 import type { RehearsalReport } from '../replica-target/failover/rehearsal-report.ts';
 import type { Runbook } from '../replica-target/failover/runbook-plan.ts';
 import type { StartReport } from '../replica-target/failover/start-finding.ts';
-import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult, TokenResult } from '../replica-target/operations.ts';
 import type { GroupTimeline, HeldPoint, HoldRequest, LockedPoint, LockRequest, PointDescription } from '../replica-target/points/point-desk.ts';
+import type { FailoverRequest, FailoverResult, PlanRequest, StartRequest, TestRequest, TestResult } from '../replica-target/operations.ts';
+import type { Invitation, InvitationRequest, RotationReport, TargetPairingsReport } from '../replica-target/pairing/target-pairing.ts';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
 import type { DiskChanges } from '../replica-target/points/points.ts';
@@ -68,6 +70,9 @@ export class ControlClient {
 export class SourceClient extends ControlClient {
   report(): Promise<SourceReport> { return this.call(sourceRoutes.report, {}); }
   pair(token: string): Promise<PairedTarget> { return this.call(sourceRoutes.pair, { body: { token } }); }
+  pairings(): Promise<SourcePairingsReport> { return this.call(sourceRoutes.pairings, {}); }
+  revoke(which: string): Promise<{ readonly name: string }> { return this.call(sourceRoutes.revoke, { body: { which } }); }
+  rotate(isNow: boolean): Promise<SourceRotationReport> { return this.call(sourceRoutes.rotate, { body: { isNow } }); }
   protect(body: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> { return this.call(sourceRoutes.protect, { body: mutable(body) }); }
   async adopt(body: AdoptRequest): Promise<void> { await this.call(sourceRoutes.adopt, { body: mutable(body) }); }
   async surrender(groupId: string, term: number): Promise<SurrenderedGuest | null> { return (await this.call(sourceRoutes.surrender, { params: { groupId }, body: { term } })).guest; }
@@ -103,7 +108,11 @@ export class TargetClient extends ControlClient {
   dismiss(group: string): Promise<SuspicionFlag> { return this.call(targetRoutes.dismiss, { params: { group } }); }
   verify(group: string, at: string | undefined): Promise<Verification> { return this.call(targetRoutes.verify, { params: { group }, body: { at } }, readingMsMax); }
   changedSince(group: string, since: PointId, point: PointId): Promise<readonly DiskChanges[]> { return this.call(targetRoutes.changes, { params: { group }, query: { since: formatPoint(since), point: formatPoint(point) } }, actMsMax); }
-  token(): Promise<TokenResult> { return this.call(targetRoutes.token, {}); }
+  invite(body: InvitationRequest = {}): Promise<Invitation> { return this.call(targetRoutes.invite, { body: { ...body } }); }
+  pairings(): Promise<TargetPairingsReport> { return this.call(targetRoutes.pairings, {}); }
+  revoke(which: string): Promise<{ readonly name: string; readonly sourceId: string }> { return this.call(targetRoutes.revoke, { body: { which } }); }
+  async revokeOldSecrets(): Promise<number> { return (await this.call(targetRoutes.revokeOldSecrets, {})).count; }
+  rotate(isNow: boolean): Promise<RotationReport> { return this.call(targetRoutes.rotate, { body: { isNow } }); }
   checkStart({ group, ...body }: StartRequest): Promise<StartReport> { return this.call(targetRoutes.checkStart, { params: { group }, body }); }
   failover({ group, ...body }: FailoverRequest): Promise<FailoverResult> { return this.call(targetRoutes.failover, { params: { group }, body }, longMsMax); }
   async stopFailover(group: string, isRolledBack: boolean): Promise<void> { await this.call(targetRoutes.stopFailover, { params: { group }, body: { isRolledBack } }, longMsMax); }

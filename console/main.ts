@@ -12,12 +12,13 @@ import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
-import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
+import { addFailoverCommands } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
 import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addRehearseCommand } from './commands/rehearse.ts';
 import { addLockCommands } from './commands/lock.ts';
+import { addCertificateCommand, addInviteCommand, addPairingCommands } from './commands/pairings.ts';
 import { addPointCommands } from './commands/points.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -42,11 +43,14 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   withConfig(source.command('run').description('run the source daemon in the foreground'))
     .action(async (option: ConfigOption) => run(await chooseSource(option, 'source run')));
   addDetachLogsCommand(source);
+  addCertificateCommand(source, 'source');
   const target = program.command('target').description('the role that keeps replicas and boots them');
   withConfig(target.command('run').description('run the target daemon in the foreground'))
     .action(async (option: ConfigOption) => run(await chooseTarget(option, 'target run')));
-  addTokenCommand(target);
+  addInviteCommand(target);
+  addCertificateCommand(target, 'target');
 
+  addPairingCommands(program);
   addGuestCommands(program);
   addStatusCommand(program);
   addPointCommands(program);

@@ -8,6 +8,8 @@ import type { AuditNoter } from '../host/audit-trail.ts';
 import type { WitnessOptions } from '../host/node/etcd-witness.ts';
 import type { Consistency } from './joint/joint-capture.ts';
 import type { PointId } from '../journal/point.ts';
+import type { TlsPaths } from '../host/node/tls-files.ts';
+import type { SourcePairingsReport, SourceRotationReport } from './pairing/paired-targets.ts';
 import type { OnLeaseLost } from './lease/guest-leases.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import type { RateLimit } from './stream/throttle-plan.ts';
@@ -17,6 +19,8 @@ export interface SourceOptions {
   readonly name: string;
   /** Absolute. Identity, pairings and protected guests; survives restarts. Exists or is made (mode 0700). */
   readonly dataFolder: string;
+  /** Certificates of the operator's own; absent: the source makes its own, and pins those of its targets. */
+  readonly tls?: TlsPaths;
   readonly spool: {
     /** Absolute; on a local file system. Delta images and nothing else. */
     readonly folder: string;
@@ -132,8 +136,13 @@ export interface PairedTarget {
 /** Faults: GROUP_UNKNOWN for a guest that is not protected here, beside those that are named. */
 export interface SourceOperations {
   report(): SourceReport;
-  /** Resolves once the target of the token has been reached and both have proved themselves. Faults: PAIRING_TOKEN, WIRE_*, TARGET_UNREACHABLE. */
+  /** Resolves once the target of the token has pinned this source's certificate, and was reached by it. Faults: PAIRING_*, WIRE_*, TARGET_UNREACHABLE. */
   pair(token: string): Promise<PairedTarget>;
+  pairings(): SourcePairingsReport;
+  /** Ends the connection to a target, and makes none before it is paired anew. `which`: name, or the beginning of its fingerprint. Fault PAIRING_UNKNOWN. */
+  revoke(which: string): Promise<{ readonly name: string }>;
+  /** Begins to give this source another certificate: used when all targets have it, or at once. Faults: REQUEST_INVALID, CONFIG_INVALID. */
+  rotate(isNow: boolean): Promise<SourceRotationReport>;
   /** Resolves once the guest was reached and found suited; the first sync goes on in the background. Faults: QMP_*, GUEST_UNSUITED, GUEST_TAKEN, TARGET_UNPAIRED. */
   protect(request: ProtectRequest): Promise<{ readonly name: string; readonly groupId: string; readonly target: string }>;
   /**

@@ -5,6 +5,7 @@ import type { PointId, PointKind } from '../journal/point.ts';
 import type { FreezeFacts } from '../journal/seal.ts';
 import type { LeaseReport } from '../host/lease-keeper.ts';
 import type { LimitReport } from './stream/throttle.ts';
+import type { SourceRotationReport } from './pairing/paired-targets.ts';
 import type { LinkReport } from './stream/session.ts';
 
 export type GuestPhase = 'connecting' | 'first-sync' | 'resync' | 'protected' | 'behind' | 'held' | 'yielding' | 'relinquished' | 'superseded' | 'refused';
@@ -71,6 +72,8 @@ export interface SourceReport {
   readonly sourceId: string;
   readonly version: string;
   readonly atMs: number;
+  /** By which this source is known to its targets, until when it is valid, and the one that comes after it. */
+  readonly certificate?: SourceRotationReport;
   readonly targets: readonly ({
     readonly name: string;
     readonly address: string;

@@ -19,7 +19,16 @@ const pairedTarget = z.object({
   host: z.string().min(1),
   port: z.number().int().min(1).max(65535),
   fingerprint: z.string().min(1),
-  secretHex: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Of a pairing of an earlier release, until the target has this source's certificate. */
+  secretHex: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+  /** Of the certificate that the target has announced to show in place of the one before. */
+  nextFingerprint: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+  /** Of this source's certificate, the newest that the target has pinned. */
+  knownFingerprint: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+  pairedAtMs: z.number().optional(),
+  lastUseAtMs: z.number().optional(),
+  /** By a person, here. */
+  revokedAtMs: z.number().optional(),
 });
 
 const guestImage = z.object({ disk: z.number().int(), path: z.string().min(1), format: z.string().min(1), sizeBytes: z.number().int(), writtenAtNs: z.string() });

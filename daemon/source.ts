@@ -8,7 +8,6 @@ import { openWitness } from '../host/node/etcd-witness.ts';
 import { preparePrivateFolder } from '../host/node/private-folder.ts';
 import { nodeRandom } from '../host/node/random.ts';
 import { Fault, isFault } from '../journal/fault.ts';
-import { readToken } from '../journal/identity.ts';
 import { isUntouched, type GuestImage } from '../qemu/guest-images.ts';
 import { sourceAlarms } from './alarms-plan.ts';
 import type { Capture, CaptureChoice } from './capture/capture.ts';
@@ -27,9 +26,8 @@ import { anyPower, withOwnPower } from './lease/own-power.ts';
 import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { isQemuThere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
-import { SourceState, type PairedTarget, type ProtectedGuest } from './source-state.ts';
-import { Encoder } from './stream/encoder.ts';
-import type { TargetLink } from './stream/session.ts';
+import { PairedTargets, pairLimitMs, type Linked, type SourcePairingsReport, type SourceRotationReport } from './pairing/paired-targets.ts';
+import { SourceState, type ProtectedGuest } from './source-state.ts';
 import { RelayCapture } from './relay/relay-capture.ts';
 import type { HandoverNote } from './supervisor/handover.ts';
 import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
@@ -38,8 +36,6 @@ import { Throttle } from './stream/throttle.ts';
 import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
-/** How long `pair` waits for the target's proof, ms. */
-const pairLimitMs = 15_000;
 /** How long a guest's file systems may be frozen: below the 10 s after which Windows thaws by itself, and what services bear. */
 const freezeLimitMsDefault = 5_000;
 /** How long `mark` waits for the target, ms. */
@@ -47,8 +43,6 @@ const markLimitMsDefault = 60_000;
 /** How long the guests of a group may be paused for a cut: below what services take for a failure. */
 const pauseMsMaxDefault = 1_000;
 
-/** One encoder per link: it is the link that decides whether to compress. */
-interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
 /** `relay`: sends its points on to where it came from. */
 interface Supervised { guest: ProtectedGuest; readonly supervisor: GuestSupervisor; readonly capture: Capture; relay: GuestSupervisor | null }
 
@@ -56,7 +50,7 @@ class Source implements SourceOperations {
   readonly #options: SourceOptions;
   readonly #deps: SourceDeps;
   readonly #state: SourceState;
-  readonly #links = new Map<string, Linked>();
+  #targets: PairedTargets | null = null;
   readonly #guests = new Map<string, Supervised>();
   readonly #spoolTally = new SpoolTally();
   readonly #frozenNotes: FrozenNotes;
@@ -91,7 +85,7 @@ class Source implements SourceOperations {
     const { witness, name, dataFolder } = this.#options;
     if (witness !== undefined) this.#leases = new GuestLeases({ witness: await openWitness(witness), ttlMs: witness.ttlMs, sourceId: this.#sourceId, name, dataFolder, clock: nodeClock, log: this.#deps.log });
     await this.#leases?.start();
-    for (const target of await this.#state.targets()) this.#links.set(target.name, { target, link: this.#openLink(target), encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
+    this.#targets = await PairedTargets.open({ name, dataFolder, tls: this.#options.tls ?? {}, state: this.#state, sourceId: this.#sourceId, log: this.#deps.log, onRelinked: (target) => this.#relinked(target) });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
   }
 
@@ -105,6 +99,7 @@ class Source implements SourceOperations {
       sourceId: this.#sourceId,
       version: this.#deps.version,
       atMs: nodeClock.nowMs(),
+      certificate: this.#paired.certificate(),
       targets: [...this.#links.values()].map(({ target, link, encoder }) => ({
         name: target.name, address: `${target.host}:${target.port}`, ...link.report(), compression: encoder.compression(),
       })),
@@ -117,23 +112,20 @@ class Source implements SourceOperations {
   }
 
   async pair(token: string): Promise<PairedTargetReply> {
-    const facts = readToken(token);
-    const target: PairedTarget = {
-      name: facts.targetName, host: facts.host, port: facts.port, fingerprint: facts.fingerprint, secretHex: facts.secret.toString('hex'),
-    };
-    const link = this.#openLink(target);
-    try {
-      await link.session(AbortSignal.timeout(pairLimitMs));
-    } catch (error) {
-      const report = link.report();
-      await link.close();
-      throw new Fault('TARGET_UNREACHABLE', `target ${target.name} at ${target.host}:${target.port} could not be paired with: ${report.lastFault?.message ?? 'no answer'}`, { fault: report.lastFault }, error);
-    }
-    await this.#state.putTarget(target);
-    const before = this.#links.get(target.name);
-    this.#links.set(target.name, { target, link, encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() });
-    if (before !== undefined) await this.#relink(target.name, before.link);
-    return { name: target.name, address: `${target.host}:${target.port}`, fingerprint: target.fingerprint };
+    const { name, host, port, fingerprint } = await this.#paired.pair(token);
+    return { name, address: `${host}:${port}`, fingerprint };
+  }
+
+  pairings(): SourcePairingsReport {
+    return this.#paired.report();
+  }
+
+  revoke(which: string): Promise<{ readonly name: string }> {
+    return this.#paired.revoke(which);
+  }
+
+  rotate(isNow: boolean): Promise<SourceRotationReport> {
+    return this.#paired.rotate(isNow);
   }
 
   async protect(request: ProtectRequest): Promise<{ name: string; groupId: string; target: string }> {
@@ -185,7 +177,7 @@ class Source implements SourceOperations {
     if (before !== undefined && before.guest.groupId !== groupId) throw new Fault('GUEST_TAKEN', `another guest is protected here as ${name}`, { name });
     const targetName = target?.name ?? before?.guest.target;
     if (targetName === undefined) throw new Fault('TARGET_UNPAIRED', `${name} was never protected from here: it has no target to go back to`, { name });
-    if (target !== null && this.#links.get(target.name)?.target.fingerprint !== target.fingerprint) {
+    if (target !== null && !this.#paired.isPairedWith(target.name, target.fingerprint)) {
       if (token === null) throw new Fault('TARGET_UNPAIRED', `this source is not paired with ${target.name}`, { target: target.name });
       await this.pair(token);
     }
@@ -332,7 +324,7 @@ class Source implements SourceOperations {
 
   async close(): Promise<void> {
     await Promise.all([...this.#guests.values()].map((supervised) => this.#endSupervision(supervised)));
-    await Promise.all([...this.#links.values()].map(({ link }) => link.close()));
+    await this.#targets?.close();
     await this.#leases?.close();
     this.#pauseWatchdog.leave();
   }
@@ -348,20 +340,19 @@ class Source implements SourceOperations {
     if (found === undefined) {
       throw new Fault('TARGET_UNPAIRED', name === undefined ? `name the target: ${this.#links.size} are paired` : `no target named ${name} is paired`, { paired: [...this.#links.keys()] });
     }
+    if (this.#paired.isRevoked(found.target.name)) throw new Fault('PAIRING_REVOKED', `the pairing with ${found.target.name} was revoked here`, { target: found.target.name });
     return found;
   }
 
-  #openLink(target: PairedTarget): TargetLink {
-    return openTargetLink({
-      name: target.name, host: target.host, port: target.port, fingerprint: target.fingerprint, secret: Buffer.from(target.secretHex, 'hex'),
-      sourceId: this.#sourceId, sourceName: this.#options.name, clock: nodeClock, random: nodeRandom, log: this.#deps.log, gate: this.#throttle.gate(target.name),
-    });
+  get #paired(): PairedTargets {
+    if (this.#targets === null) throw new Error('the source has not started');
+    return this.#targets;
   }
 
-  /** A target was paired anew: its guests go on over the new link. */
-  async #relink(targetName: string, before: TargetLink): Promise<void> {
-    // First the link: whatever a supervisor waits for on it ends with it.
-    await before.close();
+  get #links(): ReadonlyMap<string, Linked> { return this.#paired.links; }
+
+  /** A target was paired anew: its guests go on over the new link. Whatever a supervisor waited for on the old one has ended with it. */
+  async #relinked(targetName: string): Promise<void> {
     for (const supervised of [...this.#guests.values()]) {
       const { guest } = supervised;
       if (guest.target !== targetName && guest.relay?.target !== targetName) continue;

@@ -1,19 +1,17 @@
 /**
- * Who is at the other end: the target's self-signed certificate and its fingerprint, the pairing token that carries
- * fingerprint and secret to a source, and the proofs by which both sides show that they know the secret (PROTOCOL.md,
- * "Handshake"). It holds no socket and writes no file. Invariant: nothing here compares secret-dependent bytes in a time
- * that depends on them.
- *
- * Mutual TLS, when it comes, adds the source's certificate here; tokens and proofs carry a version for that day.
+ * Who is at the other end: certificates of both sides and their fingerprints, the pairing token that carries fingerprint and
+ * secret to a source, the proofs by which both sides show that they know the secret, and the signature that a certificate
+ * to come is announced with (PROTOCOL.md, "Handshake", "Rotation"). It holds no socket and writes no file. Invariant: nothing
+ * here compares secret-dependent bytes in a time that depends on them.
  */
-import { createHash, createHmac, timingSafeEqual, X509Certificate } from 'node:crypto';
+import { createHash, createHmac, createPrivateKey, sign, timingSafeEqual, verify, X509Certificate } from 'node:crypto';
 import { generate } from 'selfsigned';
 import { z } from 'zod';
 import { Fault } from './fault.ts';
 import { safeName } from './wire.ts';
 
 /** Key and certificate, PEM. The key is as secret as the pairings: whoever keeps it does so in a file of mode 0600. */
-export interface TargetCertificate { readonly key: string; readonly cert: string }
+export interface OwnCertificate { readonly key: string; readonly cert: string }
 
 /** Bytes of a pairing's shared secret, and of the nonces of the handshake: as long as the HMAC's output. */
 export const secretBytes = 32;
@@ -23,7 +21,7 @@ export const nonceBytes = 32;
 const validityYears = 50;
 
 /** EC P-256: what every TLS 1.3 peer takes, and cheap to sign with. */
-export async function makeCertificate(commonName: string): Promise<TargetCertificate> {
+export async function makeCertificate(commonName: string): Promise<OwnCertificate> {
   const notBeforeDate = new Date();
   // Clocks of two hosts differ; a certificate of the future would be refused by tools that look at it.
   notBeforeDate.setDate(notBeforeDate.getDate() - 1);
@@ -38,8 +36,8 @@ export function fingerprintOf(certificate: string | Buffer): string {
   return createHash('sha256').update(new X509Certificate(certificate).raw).digest('hex');
 }
 
-/** Wall clock, ms. Takes PEM or DER. */
-export function certificateExpiryMs(certificate: string | Buffer): number {
+/** The end of its validity, wall clock, ms. Takes PEM or DER. */
+export function expiryOf(certificate: string | Buffer): number {
   return Date.parse(new X509Certificate(certificate).validTo);
 }
 
@@ -94,22 +92,58 @@ export function readToken(token: string): PairingToken {
   return { ...facts, secret: Buffer.from(secret, 'hex') };
 }
 
-/** What both sides have said before they prove anything. Hex, as on the wire; binding the fingerprint stops a relay with a certificate of its own. */
+/** What both sides have said before they prove anything. Hex, as on the wire; binding the fingerprints stops a relay with a certificate of its own. */
 export interface HandshakeFacts {
   readonly secret: Buffer;
   readonly sourceNonce: string;
   readonly targetNonce: string;
+  /** Of the target's certificate. */
   readonly fingerprint: string;
+  /** Of the source's, where it showed one. */
+  readonly sourceFingerprint?: string | undefined;
 }
 
-/** HMAC-SHA-256(secret, "source" ‖ target's nonce ‖ source's nonce ‖ fingerprint), hex. */
+/** HMAC-SHA-256(secret, "source" ‖ target's nonce ‖ source's nonce ‖ target's fingerprint ‖ source's), hex. */
 export function sourceProof(facts: HandshakeFacts): string {
-  return proof(facts.secret, 'source', facts.targetNonce, facts.sourceNonce, facts.fingerprint);
+  return proof(facts.secret, 'source', facts.targetNonce, facts.sourceNonce, facts.fingerprint, facts.sourceFingerprint ?? '');
 }
 
-/** HMAC-SHA-256(secret, "target" ‖ source's nonce ‖ target's nonce ‖ fingerprint), hex. */
+/** HMAC-SHA-256(secret, "target" ‖ source's nonce ‖ target's nonce ‖ target's fingerprint ‖ source's), hex. */
 export function targetProof(facts: HandshakeFacts): string {
-  return proof(facts.secret, 'target', facts.sourceNonce, facts.targetNonce, facts.fingerprint);
+  return proof(facts.secret, 'target', facts.sourceNonce, facts.targetNonce, facts.fingerprint, facts.sourceFingerprint ?? '');
+}
+
+/** What a certificate to come is announced in: of this connection and no other. Nonces are hex. */
+export interface RenewalFacts { readonly role: 'source' | 'target'; readonly sourceNonce: string; readonly targetNonce: string }
+
+/** DER of a certificate to come and a signature by its key, both base64. */
+export interface Renewal { readonly certificate: string; readonly signature: string }
+
+/** Shows that whoever announces the certificate has its key. */
+export function signRenewal({ key, cert }: OwnCertificate, facts: RenewalFacts): Renewal {
+  const { raw } = new X509Certificate(cert);
+  const privateKey = createPrivateKey(key);
+  return { certificate: raw.toString('base64'), signature: sign(digestFor(privateKey.asymmetricKeyType), renewalBytes(raw, facts), privateKey).toString('base64') };
+}
+
+/** The certificate's DER. Fault WIRE_GARBAGE: it is none, or its key did not sign this. */
+export function checkRenewal({ certificate, signature }: Renewal, facts: RenewalFacts): Buffer {
+  try {
+    const { raw, publicKey } = new X509Certificate(Buffer.from(certificate, 'base64'));
+    if (verify(digestFor(publicKey.asymmetricKeyType), renewalBytes(raw, facts), publicKey, Buffer.from(signature, 'base64'))) return raw;
+  } catch (error) {
+    throw new Fault('WIRE_GARBAGE', 'the peer announced a certificate that is none', {}, error);
+  }
+  throw new Fault('WIRE_GARBAGE', 'the peer announced a certificate without a proof that it has its key');
+}
+
+/** Null: the kind of key brings its own. */
+function digestFor(keyType: string | undefined): 'sha256' | null {
+  return keyType === 'ed25519' || keyType === 'ed448' ? null : 'sha256';
+}
+
+function renewalBytes(der: Buffer, { role, sourceNonce, targetNonce }: RenewalFacts): Buffer {
+  return Buffer.concat([Buffer.from(`afterimage renewal ${role}`, 'ascii'), Buffer.from(sourceNonce, 'hex'), Buffer.from(targetNonce, 'hex'), createHash('sha256').update(der).digest()]);
 }
 
 export function isSameProof(a: string, b: string): boolean {
@@ -118,7 +152,7 @@ export function isSameProof(a: string, b: string): boolean {
   return left.length === right.length && left.length > 0 && timingSafeEqual(left, right);
 }
 
-/** The parts have fixed lengths, so joining them is unambiguous. */
+/** The parts have fixed lengths and the last may be absent, so joining them is unambiguous. */
 function proof(secret: Buffer, role: 'source' | 'target', ...partsHex: readonly string[]): string {
   const mac = createHmac('sha256', secret).update(role, 'ascii');
   for (const part of partsHex) mac.update(Buffer.from(part, 'hex'));

@@ -8,6 +8,8 @@ import { compareBlocksMax, controlBytesMax, diskBytesMax, diskCountMax, hardware
 
 export const protocolVersion = 1;
 export const protocolPath = '/afterimage/v1';
+/** Names the code in the 403 by which a target turns a certificate away before the upgrade. */
+export const refusalHeader = 'x-afterimage-refused';
 
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const hex = (bytes: number) => z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`));
@@ -31,11 +33,15 @@ export const wireHardware = z.record(z.string(), z.unknown()).refine(isKeepable,
 /** Tells one planned failover from another. */
 const handoverId = hex(8);
 
+/** DER of a certificate, and a signature: those of long RSA keys with a name or two are below half of it. */
+const certificate = z.string().regex(/^[A-Za-z0-9+/]+={0,2}$/).max(16_384);
+const signature = z.string().regex(/^[A-Za-z0-9+/]+={0,2}$/).max(4096);
+
 const sourceShapes = {
   /** First message of a source. `nonce`: 32 random bytes for the target's own proof. */
   hello: z.object({ t: z.literal('hello'), versions: z.array(z.number().int()).min(1).max(16), sourceId: hex(16), sourceName: safeName, nonce: hex(32) }),
-  /** HMAC-SHA-256(secret, "source" ‖ target's nonce ‖ source's nonce ‖ certificate fingerprint), hex. */
-  auth: z.object({ t: z.literal('auth'), mac: hex(32) }),
+  /** HMAC-SHA-256(secret, "source" ‖ target's nonce ‖ source's nonce ‖ target's fingerprint ‖ source's), hex. Without: its certificate is its proof. */
+  auth: z.object({ t: z.literal('auth'), mac: hex(32).optional() }),
   /** Names a group that this source protects; answered by `group` or `refused`. Sent after each connect, and again when facts change. */
   announce: z.object({
     t: z.literal('announce'), group: groupId, name: safeName, term, rpoMs: count, disks: z.array(wireDisk).min(1).max(diskCountMax), hardware: wireHardware,
@@ -59,13 +65,22 @@ const sourceShapes = {
   relinquished: z.object({ t: z.literal('relinquished'), group: groupId, term }),
   /** To the target that the guest was protected to: it is live elsewhere since `term`, and belongs to another source from there on. Answered by `group`. */
   handedOver: z.object({ t: z.literal('handedOver'), group: groupId, term, sourceId: hex(16) }),
+  /** The source will show this certificate, whose key signed this. Answered by `renewed`. */
+  renew: z.object({ t: z.literal('renew'), certificate, signature }),
+  /** This certificate of the source is not to be taken any more; another of its is pinned. */
+  retire: z.object({ t: z.literal('retire'), fingerprint: hex(32) }),
+  /** To `renewal`: the target may show that certificate from now on. */
+  renewalNoted: z.object({ t: z.literal('renewalNoted'), fingerprint: hex(32) }),
 } as const;
 
 const targetShapes = {
-  /** Answer to hello. */
-  challenge: z.object({ t: z.literal('challenge'), version: z.number().int(), targetId: hex(16), targetName: safeName, nonce: hex(32) }),
-  /** The source has proved itself; `mac` is the target's proof, HMAC-SHA-256(secret, "target" ‖ source's nonce ‖ target's nonce ‖ fingerprint). */
-  welcome: z.object({ t: z.literal('welcome'), mac: hex(32), creditBytes: count }),
+  /** Answer to hello. `certificate`: fingerprint of the one that the source showed, which proofs bind then. */
+  challenge: z.object({ t: z.literal('challenge'), version: z.number().int(), targetId: hex(16), targetName: safeName, nonce: hex(32), certificate: hex(32).optional() }),
+  /**
+   * The source has proved itself. `mac`: the target's proof, HMAC-SHA-256(secret, "target" ‖ source's nonce ‖ target's nonce ‖ target's fingerprint ‖ source's).
+   * `paired`: fingerprint of the source's certificate, which is pinned durably: no secret is needed any more.
+   */
+  welcome: z.object({ t: z.literal('welcome'), mac: hex(32).optional(), creditBytes: count, paired: hex(32).optional() }),
   /** What the target holds of a group. `newest`: newest sealed durable point. `open`: an unsealed delta with durable parts, to be continued, never reopened. */
   group: z.object({
     t: z.literal('group'), group: groupId, term, newest: pointId.nullable(), applied: pointId.nullable(),
@@ -95,15 +110,20 @@ const targetShapes = {
   recall: z.object({ t: z.literal('recall'), group: groupId, id: handoverId }),
   /** A named error. With `group`: only that group is refused, the connection stays. Without: the target closes. `term`: the group's term at the target. */
   refused: z.object({ t: z.literal('refused'), code: z.string().max(40), message: text, group: groupId.optional(), term: term.optional() }),
+  /** To `renew`: it is pinned durably, beside the one in use. With `code`: it is not, for that reason, and the connection goes on. */
+  renewed: z.object({ t: z.literal('renewed'), fingerprint: hex(32), code: z.string().max(40).optional(), message: text.optional() }),
+  /** The target will show this certificate, whose key signed this. Answered by `renewalNoted`. */
+  renewal: z.object({ t: z.literal('renewal'), certificate, signature }),
 } as const;
 
 export const sourceMessage = z.discriminatedUnion('t', [
   sourceShapes.hello, sourceShapes.auth, sourceShapes.announce, sourceShapes.seedBegin, sourceShapes.seedEnd, sourceShapes.compare, sourceShapes.forget,
-  sourceShapes.yielded, sourceShapes.kept, sourceShapes.relinquished, sourceShapes.handedOver,
+  sourceShapes.yielded, sourceShapes.kept, sourceShapes.relinquished, sourceShapes.handedOver, sourceShapes.renew, sourceShapes.retire, sourceShapes.renewalNoted,
 ]);
 export const targetMessage = z.discriminatedUnion('t', [
   targetShapes.challenge, targetShapes.welcome, targetShapes.group, targetShapes.credit, targetShapes.ack, targetShapes.applied, targetShapes.seeded,
   targetShapes.differs, targetShapes.held, targetShapes.released, targetShapes.forgotten, targetShapes.refused, targetShapes.yield, targetShapes.takeOver, targetShapes.recall,
+  targetShapes.renewed, targetShapes.renewal,
 ]);
 export type SourceMessage = z.infer<typeof sourceMessage>;
 export type TargetMessage = z.infer<typeof targetMessage>;

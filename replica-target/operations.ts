@@ -12,6 +12,8 @@ import type { AutomaticFailover } from './failover/automatic-plan.ts';
 import type { ShownGuest } from './failover/guest-look.ts';
 import type { Hooks } from './failover/hooks.ts';
 import type { GroupNetworks, NetworkName } from './failover/network-plan.ts';
+import type { Invitation, InvitationRequest, RotationReport, TargetPairingsReport } from './pairing/target-pairing.ts';
+import type { TlsPaths } from '../host/node/tls-files.ts';
 import type { DiskChanges } from './points/points.ts';
 import type { GuestStart } from './failover/readiness-plan.ts';
 import type { RehearsalRequest } from './failover/rehearsal.ts';
@@ -41,6 +43,8 @@ export interface TargetOptions {
   readonly advertise: { readonly host: string; readonly port: number };
   /** Absolute. Identity, pairings and groups. Exists or is made (mode 0700). */
   readonly dataFolder: string;
+  /** Certificates of the operator's own; absent: the target makes its own, and pins those of its sources. */
+  readonly tls?: TlsPaths;
   readonly failover: {
     readonly accel: AccelChoice;
     readonly network: NetworkChoice;
@@ -228,13 +232,6 @@ export interface StartRequest {
 /** What would a failover do? */
 export interface PlanRequest { readonly group: string; readonly at?: string | undefined; readonly isPlanned?: boolean | undefined }
 
-export interface TokenResult {
-  readonly token: string;
-  /** host:port that the token names. */
-  readonly address: string;
-  readonly fingerprint: string;
-}
-
 /** Faults: GROUP_UNKNOWN for a group that is not here, beside those that are named. `group`: name or id. */
 export interface TargetOperations {
   report(): TargetReport;
@@ -260,8 +257,16 @@ export interface TargetOperations {
   verify(group: string, at: string | null): Promise<Verification>;
   /** Looks whether the group's guest could start here, and changes nothing. What stands in its way is no fault. */
   checkStart(request: StartRequest): Promise<StartReport>;
-  /** A new pairing token. */
-  token(): Promise<TokenResult>;
+  /** A token that pairs one source, once. Fault REQUEST_INVALID: too many wait to be used. */
+  invite(request: InvitationRequest): Promise<Invitation>;
+  /** The sources that are paired, and the invitations that are open. */
+  pairings(): TargetPairingsReport;
+  /** `which`: name, id, or the beginning of the fingerprint. Nothing more of the source is taken when it resolves. Fault PAIRING_UNKNOWN. */
+  revoke(which: string): Promise<{ readonly name: string; readonly sourceId: string }>;
+  /** Secrets that earlier releases gave out let nobody in any more; how many there were. */
+  revokeOldSecrets(): Promise<number>;
+  /** Begins to give this target another certificate: told to every source, and shown when all have noted it, or at once. Faults: REQUEST_INVALID, CONFIG_INVALID. */
+  rotate(isNow: boolean): Promise<RotationReport>;
   /** Boots the newest acknowledged point, or the one that is named, on an overlay, in a new term. Faults: FAILOVER_*, POINT_UNKNOWN. */
   failover(request: FailoverRequest): Promise<FailoverResult>;
   /** Ends the guest that a failover started. `isRolledBack`: its overlay is removed and the group is protected again; else both stay. Faults: FAILOVER_STATE. */

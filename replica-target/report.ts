@@ -4,6 +4,7 @@ import type { AutomaticReport } from './failover/automatic.ts';
 import type { GuestReport } from './failover/group-guests.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
 import type { StartReport } from './failover/start-finding.ts';
+import type { RotationReport } from './pairing/target-pairing.ts';
 import type { ChecksReport } from './points/group-checks.ts';
 import type { PointServerReport } from './points/point-server.ts';
 import type { GroupStoreReport } from './store/store.ts';
@@ -75,6 +76,8 @@ export interface TargetReport {
   readonly atMs: number;
   readonly address: string;
   readonly fingerprint: string;
+  /** The one that is shown to sources, until when it is valid, and the one that comes after it. */
+  readonly certificate?: RotationReport;
   readonly sources: readonly ConnectedSource[];
   readonly groups: readonly GroupStoreReport[];
   readonly failovers: readonly FailedOverGuest[];

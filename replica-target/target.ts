@@ -9,9 +9,9 @@ import { nodeClock } from '../host/node/clock.ts';
 import { nodeDisk } from '../host/node/disk.ts';
 import { openWitness } from '../host/node/etcd-witness.ts';
 import { nodeRandom } from '../host/node/random.ts';
+import { readTlsFiles } from '../host/node/tls-files.ts';
 import { Fault } from '../journal/fault.ts';
 import { formatPoint, type PointId } from '../journal/point.ts';
-import { certificateExpiryMs, fingerprintOf, makeCertificate, makeToken } from '../journal/identity.ts';
 import { targetAlarms } from './alarms-plan.ts';
 import { Adoption } from './failover/adoption.ts';
 import { nodeFailoverHost } from './failover/failover-host.ts';
@@ -35,7 +35,10 @@ import { TestFailovers } from './failover/test-failover.ts';
 import { SourceOrders } from './ingest/source-orders.ts';
 import { SourceVolumes } from './ingest/source-volumes.ts';
 import { listenIngest, type Ingest } from './ingest/server.ts';
-import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult, TokenResult } from './operations.ts';
+import type { FailoverRequest, FailoverResult, PlanRequest, LocalSource, RunningTarget, StartRequest, SurrenderedImages, TargetDeps, TargetOperations, TargetOptions, TestRequest, TestResult } from './operations.ts';
+import { OwnCertificates } from './pairing/own-certificates.ts';
+import { SourcePairings } from './pairing/source-pairings.ts';
+import { TargetPairing, type Invitation, type InvitationRequest, type RotationReport, type TargetPairingsReport } from './pairing/target-pairing.ts';
 import type { ExportedGroup } from './points/nbd-exports.ts';
 import { PointDesk, type GroupTimeline, type HeldPoint, type HoldRequest, type LockedPoint, type LockRequest, type PointDescription } from './points/point-desk.ts';
 import { startPointServer, type PointServer } from './points/point-server.ts';
@@ -47,12 +50,11 @@ import { openRegistry } from './store/registry.ts';
 import type { GroupRegistry, GroupStore, StoredPoint } from './store/store.ts';
 import { VolumeWatch } from './store/volume-watch.ts';
 import type { SuspicionFlag } from './suspicion/group-suspicion.ts';
-import { suspicionAlarms } from './suspicion/suspicion-alarms.ts';
 import { defaultSuspicion } from './suspicion/suspicion-plan.ts';
 import { TargetState } from './target-state.ts';
 
 interface TargetParts {
-  readonly state: TargetState;
+  readonly pairing: TargetPairing;
   readonly failovers: Failovers;
   readonly tests: TestFailovers;
   readonly rehearsals: Rehearsals;
@@ -61,11 +63,7 @@ interface TargetParts {
   readonly registry: GroupRegistry;
   readonly pointServer: PointServer;
   readonly ingest: Ingest;
-  readonly fingerprint: string;
   readonly certificate: RunningTarget['certificate'];
-  readonly certificateExpiresAtMs: number;
-  readonly targetId: string;
-  readonly secrets: Buffer[];
   readonly orders: SourceOrders;
   readonly volumes: SourceVolumes;
 }
@@ -74,7 +72,7 @@ class Target implements TargetOperations {
   readonly certificate: RunningTarget['certificate'];
   readonly #options: TargetOptions;
   readonly #deps: TargetDeps;
-  readonly #state: TargetState;
+  readonly #pairing: TargetPairing;
   readonly #failovers: Failovers;
   readonly #tests: TestFailovers;
   readonly #rehearsals: Rehearsals;
@@ -83,21 +81,17 @@ class Target implements TargetOperations {
   readonly #registry: GroupRegistry;
   readonly #pointServer: PointServer;
   readonly #ingest: Ingest;
-  readonly #fingerprint: string;
-  readonly #targetId: string;
-  readonly #secrets: Buffer[];
   readonly #orders: SourceOrders;
   readonly #volumes: SourceVolumes;
   readonly #desk: PointDesk;
   readonly #scrub: Scrub;
   readonly #startWatch: StartWatch;
   readonly #volume: VolumeWatch;
-  readonly #certificateExpiresAtMs: number;
 
   private constructor(options: TargetOptions, deps: TargetDeps, parts: TargetParts) {
     this.#options = options;
     this.#deps = deps;
-    this.#state = parts.state;
+    this.#pairing = parts.pairing;
     this.#failovers = parts.failovers;
     this.#tests = parts.tests;
     this.#rehearsals = parts.rehearsals;
@@ -105,10 +99,7 @@ class Target implements TargetOperations {
     this.#registry = parts.registry;
     this.#pointServer = parts.pointServer;
     this.#ingest = parts.ingest;
-    this.#fingerprint = parts.fingerprint;
     this.certificate = parts.certificate;
-    this.#targetId = parts.targetId;
-    this.#secrets = parts.secrets;
     this.#orders = parts.orders;
     this.#volumes = parts.volumes;
     this.#scrub = new Scrub({
@@ -120,7 +111,6 @@ class Target implements TargetOperations {
       check: (store, question) => checkStart(store, { ...question, failover: options.failover, keepFreeBytes: options.keepFreeBytes, clock: nodeClock }),
     });
     this.#automatic = parts.automatic;
-    this.#certificateExpiresAtMs = parts.certificateExpiresAtMs;
     this.#volume = new VolumeWatch({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: options.dataFolder, keptBytes: options.keepFreeBytes });
     this.#desk = new PointDesk((nameOrId) => this.#group(nameOrId), nodeClock);
   }
@@ -128,25 +118,32 @@ class Target implements TargetOperations {
   static async start(options: TargetOptions, deps: TargetDeps): Promise<Target> {
     const state = new TargetState(options.dataFolder);
     await state.prepare();
-    const identity = await state.identity(async () => ({ targetId: nodeRandom.bytes(16).toString('hex'), ...(await makeCertificate(options.name)) }));
+    const { ca, own } = await readTlsFiles(options.tls ?? {});
+    const certificates = await OwnCertificates.open(options.dataFolder, options.name, own);
+    const { targetId } = certificates;
     const reclaim = (groupId: string, term: number) => reclaimFrom(deps.localSource, groupId, term);
     const registry = await openRegistry({ disk: deps.disk ?? nodeDisk, clock: nodeClock, folder: state.groupsFolder, log: deps.log, reclaim, options: { freeBytesMin: options.keepFreeBytes, retentionOf: (group) => options.retention?.groups[group] ?? options.retention?.all ?? defaultRetention, suspicion: { random: nodeRandom, of: (group) => options.suspicion?.groups[group] ?? options.suspicion?.all ?? defaultSuspicion } } });
     let made: Target | null = null;
     const closing: { close(): Promise<void> }[] = [registry];
     try {
-      const secrets = await state.secrets();
+      const pairings = await SourcePairings.open({ folder: options.dataFolder, clock: nodeClock, random: nodeRandom, ca, hasGroups: (sourceId) => registry.groups().some((group) => group.report().sourceId === sourceId) });
+      const listening: { ingest: Ingest | null } = { ingest: null };
+      const { host: advertised, port: advertisedPort } = options.advertise;
+      const pairing = new TargetPairing({
+        name: options.name, certificates, pairings, tls: options.tls ?? {}, log: deps.log, ingest: () => listening.ingest!,
+        address: () => ({ host: advertised, port: advertisedPort === 0 ? listening.ingest!.address.port : advertisedPort }),
+      });
       const viewSocketPath = options.nbd.socketPath;
-      const pointServer = await startPointServer(options.nbd, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, key: identity.key, cert: identity.cert });
+      const pointServer = await startPointServer(options.nbd, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, ...certificates.shown });
       closing.unshift(pointServer);
       // Guests that an earlier process started read from the views again from here on; what that process left of tests and failovers is taken up.
       const shared = { failover: options.failover, viewSocketPath, pointsOf: (groupId: string) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), clock: nodeClock, log: deps.log };
       const tests = new TestFailovers({ ...shared, folder: join(options.dataFolder, 'tests'), keepFreeBytes: options.keepFreeBytes });
       const orders = new SourceOrders(nodeClock);
-      const fingerprint = fingerprintOf(identity.cert);
-      const pairing = { name: options.name, fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await made!.token()).token };
-      const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing, clock: nodeClock, log: deps.log });
+      const adopter = { name: options.name, fingerprint: () => certificates.fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await pairing.invite({})).token };
+      const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing: adopter, clock: nodeClock, log: deps.log });
       const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, log: deps.log });
-      const claims = await openClaims(options, identity.targetId, deps.log);
+      const claims = await openClaims(options, targetId, deps.log);
       if (claims !== null) closing.unshift(claims);
       const failovers = new Failovers({ ...shared, host, claims, stores: () => registry.groups(), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
       closing.unshift(failovers, tests);
@@ -162,14 +159,15 @@ class Target implements TargetOperations {
         void deps.audit?.note({ who: { kind: 'source', sourceId }, act: 'volume', on: name, what: { message }, outcome: 'VOLUME_EXCEEDED' });
       });
       const ingest = await listenIngest({
-        host: options.listen.host, port: options.listen.port, key: identity.key, cert: identity.cert, targetId: identity.targetId, targetName: options.name,
-        registry, orders, audit: deps.audit, volumes, secrets: () => secrets, clock: nodeClock, random: nodeRandom, log: deps.log,
+        host: options.listen.host, port: options.listen.port, ...certificates.shown, targetId, targetName: options.name,
+        registry, orders, audit: deps.audit, volumes, peers: pairings, ...(ca === null ? {} : { ca }), nextCertificate: () => certificates.next, onNoted: () => pairing.onNoted(), clock: nodeClock, random: nodeRandom, log: deps.log,
       });
+      listening.ingest = ingest;
       const automatic = claims === null ? null : new AutomaticFailovers({
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => notedFailover(deps.audit, group, () => made!.failover({ group })), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { state, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, fingerprint, certificate: { key: identity.key, cert: identity.cert }, certificateExpiresAtMs: certificateExpiryMs(identity.cert), targetId: identity.targetId, secrets, orders, volumes });
+      made = new Target(options, deps, { pairing, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, certificate: certificates.shown, orders, volumes });
       automatic?.start();
       return made;
     } catch (error) {
@@ -190,7 +188,8 @@ class Target implements TargetOperations {
       version: this.#deps.version,
       atMs: nodeClock.nowMs(),
       address: this.#advertised(),
-      fingerprint: this.#fingerprint,
+      fingerprint: this.#pairing.fingerprint,
+      certificate: this.#pairing.certificate(),
       sources: this.#ingest.sources(),
       groups: this.#registry.groups().map((group) => group.report()),
       failovers: this.#failovers.report(),
@@ -204,7 +203,7 @@ class Target implements TargetOperations {
       refusals: this.#ingest.refusals(),
       memoryRssBytes: process.memoryUsage.rss(),
       ...(volume === null ? {} : { volume }),
-      certificateExpiresAtMs: this.#certificateExpiresAtMs,
+      certificateExpiresAtMs: this.#pairing.certificate().expiresAtMs,
     };
   }
 
@@ -286,13 +285,24 @@ class Target implements TargetOperations {
     return this.#desk.verify(group, at);
   }
 
-  async token(): Promise<TokenResult> {
-    const secret = nodeRandom.bytes(32);
-    await this.#state.addSecret(secret, nodeClock.nowMs());
-    this.#secrets.push(secret);
-    const { host, port } = this.#address();
-    const token = makeToken({ host, port, fingerprint: this.#fingerprint, secret, targetId: this.#targetId, targetName: this.#options.name });
-    return { token, address: this.#advertised(), fingerprint: this.#fingerprint };
+  invite(request: InvitationRequest): Promise<Invitation> {
+    return this.#pairing.invite(request);
+  }
+
+  pairings(): TargetPairingsReport {
+    return this.#pairing.report();
+  }
+
+  revoke(which: string): Promise<{ readonly name: string; readonly sourceId: string }> {
+    return this.#pairing.revoke(which);
+  }
+
+  revokeOldSecrets(): Promise<number> {
+    return this.#pairing.revokeOldSecrets();
+  }
+
+  rotate(isNow: boolean): Promise<RotationReport> {
+    return this.#pairing.rotate(isNow);
   }
 
   async failover(request: FailoverRequest): Promise<FailoverResult> {

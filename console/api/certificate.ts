@@ -5,12 +5,12 @@ import { createSecureContext } from 'node:tls';
 import { z } from 'zod';
 import { readJson, replaceJson } from '../../host/node/json-file.ts';
 import { Fault } from '../../journal/fault.ts';
-import { makeCertificate, type TargetCertificate } from '../../journal/identity.ts';
+import { makeCertificate, type OwnCertificate } from '../../journal/identity.ts';
 
 const fileShape = z.object({ key: z.string().min(1), cert: z.string().min(1) });
 
 /** Made at the first call and kept in `folder`, so that whoever pinned it is not surprised. */
-export async function ownCertificate(folder: string, name: string): Promise<TargetCertificate> {
+export async function ownCertificate(folder: string, name: string): Promise<OwnCertificate> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = join(folder, 'certificate.json');
   const known = await readJson(path, fileShape);
@@ -21,7 +21,7 @@ export async function ownCertificate(folder: string, name: string): Promise<Targ
 }
 
 /** Fault CONFIG_INVALID: a file cannot be read, others can read the key, or the two do not fit together. */
-export async function readCertificate({ certPath, keyPath }: { readonly certPath: string; readonly keyPath: string }): Promise<TargetCertificate> {
+export async function readCertificate({ certPath, keyPath }: { readonly certPath: string; readonly keyPath: string }): Promise<OwnCertificate> {
   const refuse = (path: string, why: string, cause?: unknown): Fault => new Fault('CONFIG_INVALID', `${path}: ${why}`, { path, problems: [] }, cause);
   const read = (path: string): Promise<string> => readFile(path, 'utf8').catch((error: Error) => { throw refuse(path, `cannot be read: ${error.message}`, error); });
   const [cert, key] = [await read(certPath), await read(keyPath)];

@@ -6,6 +6,7 @@ import { safeName } from '../../journal/wire.ts';
 import { requestBodies } from '../control-api.ts';
 import { routeOf, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
+import { rotationShape } from './shapes/certificate-shapes.ts';
 import { guestShape, markedPointShape, pairedTargetShape, protectedShape, sourceReportShape, surrenderedShape } from './shapes/source-shapes.ts';
 
 const route = routeOf<SourceOperations>();
@@ -33,6 +34,18 @@ export const sourceRoutes = {
   pair: route({
     method: 'POST', path: '/v1/targets', scope: 'administer', summary: 'Pair with the target that made a token', body: requestBodies.pair, response: pairedTargetShape,
     handle: ({ operations }, { body: { token } }) => operations.pair(token),
+  }),
+  pairings: route({
+    method: 'GET', path: '/v1/pairings', scope: 'read', summary: 'The targets that this source is paired with, and by which certificates', response: z.looseObject({ certificate: rotationShape, targets: z.array(z.looseObject({ name: z.string(), fingerprint: z.string() })) }),
+    handle: ({ operations }) => operations.pairings(),
+  }),
+  revoke: route({
+    method: 'POST', path: '/v1/pairings/revoke', scope: 'administer', summary: 'End the pairing with a target, at once', body: requestBodies.revoke, response: z.looseObject({ name: z.string() }),
+    handle: ({ operations }, { body: { which } }) => operations.revoke(which),
+  }),
+  rotate: route({
+    method: 'POST', path: '/v1/certificate/rotate', scope: 'administer', summary: 'Another key and certificate, announced to the targets', body: requestBodies.rotate, response: rotationShape,
+    handle: ({ operations }, { body: { isNow } }) => operations.rotate(isNow ?? false),
   }),
   protect: route({
     method: 'POST', path: '/v1/guests', scope: 'administer', summary: 'Protect a guest, or a group of several', body: requestBodies.protect, response: protectedShape,

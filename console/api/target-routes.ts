@@ -8,7 +8,8 @@ import { pageOfPoints, pageQuery, pageResponse } from './page.ts';
 import { routeOf, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
 import { changesShape, descriptionShape, heldPointShape, restorePointShape, storedPointShape, suspicionFlagShape, timelineShape, verificationShape } from './shapes/point-shapes.ts';
-import { failoverResultShape, groupDetailShape, groupShape, pairingTokenShape, rehearsalShape, runbookShape, shownGuestsShape, startReportShape, targetReportShape, testResultShape } from './shapes/target-shapes.ts';
+import { rotationShape } from './shapes/certificate-shapes.ts';
+import { failoverResultShape, groupDetailShape, groupShape, invitationShape, rehearsalShape, runbookShape, shownGuestsShape, startReportShape, targetPairingsShape, targetReportShape, testResultShape } from './shapes/target-shapes.ts';
 
 const route = routeOf<TargetOperations>();
 
@@ -123,9 +124,25 @@ export const targetRoutes = {
     method: 'POST', path: '/v1/groups/{group}/disks/{disk}/seed', scope: 'administer', summary: 'Put a raw image of this host under a disk, to be compared', params: ofGroup.extend({ disk: z.coerce.number().int().min(0).max(65_535) }), body: requestBodies.seedFrom.omit({ group: true, disk: true }),
     handle: ({ operations }, { params: { group, disk }, body: { imagePath } }) => operations.seedFrom(group, disk, imagePath),
   }),
-  token: route({
-    method: 'POST', path: '/v1/pairing-tokens', scope: 'administer', isSecret: true, summary: 'A token with which a source pairs', response: pairingTokenShape,
-    handle: ({ operations }) => operations.token(),
+  invite: route({
+    method: 'POST', path: '/v1/invitations', scope: 'administer', isSecret: true, summary: 'A token that pairs one source, once', body: requestBodies.invite, response: invitationShape,
+    handle: ({ operations }, { body }) => operations.invite(body),
+  }),
+  pairings: route({
+    method: 'GET', path: '/v1/pairings', scope: 'read', summary: 'Who is paired with this target, and by which certificates', response: targetPairingsShape,
+    handle: ({ operations }) => operations.pairings(),
+  }),
+  revoke: route({
+    method: 'POST', path: '/v1/pairings/revoke', scope: 'administer', summary: 'End the pairing of a source, at once', body: requestBodies.revoke, response: z.looseObject({ name: z.string(), sourceId: z.string() }),
+    handle: ({ operations }, { body: { which } }) => operations.revoke(which),
+  }),
+  revokeOldSecrets: route({
+    method: 'POST', path: '/v1/pairings/revoke-old-secrets', scope: 'administer', summary: 'Let secrets of earlier releases let nobody in any more', response: z.looseObject({ count: z.number().int() }),
+    handle: async ({ operations }) => ({ count: await operations.revokeOldSecrets() }),
+  }),
+  rotate: route({
+    method: 'POST', path: '/v1/certificate/rotate', scope: 'administer', summary: 'Another key and certificate, announced to those who are paired', body: requestBodies.rotate, response: rotationShape,
+    handle: ({ operations }, { body: { isNow } }) => operations.rotate(isNow ?? false),
   }),
 } as const satisfies RouteTable;
 

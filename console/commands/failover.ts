@@ -1,4 +1,4 @@
-/** Commands of a target: token, failover and its end, seed-from. */
+/** Commands of a target: failover and its end, seed-from. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, Option, type Command } from 'commander';
@@ -25,18 +25,6 @@ const readShutdownLimit = (text: string): number => readWithin(text, 1000, shutd
 const readDecisionTime = (text: string): number => readWithin(text, 0, decisionMsMax, 'a duration of at most 31d, such as 30m');
 
 interface FailoverOptions extends DaemonOption { readonly json?: true; readonly yes?: true; readonly at?: string; readonly wait?: true; readonly withoutWitness?: true; readonly planned?: true; readonly shutdownLimit?: number; readonly onLimit?: 'stop' | 'give-up'; readonly commitAfter?: number; readonly rollbackAfter?: number; readonly accel?: AccelChoice; readonly network?: NetworkChoice }
-
-export function addTokenCommand(target: Command): void {
-  withDaemon(target.command('token').description('make a token with which a source pairs with this target'))
-    .option('--json', 'token, address and fingerprint')
-    .action(async (option: DaemonOption & { readonly json?: true }) => {
-      const made = await (await client(option, 'target token')).token();
-      if (option.json === true) return printJson(made);
-      // The token alone on stdout, for scripts; what a person should know beside it.
-      printAside(`for ${printable(made.address)}, fingerprint ${made.fingerprint}. Whoever has it can send to this target. At the source: afterimage pair TOKEN\n`);
-      print(`${made.token}\n`);
-    });
-}
 
 export function addFailoverCommands(program: Command): void {
   withDaemon(program.command('failover').description('boot a guest here, from its newest or an older point (at the target)').argument('<guest>', 'its name', readName))

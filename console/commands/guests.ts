@@ -1,4 +1,4 @@
-/** Commands of a source: pair, protect, unprotect, mark, pause, resume, resync, capture, rate. */
+/** Commands of a source: protect, unprotect, mark, pause, resume, resync, capture, rate. */
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
@@ -35,12 +35,6 @@ interface ProtectOptions extends DaemonOption {
 interface MarkOptions extends DaemonOption { readonly app?: true; readonly label?: string; readonly limit: number; readonly json?: true }
 
 export function addGuestCommands(program: Command): void {
-  withDaemon(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target token` printed'))
-    .action(async (token: string, option: DaemonOption) => {
-      const target = await (await client(option, 'pair')).pair(token.trim());
-      print(`paired with ${target.name} at ${printable(target.address)}, fingerprint ${target.fingerprint}\n`);
-    });
-
   withDaemon(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
     .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
     .option('--guest <name=path...>', 'in place of --qmp, the guests of a group of several, with their QMP sockets: they share one line of points, and fail over together', readMember)

@@ -14,7 +14,7 @@ import { ClockWatch } from '../../host/clock-watch.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
-import type { TargetCertificate } from '../../journal/identity.ts';
+import type { OwnCertificate } from '../../journal/identity.ts';
 import type { RunningTarget, StartTarget } from '../../replica-target/operations.ts';
 import { ownCertificate, readCertificate } from '../api/certificate.ts';
 import type { NetListen } from '../api/net-door.ts';
@@ -103,7 +103,7 @@ async function startRole(config: Config, log: Logger, version: string, audit: Tr
 }
 
 /** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */
-async function controlOptions({ api, options }: Config, version: string, certificate: TargetCertificate | null, audit: Trail, side: DaemonSide): Promise<Pick<ControlOptions<never>, 'audit' | 'readTrail' | 'testAlerts'> & { readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
+async function controlOptions({ api, options }: Config, version: string, certificate: OwnCertificate | null, audit: Trail, side: DaemonSide): Promise<Pick<ControlOptions<never>, 'audit' | 'readTrail' | 'testAlerts'> & { readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
   const folder = join(options.dataFolder, 'api');
   const shared = { version, folder, audit, readTrail: audit.read, testAlerts: () => side.testAlerts() };
   if (api === null) return { ...shared, listen: null };

@@ -9,6 +9,7 @@ import type { z } from 'zod';
 import type { GuestOptions, SourceOptions } from '../../daemon/operations.ts';
 import type { AlertOptions } from '../alerts/alert-options.ts';
 import type { MetricsOptions } from '../metrics/metrics-server.ts';
+import type { TlsPaths } from '../../host/node/tls-files.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import type { TargetOptions } from '../../replica-target/operations.ts';
@@ -124,11 +125,12 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   const controlPath = ownControl(yaml, file.control, file.data, problems);
   const alerts = alertOptions(yaml, file, problems);
   for (const [index, { from, to }] of (file.limits ?? []).entries()) if ((from === undefined) !== (to === undefined)) problems.push(yaml.at(['limits', index], 'expected both `from` and `to`, or neither'));
+  checkTls(yaml, file.tls, problems);
   if (problems.length > 0) throw invalid(path, problems);
   return {
     role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
     options: {
-      name, dataFolder: file.data,
+      name, dataFolder: file.data, ...tlsOptions(file.tls),
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },
       guests: Object.fromEntries(Object.entries(file.guests ?? {}).map(([guest, { agent, freezeLimit, app, consistency, pauseLimit, onLeaseLost }]) => [
         guest, guestOptions({ agentPath: agent, freezeLimitMs: freezeLimit, appEveryMs: app?.every, consistency, pauseMsMax: pauseLimit, onLeaseLost }),
@@ -150,6 +152,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   if (isWithin(file.data, overlayFolder)) problems.push(yaml.at(['failover', 'overlayFolder'], 'expected a folder of its own, found one that holds the data folder'));
   const name = ownName(yaml, file.name, hostName, problems);
   const controlPath = ownControl(yaml, file.control, file.data, problems);
+  checkTls(yaml, file.tls, problems);
   const nbd = nbdOptions(yaml, file, problems);
   const alerts = alertOptions(yaml, file, problems);
   const alone = file.witness !== undefined ? undefined : Object.entries(file.groups ?? {}).find(([, { automatic }]) => automatic !== undefined)?.[0];
@@ -159,7 +162,7 @@ function targetConfig(path: string, yaml: YamlSource, file: TargetFile, hostName
   return {
     role: 'target', path, controlPath, api: apiListen(file), localSourcePath: file.failover?.source ?? null, logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
     options: {
-      name, dataFolder: file.data,
+      name, dataFolder: file.data, ...tlsOptions(file.tls),
       listen: { host: file.listen?.host ?? '0.0.0.0', port },
       advertise: { host: file.advertise?.host ?? hostName, port: file.advertise?.port ?? port },
       failover: failoverOptions(file, overlayFolder),
@@ -222,6 +225,15 @@ function nbdOptions(yaml: YamlSource, file: TargetFile, problems: ConfigProblem[
   // Over TCP nothing is served to strangers, so without either nobody could be served.
   if (listen.keys === undefined && (listen.clients ?? []).length === 0) problems.push(yaml.at(['nbd', 'listen'], 'expected `keys` (a file of TLS keys) or `clients` (fingerprints of certificates), or both: nobody is served without'));
   return { socketPath, listen: { host: listen.host ?? '0.0.0.0', port: listen.port ?? defaultNbdPort, keysPath: listen.keys ?? null, clientFingerprints: listen.clients ?? [] } };
+}
+
+/** One is of no use without the other. */
+function checkTls(yaml: YamlSource, tls: SourceFile['tls'], problems: ConfigProblem[]): void {
+  if ((tls?.cert === undefined) !== (tls?.key === undefined)) problems.push(yaml.at(['tls'], 'expected both `cert` and `key`, or neither'));
+}
+
+function tlsOptions(tls: SourceFile['tls']): { readonly tls?: TlsPaths } {
+  return tls === undefined ? {} : { tls };
 }
 
 /** Whether `path` is `folder` or lies within it. */

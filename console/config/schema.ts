@@ -245,11 +245,13 @@ const limitDays = [`a list of days, of ${weekdays.join(', ')}`, (value: unknown)
 const limits = z.array(section({ target: optional(...name), group: optional(...name), from: optional(...hour), to: optional(...hour), days: optional(...limitDays), rate: field(...limitRate) }), {
   error: (issue) => (issue.code === 'invalid_type' ? `expected a list of limits, each with its rate, found ${show(issue.input)}` : undefined),
 }).max(64, { error: 'expected at most 64 limits' }).optional();
+const tls = section({ ca: optional(...path), cert: optional(...path), key: optional(...path) }).optional();
 
 export const sourceShape = section({
   role: field(...oneOf(['source'])),
   name: optional(...name),
   data: field(...path),
+  tls,
   spool: section({ folder: optional(...path), budget: optional(...budget), keepFree: optional(...size) }).optional(),
   guests,
   limits,
@@ -267,6 +269,7 @@ export const targetShape = section({
   listen: section({ host: optional(...listenHost), port: optional(...port) }).optional(),
   advertise: optional(...advertise),
   data: field(...path),
+  tls,
   control: optional(...socketPath),
   api,
   log,

@@ -25,7 +25,7 @@ const phases = {
 export function formatSourceStatus(look: Look, report: SourceReport, history: PassHistory = new Map()): string {
   const blocks = [`${tint(look, 'strong', 'source')} ${report.version}, ${formatInstant(report.atMs)}`];
   blocks.push(report.targets.length === 0
-    ? 'no target is paired: run `afterimage target token` there, then `afterimage pair TOKEN` here'
+    ? 'no target is paired: run `afterimage target invite` there, then `afterimage pair TOKEN` here'
     : report.targets.map((target) => formatTarget(look, report, target)).join('\n'));
   blocks.push(report.guests.length === 0 ? 'no guest is protected: `afterimage protect GUEST --qmp PATH`' : formatGuests(look, report.guests));
   if ((report.limits ?? []).length > 0) blocks.push(report.limits!.map((limit) => formatLimit(look, report.atMs, limit)).join('\n'));

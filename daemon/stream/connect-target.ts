@@ -1,8 +1,8 @@
 /**
- * Makes one connection to a target and proves both sides to each other (PROTOCOL.md, "Handshake"): TCP, TLS, the pinned
- * certificate, the WebSocket upgrade, hello, challenge, auth, welcome. What comes after is wire-session.ts.
- * Invariant: nothing at all is sent through the TLS connection before the certificate has the fingerprint that the pairing
- * told; and no session comes out unless the target proved that it knows the secret.
+ * Makes one connection to a target and proves both sides to each other (PROTOCOL.md, "Handshake"): TCP, TLS with the
+ * certificates of both, the WebSocket upgrade, hello, challenge, auth, welcome. What comes after is wire-session.ts.
+ * Invariant: nothing at all is sent through the TLS connection before the target's certificate has a fingerprint that is pinned;
+ * and no session comes out unless the target has pinned this source's certificate or proved that it knows the secret.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
@@ -10,11 +10,11 @@ import { WebSocket, type RawData } from 'ws';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
-import { isSameProof, nonceBytes, sourceProof, targetProof } from '../../journal/identity.ts';
+import { fingerprintOf, isSameProof, nonceBytes, sourceProof, targetProof, type OwnCertificate } from '../../journal/identity.ts';
 import { frameBytesMax } from '../../journal/limits.ts';
-import { decodeMessage, protocolPath, protocolVersion, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { decodeMessage, protocolPath, protocolVersion, refusalHeader, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import type { OutboxGate } from './throttle.ts';
-import { faultOfSocket, refusal, WireSession, type SessionLimits } from './wire-session.ts';
+import { faultOfSocket, knownCode, refusal, WireSession, type Handshake, type SessionLimits } from './wire-session.ts';
 
 /** From the first packet to the target's proof, ms. */
 export const connectLimitMs = 10_000;
@@ -24,7 +24,14 @@ export interface TargetAddress {
   readonly port: number;
   /** SHA-256 of the target's certificate, 64 hex digits. */
   readonly fingerprint: string;
-  readonly secret: Buffer;
+  /** Of the one that it has announced to show in its place. */
+  readonly nextFingerprint?: string | undefined;
+  /** This source's own; absent: it shows none. */
+  readonly certificate?: OwnCertificate | undefined;
+  /** Of an invitation, or of a pairing of an earlier release. Absent: the certificate is known to the target. */
+  readonly secret?: Buffer | undefined;
+  /** PEM: the target's certificate must have been issued by one of these, too. */
+  readonly ca?: string | undefined;
   readonly sourceId: string;
   readonly sourceName: string;
   /** False only for the benchmark. */
@@ -33,7 +40,7 @@ export interface TargetAddress {
 
 export interface ConnectDeps { readonly clock: Clock; readonly random: Random; readonly limits: SessionLimits; readonly gate?: OutboxGate | null | undefined }
 
-/** Rejects with a Fault: TARGET_UNREACHABLE, WIRE_FINGERPRINT, WIRE_GARBAGE, WIRE_VERSION, WIRE_SECRET, WIRE_SILENT; or with the signal's reason. */
+/** Rejects with a Fault: TARGET_UNREACHABLE, WIRE_FINGERPRINT, WIRE_GARBAGE, WIRE_VERSION, WIRE_SECRET, WIRE_SILENT, PAIRING_*; or with the signal's reason. */
 export async function connectTarget(address: TargetAddress, deps: ConnectDeps, signal: AbortSignal): Promise<WireSession> {
   // Not AbortSignal.any: the link's signal lives for years, and every attempt would leave something hanging on it.
   const attempt = new AbortController();
@@ -43,11 +50,11 @@ export async function connectTarget(address: TargetAddress, deps: ConnectDeps, s
   const limit = setTimeout(() => attempt.abort(new Fault('WIRE_SILENT', `no session with ${address.host}:${address.port} within ${connectLimitMs} ms`)), connectLimitMs);
   const cleanup: { socket?: Socket } = {};
   try {
-    const socket = await openSocket(address, attempt.signal, cleanup);
+    const { socket, shown } = await openSocket(address, attempt.signal, cleanup);
     socket.setNoDelay(true);
     const ws = await upgrade(socket, address, attempt.signal);
-    const creditBytes = await shakeHands(ws, address, deps, attempt.signal);
-    return new WireSession({ ws, socket, creditBytes, clock: deps.clock, limits: deps.limits, gate: deps.gate });
+    const handshake = await shakeHands(ws, { ...address, fingerprint: shown }, deps, attempt.signal);
+    return new WireSession({ ws, socket, ...handshake, clock: deps.clock, limits: deps.limits, gate: deps.gate });
   } catch (error) {
     cleanup.socket?.destroy();
     if (signal.aborted) throw signal.reason;
@@ -58,19 +65,24 @@ export async function connectTarget(address: TargetAddress, deps: ConnectDeps, s
   }
 }
 
-async function openSocket(address: TargetAddress, stop: AbortSignal, cleanup: { socket?: Socket }): Promise<Socket> {
-  const { host, port } = address;
+/** `shown`: the fingerprint of the certificate that the target showed, one of those that are pinned. */
+async function openSocket(address: TargetAddress, stop: AbortSignal, cleanup: { socket?: Socket }): Promise<{ readonly socket: Socket; readonly shown: string }> {
+  const { host, port, fingerprint, nextFingerprint, certificate, ca } = address;
   const isTls = address.tls !== false;
-  // The certificate is its own and nobody's else: the pin below is the check, and it is stricter than any chain.
-  const socket = isTls ? connectTls({ host, port, minVersion: 'TLSv1.3', rejectUnauthorized: false }) : connectTcp({ host, port });
+  // The pin below is the check, and it is stricter than any chain.
+  const socket = isTls
+    ? connectTls({ host, port, minVersion: 'TLSv1.3', rejectUnauthorized: false, ...(certificate === undefined ? {} : { key: certificate.key, cert: certificate.cert }), ...(ca === undefined ? {} : { ca }), checkServerIdentity: () => undefined })
+    : connectTcp({ host, port });
   cleanup.socket = socket;
   await firstOf(socket, isTls ? 'secureConnect' : 'connect', stop);
-  if (!isTls) return socket;
-  const shown = (socket as TLSSocket).getPeerX509Certificate()?.fingerprint256.replaceAll(':', '').toLowerCase() ?? 'none';
-  if (shown !== address.fingerprint) {
-    throw new Fault('WIRE_FINGERPRINT', `the target at ${host}:${port} shows another certificate than the one it was paired with`, { expected: address.fingerprint, shown });
+  if (!isTls) return { socket, shown: fingerprint };
+  const tls = socket as TLSSocket;
+  const shown = tls.getPeerX509Certificate()?.fingerprint256.replaceAll(':', '').toLowerCase() ?? 'none';
+  if (shown !== fingerprint && shown !== nextFingerprint) {
+    throw new Fault('WIRE_FINGERPRINT', `the target at ${host}:${port} shows another certificate than the one it was paired with`, { expected: fingerprint, shown });
   }
-  return socket;
+  if (ca !== undefined && !tls.authorized) throw new Fault('WIRE_FINGERPRINT', `no authority of this source has issued the certificate of the target at ${host}:${port}, or it has expired (${String(tls.authorizationError)})`, { shown });
+  return { socket, shown };
 }
 
 async function upgrade(socket: Socket, { host, port }: TargetAddress, stop: AbortSignal): Promise<WebSocket> {
@@ -85,6 +97,8 @@ async function upgrade(socket: Socket, { host, port }: TargetAddress, stop: Abor
   });
   ws.once('unexpected-response', (_request, response) => {
     const status = response.statusCode ?? 0;
+    const code = response.headers[refusalHeader];
+    if (status === 403 && typeof code === 'string') return void ws.emit('error', new Fault(knownCode(code), 'the target takes no connection with the certificate of this source', { code }));
     ws.emit('error', status === 404
       ? new Fault('WIRE_VERSION', `the target does not know ${protocolPath}: it is of another release`, { status })
       : new Fault('WIRE_GARBAGE', `what answers is no Afterimage target (HTTP status ${status})`, { status }));
@@ -93,19 +107,24 @@ async function upgrade(socket: Socket, { host, port }: TargetAddress, stop: Abor
   return ws;
 }
 
-/** Returns the credit that the target grants. */
-export async function shakeHands(ws: WebSocket, address: TargetAddress, deps: ConnectDeps, stop: AbortSignal): Promise<number> {
-  const { sourceId, sourceName, secret, fingerprint } = address;
+/** Returns the credit that the target grants, and what both have said. */
+export async function shakeHands(ws: WebSocket, address: TargetAddress, deps: ConnectDeps, stop: AbortSignal): Promise<{ readonly creditBytes: number; readonly handshake: Handshake }> {
+  const { sourceId, sourceName, secret, fingerprint, certificate } = address;
+  const own = certificate === undefined ? undefined : fingerprintOf(certificate.cert);
   const sourceNonce = deps.random.bytes(nonceBytes).toString('hex');
   const say = (message: SourceMessage): void => ws.send(JSON.stringify(message), () => undefined);
   say({ t: 'hello', versions: [protocolVersion], sourceId, sourceName, nonce: sourceNonce });
   const challenge = await hear(ws, 'challenge', stop);
   if (challenge.version !== protocolVersion) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersion}`);
-  const said = { secret, sourceNonce, targetNonce: challenge.nonce, fingerprint };
-  say({ t: 'auth', mac: sourceProof(said) });
+  // A target of an earlier release asks for no certificate, and its proofs bind none.
+  if (challenge.certificate !== undefined && challenge.certificate !== own) throw new Fault('WIRE_GARBAGE', 'the target saw another certificate than this source showed');
+  const said = { sourceNonce, targetNonce: challenge.nonce, fingerprint, sourceFingerprint: challenge.certificate };
+  say({ t: 'auth', ...(secret === undefined ? {} : { mac: sourceProof({ secret, ...said }) }) });
   const welcome = await hear(ws, 'welcome', stop);
-  if (!isSameProof(welcome.mac, targetProof(said))) throw new Fault('WIRE_SECRET', 'the target could not prove that it knows the shared secret');
-  return welcome.creditBytes;
+  const isPaired = own !== undefined && welcome.paired === own && challenge.certificate === own;
+  const isProven = secret !== undefined && welcome.mac !== undefined && isSameProof(welcome.mac, targetProof({ secret, ...said }));
+  if (!isPaired && !isProven) throw new Fault('WIRE_SECRET', 'the target could not prove that it knows the shared secret');
+  return { creditBytes: welcome.creditBytes, handshake: { sourceNonce, targetNonce: challenge.nonce, shown: fingerprint, paired: isPaired ? own : null } };
 }
 
 async function hear<T extends 'challenge' | 'welcome'>(ws: WebSocket, wanted: T, stop: AbortSignal): Promise<Extract<TargetMessage, { readonly t: T }>> {

@@ -30,11 +30,26 @@ export const sessionLimits: SessionLimits = {
   replyMs: { group: 120_000, differs: 300_000, seeded: 1_800_000, forgotten: 600_000 },
 };
 
+/** About the certificates of both sides (PROTOCOL.md, "Rotation"). */
+export type CertificateMessage = Extract<TargetMessage, { readonly t: 'renewed' | 'renewal' }>;
+export type CertificateWord = Extract<SourceMessage, { readonly t: 'renew' | 'retire' | 'renewalNoted' }>;
+
+/** What both sides have said and shown before the session stood. */
+export interface Handshake {
+  readonly sourceNonce: string;
+  readonly targetNonce: string;
+  /** Fingerprint of the target's certificate. */
+  readonly shown: string;
+  /** Of this source's, when the target has it pinned. */
+  readonly paired: string | null;
+}
+
 /** What connect-target.ts hands over when the target has proved itself. */
 export interface SessionParts {
   readonly ws: WebSocket;
   readonly socket: Socket;
   readonly creditBytes: number;
+  readonly handshake: Handshake;
   readonly clock: Clock;
   readonly limits: SessionLimits;
   /** The source's rate limits; absent: none. */
@@ -43,6 +58,7 @@ export interface SessionParts {
 
 export class WireSession implements TargetSession {
   readonly closed: Promise<Fault>;
+  readonly handshake: Handshake;
   readonly #p: SessionParts;
   readonly #outbox: Outbox;
   readonly #replies = new PendingReplies();
@@ -51,9 +67,13 @@ export class WireSession implements TargetSession {
   #fault: Fault | null = null;
   #closedResolve: (fault: Fault) => void = () => undefined;
   #nextCompare = 0;
+  #onCertificate: ((message: CertificateMessage) => void) | null = null;
+  /** What came before anybody asked; a sound target says it once. */
+  #certificateSaid: CertificateMessage | null = null;
 
   constructor(parts: SessionParts) {
     this.#p = parts;
+    this.handshake = parts.handshake;
     this.closed = new Promise((resolve) => { this.#closedResolve = resolve; });
     const { ws } = parts;
     // The callback comes when the kernel has the bytes, also when sending failed: `close` then follows.
@@ -98,7 +118,15 @@ export class WireSession implements TargetSession {
     await this.#ask({ t: 'handedOver', group: groupId, term, sourceId }, groupId, 'group');
   }
 
-  answer(answer: HandoverAnswer): void {
+  /** What the target says about certificates, to one who listens. */
+  onCertificate(listener: (message: CertificateMessage) => void): void {
+    this.#onCertificate = listener;
+    const said = this.#certificateSaid;
+    this.#certificateSaid = null;
+    if (said !== null) listener(said);
+  }
+
+  answer(answer: HandoverAnswer | CertificateWord): void {
     if (this.#fault !== null) return;
     this.#outbox.flush();
     this.#p.ws.send(JSON.stringify(answer), () => undefined);
@@ -172,6 +200,10 @@ export class WireSession implements TargetSession {
         return this.#tell(message.group, (listener) => listener.onRefused?.(fault));
       }
       case 'yield': case 'takeOver': case 'recall': return this.#tell(message.group, (listener) => listener.onOrder?.(message));
+      case 'renewed': case 'renewal':
+        if (this.#onCertificate === null) this.#certificateSaid = message;
+        else this.#onCertificate(message);
+        return;
       case 'challenge': case 'welcome': return this.#end(new Fault('WIRE_GARBAGE', `the target sent ${message.t} after the handshake`));
       default: return message satisfies never;
     }

@@ -18,7 +18,7 @@ export interface AdoptionOptions {
   /** Null: nobody follows the guests that run here. */
   readonly localSource: LocalSource | null;
   /** This target, as a source pairs with it. */
-  readonly pairing: { readonly name: string; readonly fingerprint: string; readonly points: AdoptedGuest['points']; token(): Promise<string> };
+  readonly pairing: { readonly name: string; fingerprint(): string; readonly points: AdoptedGuest['points']; token(): Promise<string> };
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -44,7 +44,7 @@ export class Adoption {
       name, groupId, qmpPath: capturePath(guests[0]!.folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
       ...(guests.length === 1 ? {} : { members: guests.map((guest) => ({ name: guest.name, qmpPath: capturePath(guest.folder) })) }),
       // A guest that comes home is protected to where it was protected before.
-      ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint }, points: pairing.points }),
+      ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint() }, points: pairing.points }),
     });
     try {
       const sourceId = await this.#inTime(localSource.sourceId());

@@ -10,16 +10,17 @@ import type { RawData, WebSocket } from 'ws';
 import type { AuditNoter } from '../../host/audit-trail.ts';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
-import { Fault, type FaultCode } from '../../journal/fault.ts';
-import { nonceBytes } from '../../journal/identity.ts';
+import { isFault, type FaultCode } from '../../journal/fault.ts';
+import { checkRenewal, expiryOf, fingerprintOf, nonceBytes, signRenewal, type OwnCertificate } from '../../journal/identity.ts';
 import { controlBytesMax } from '../../journal/limits.ts';
 import { readRecord } from '../../journal/record.ts';
 import { decodeMessage, sourceMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import type { ConnectedSource } from '../report.ts';
 import type { GroupRegistry } from '../store/store.ts';
-import { planHandshake, type HandshakeFactsOfTarget, type HandshakeState } from './connection-plan.ts';
+import { planHandshake, type HandshakeFactsOfTarget, type HandshakeState, type HandshakeStep } from './connection-plan.ts';
 import { CreditAccount } from './credit-account.ts';
 import type { SourceVolumes } from './source-volumes.ts';
+import type { Peers } from './peers.ts';
 import type { SourceOrders } from './source-orders.ts';
 import { GroupLane, pausedFor, type GroupMessage, type LanePort } from './group-lane.ts';
 
@@ -30,6 +31,8 @@ const controlQueuedBytesMax = 8 * 1024 * 1024;
 /** Replies that the peer does not read. */
 const unsentBytesMax = 16 * 1024 * 1024;
 const groupsMax = 1024;
+/** Messages about certificates of one connection: a rotation takes three, and each is a write. */
+const renewalsMax = 64;
 /** Time for a peer to read why it is refused. */
 const farewellMs = 1_000;
 
@@ -45,7 +48,12 @@ export interface ConnectionOptions {
   readonly socket: Socket;
   /** The peer's address, for people. */
   readonly peer: string;
-  readonly facts: Omit<HandshakeFactsOfTarget, 'nonce'>;
+  readonly facts: Omit<HandshakeFactsOfTarget, 'nonce' | 'source' | 'keys'>;
+  readonly peers: Peers;
+  /** The certificate that this target is going to show; absent: it never changes. */
+  readonly nextCertificate?: () => OwnCertificate | null;
+  /** A source has noted that. */
+  readonly onNoted?: (sourceId: string) => void;
   readonly registry: GroupRegistry;
   readonly orders: SourceOrders;
   readonly audit?: AuditNoter | undefined;
@@ -73,6 +81,9 @@ export class Connection {
   #isClosing = false;
   #sinceMs = 0;
   #controlQueuedBytes = 0;
+  #renewals = 0;
+  /** One after the other. Never rejects. */
+  #renewing: Promise<void> = Promise.resolve();
 
   constructor(options: ConnectionOptions) {
     this.#o = options;
@@ -137,19 +148,104 @@ export class Connection {
     const message = decodeMessage(sourceMessage, bytes.toString('utf8'));
     if (message === undefined) return this.fail('WIRE_GARBAGE', 'a text message that is none of this protocol');
     if (this.#handshake.phase !== 'open') return this.#onHandshake(message);
-    if (!('group' in message)) return this.fail('WIRE_GARBAGE', `${message.t} after the handshake`);
-    this.#onGroupMessage(message, bytes.length);
+    switch (message.t) {
+      case 'hello': case 'auth': return this.fail('WIRE_GARBAGE', `${message.t} after the handshake`);
+      case 'renew': case 'retire': case 'renewalNoted': return this.#onRenewal(message, this.#handshake);
+      default: return this.#onGroupMessage(message, bytes.length);
+    }
   }
 
   #onHandshake(message: SourceMessage): void {
-    const step = planHandshake(this.#handshake, message, { ...this.#o.facts, nonce: this.#nonce });
-    if (step.step === 'refuse') return this.fail(step.code, step.message);
-    this.#handshake = step.state;
-    if (step.state.phase === 'open') {
-      this.#sinceMs = this.#o.clock.nowMs();
-      this.#ready = this.#o.onOpen(this, step.state.sourceId);
+    const { facts, peers } = this.#o;
+    const step = planHandshake(this.#handshake, message, { ...facts, nonce: this.#nonce, source: peers.sourceOf(facts.shown), keys: peers.keys() });
+    switch (step.step) {
+      case 'refuse': return this.fail(step.code, step.message);
+      case 'reply': return this.#enter(step.state, step.reply);
+      case 'pair':
+        this.#handshake = { phase: 'pairing' };
+        void this.#pair(step);
+        return;
+      default: return step satisfies never;
     }
-    this.#send(step.reply);
+  }
+
+  /** The welcome says that the source is paired: it comes when that is durable. */
+  async #pair({ key, claim, open, reply }: Extract<HandshakeStep, { readonly step: 'pair' }>): Promise<void> {
+    const { peers, log, peer } = this.#o;
+    try {
+      const source = await peers.pair(key, claim);
+      log.warn({ source: source.name, sourceId: source.sourceId, fingerprint: claim.certificate.fingerprint, peer }, `${source.name} is paired`);
+      if (!this.#isClosing) this.#enter({ ...open, sourceName: source.name }, reply);
+    } catch (error) {
+      if (isFault(error)) return this.fail(error.code, error.message);
+      log.error({ err: error }, 'a pairing could not be made durable');
+      this.fail('INTERNAL', 'the target could not make the pairing durable; its log says more');
+    }
+  }
+
+  #enter(state: HandshakeState, reply: TargetMessage): void {
+    this.#handshake = state;
+    if (state.phase === 'open') {
+      this.#sinceMs = this.#o.clock.nowMs();
+      this.#ready = this.#o.onOpen(this, state.sourceId);
+      const { facts: { shown }, peers, peer } = this.#o;
+      if (shown !== null) peers.seen({ sourceId: state.sourceId, name: state.sourceName }, shown, peer);
+    }
+    this.#send(reply);
+    if (state.phase === 'open') this.announceRenewal();
+  }
+
+  /** Null until the source has proved itself. */
+  get sourceId(): string | null {
+    return this.#handshake.phase === 'open' ? this.#handshake.sourceId : null;
+  }
+
+  /** Tells the source which certificate this target is going to show, if it is. One that noted it already says so once more. */
+  announceRenewal(): void {
+    const next = this.#o.nextCertificate?.() ?? null;
+    if (next === null || this.#handshake.phase !== 'open') return;
+    this.#send({ t: 'renewal', ...signRenewal(next, { role: 'target', sourceNonce: this.#handshake.sourceNonce, targetNonce: this.#nonce }) });
+  }
+
+  #onRenewal(message: Extract<SourceMessage, { t: 'renew' | 'retire' | 'renewalNoted' }>, open: Extract<HandshakeState, { phase: 'open' }>): void {
+    this.#renewals += 1;
+    if (this.#renewals > renewalsMax) return this.fail('WIRE_OVERSIZED', `more than ${renewalsMax} messages about certificates on one connection`);
+    if (this.#o.facts.shown === null) return this.fail('WIRE_GARBAGE', `${message.t} of a source without a certificate`);
+    this.#renewing = this.#renewing.then(() => this.#renew(message, open));
+  }
+
+  async #renew(message: Extract<SourceMessage, { t: 'renew' | 'retire' | 'renewalNoted' }>, { sourceId, sourceNonce }: Extract<HandshakeState, { phase: 'open' }>): Promise<void> {
+    const { peers, log, onNoted } = this.#o;
+    try {
+      switch (message.t) {
+        case 'renew': {
+          const der = checkRenewal(message, { role: 'source', sourceNonce, targetNonce: this.#nonce });
+          return this.#send({ t: 'renewed', ...await this.#pin(sourceId, der) });
+        }
+        case 'retire': return await peers.retire(sourceId, message.fingerprint);
+        case 'renewalNoted':
+          await peers.noted(sourceId, message.fingerprint);
+          return onNoted?.(sourceId);
+        default: return message satisfies never;
+      }
+    } catch (error) {
+      if (isFault(error)) return this.fail(error.code, error.message);
+      log.error({ err: error }, 'a change of a certificate could not be made durable');
+      this.fail('INTERNAL', 'the target could not make the change of a certificate durable; its log says more');
+    }
+  }
+
+  /** A certificate that cannot be pinned is no reason to end a connection by one that is. */
+  async #pin(sourceId: string, der: Buffer): Promise<Omit<Extract<TargetMessage, { t: 'renewed' }>, 't'>> {
+    const fingerprint = fingerprintOf(der);
+    try {
+      await this.#o.peers.renew(sourceId, { fingerprint, expiresAtMs: expiryOf(der) }, der);
+      return { fingerprint };
+    } catch (error) {
+      if (!isFault(error, 'PAIRING_FOREIGN')) throw error;
+      this.#o.onFault(error.code, this.#o.peer, error.message, {});
+      return { fingerprint, code: error.code, message: error.message };
+    }
   }
 
   #onGroupMessage(message: GroupMessage, bytes: number): void {
@@ -224,6 +320,7 @@ export class Connection {
     this.#over.abort(new Error('the connection is over'));
     // Also without groups of its own: whoever waits for this connection waits for those before it.
     await this.#ready;
+    await this.#renewing;
     await Promise.all([...this.#lanes.values()].map((lane) => lane.finish()));
   }
 }

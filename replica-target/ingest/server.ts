@@ -4,21 +4,23 @@
  * waits until the older one's groups are finished and cut.
  */
 import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http';
-import { createServer as createHttpsServer } from 'node:https';
+import { createServer as createHttpsServer, Server as TlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { WebSocketServer } from 'ws';
 import type { AuditNoter } from '../../host/audit-trail.ts';
 import type { Clock } from '../../host/clock.ts';
 import type { Random } from '../../host/random.ts';
-import { fingerprintOf } from '../../journal/identity.ts';
+import { fingerprintOf, type OwnCertificate } from '../../journal/identity.ts';
 import { frameBytesMax } from '../../journal/limits.ts';
-import { protocolPath } from '../../journal/wire.ts';
+import { protocolPath, refusalHeader } from '../../journal/wire.ts';
 import type { ConnectedSource } from '../report.ts';
 import type { GroupRegistry } from '../store/store.ts';
 import { Admission, peerOf } from './admission.ts';
 import { Connection, greetingBytesMax, type ConnectionLimits } from './connection.ts';
+import type { Peers, ShownCertificate } from './peers.ts';
 import { Refusals } from './refusals.ts';
 import type { SourceVolumes } from './source-volumes.ts';
 import { SourceOrders } from './source-orders.ts';
@@ -50,8 +52,13 @@ export interface IngestOptions {
   readonly audit?: AuditNoter | undefined;
   /** What sources may bring; absent: as much as they like. */
   readonly volumes?: SourceVolumes | undefined;
-  /** All secrets that this source may prove itself with; asked at each handshake. */
-  readonly secrets: (sourceId: string) => readonly Buffer[];
+  /** Who may come in; asked at each connection. */
+  readonly peers: Peers;
+  /** PEM: a source's certificate must have been issued by one of these, too. Absent: it stands for itself. */
+  readonly ca?: string;
+  /** See connection.ts. */
+  readonly nextCertificate?: () => OwnCertificate | null;
+  readonly onNoted?: (sourceId: string) => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -65,6 +72,12 @@ export interface Ingest {
   sources(): ConnectedSource[];
   /** Refusals since start, by code. */
   refusals(): Record<string, number>;
+  /** Ends the connections of a source whose pairing was revoked; resolves when nothing more of it is taken. */
+  expel(sourceId: string): Promise<void>;
+  /** Tells every source that is connected which certificate comes next. */
+  announceRenewal(): void;
+  /** New connections are shown this certificate; those that stand go on. */
+  show(certificate: OwnCertificate): void;
   /** Ends all connections, finishes what has arrived, stops listening. */
   close(): Promise<void>;
 }
@@ -79,7 +92,7 @@ export async function listenIngest(options: IngestOptions): Promise<Ingest> {
 class Door implements Ingest {
   readonly #o: IngestOptions;
   readonly #limits: IngestLimits;
-  readonly #fingerprint: string;
+  #fingerprint: string;
   readonly #orders: SourceOrders;
   readonly #refusals: Refusals;
   readonly #admission: Admission;
@@ -100,9 +113,8 @@ class Door implements Ingest {
     const http = { maxHeaderSize: 8 * 1024, headersTimeout: limits.handshakeMs, requestTimeout: limits.handshakeMs, keepAlive: false };
     this.#server = options.tls === false
       ? createHttpServer(http)
-      : createHttpsServer({
-        ...http, key: options.key, cert: options.cert, minVersion: 'TLSv1.3', ciphers: tlsCiphers, honorCipherOrder: true, handshakeTimeout: limits.handshakeMs,
-      });
+      // Whose certificate it is, is found in #onUpgrade: pinned ones have no issuer that TLS could know.
+      : createHttpsServer({ ...http, ...this.#tls(options), requestCert: true, rejectUnauthorized: false, handshakeTimeout: limits.handshakeMs });
     this.#attach();
   }
 
@@ -129,6 +141,26 @@ class Door implements Ingest {
 
   refusals(): Record<string, number> {
     return this.#refusals.report();
+  }
+
+  async expel(sourceId: string): Promise<void> {
+    const theirs = [...this.#connections].filter((connection) => connection.sourceId === sourceId);
+    for (const connection of theirs) connection.fail('PAIRING_REVOKED', 'the pairing of this source was revoked');
+    await Promise.all(theirs.map((connection) => connection.finished));
+  }
+
+  announceRenewal(): void {
+    for (const connection of this.#connections) connection.announceRenewal();
+  }
+
+  show(certificate: OwnCertificate): void {
+    if (this.#server instanceof TlsServer) this.#server.setSecureContext(this.#tls({ ...this.#o, ...certificate }));
+    this.#fingerprint = fingerprintOf(certificate.cert);
+  }
+
+  /** Without an authority only its own certificate is named to peers: the default is a list of some hundred, at every handshake. */
+  #tls({ key, cert, ca = cert }: Pick<IngestOptions, 'key' | 'cert' | 'ca'>) {
+    return { key, cert, ca, minVersion: 'TLSv1.3', ciphers: tlsCiphers, honorCipherOrder: true } as const;
   }
 
   async close(): Promise<void> {
@@ -179,8 +211,16 @@ class Door implements Ingest {
       socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n');
       return;
     }
+    const shown = shownBy(socket);
+    const refusal = this.#refusal(socket, shown);
+    if (refusal !== null) {
+      this.#refusals.count(refusal.code, peer, refusal.message);
+      // Only what a peer that has proved its certificate is told about that.
+      socket.end(`HTTP/1.1 403 Forbidden\r\n${refusalHeader}: ${refusal.code}\r\nConnection: close\r\n\r\n`);
+      return;
+    }
     this.#upgrades.handleUpgrade(request, socket, head, (ws) => {
-      const { registry, clock, random, log, targetId, targetName, secrets } = this.#o;
+      const { registry, clock, random, log, targetId, targetName, peers, nextCertificate, onNoted } = this.#o;
       let greetingBytes = 0;
       const onGreeting = (chunk: Buffer): void => {
         greetingBytes += chunk.length;
@@ -188,8 +228,9 @@ class Door implements Ingest {
         if (greetingBytes > 2 * greetingBytesMax) connection.terminate();
       };
       const connection: Connection = new Connection({
-        ws, socket, peer, registry, orders: this.#orders, audit: this.#o.audit, volumes: this.#o.volumes, clock, random, log, limits: this.#limits,
-        facts: { targetId, targetName, fingerprint: this.#fingerprint, secrets },
+        ws, socket, peer, registry, orders: this.#orders, audit: this.#o.audit, volumes: this.#o.volumes, clock, random, log, limits: this.#limits, peers,
+        ...(nextCertificate === undefined ? {} : { nextCertificate }), ...(onNoted === undefined ? {} : { onNoted }),
+        facts: { targetId, targetName, fingerprint: ownFingerprint(socket) ?? this.#fingerprint, shown },
         onOpen: (opened, sourceId) => {
           socket.off('data', onGreeting);
           this.#admission.admit(socket);
@@ -203,6 +244,12 @@ class Door implements Ingest {
     });
   }
 
+  #refusal(socket: Socket, shown: ShownCertificate | null): ReturnType<Peers['refusal']> {
+    const { ca, peers } = this.#o;
+    if (ca !== undefined && isTls(socket) && !socket.authorized) return { code: 'WIRE_SECRET', message: `a peer whose certificate no authority of this target has issued, or which has expired (${String(socket.authorizationError)})` };
+    return peers.refusal(shown);
+  }
+
   async #supersede(connection: Connection, sourceId: string): Promise<void> {
     const before = this.#bySource.get(sourceId);
     this.#bySource.set(sourceId, connection);
@@ -213,4 +260,24 @@ class Door implements Ingest {
     before.terminate();
     await before.finished;
   }
+}
+
+function isTls(socket: Socket): socket is TLSSocket {
+  return 'getPeerX509Certificate' in socket;
+}
+
+/** Null: none, or there is no TLS. Whoever showed it has its key: TLS saw to that. */
+function shownBy(socket: Socket): ShownCertificate | null {
+  const certificate = isTls(socket) ? socket.getPeerX509Certificate() : undefined;
+  return certificate === undefined ? null : { fingerprint: plainHex(certificate.fingerprint256), expiresAtMs: Date.parse(certificate.validTo) };
+}
+
+/** Of the certificate that this connection began with. */
+function ownFingerprint(socket: Socket): string | null {
+  const certificate = isTls(socket) ? socket.getX509Certificate() : undefined;
+  return certificate === undefined ? null : plainHex(certificate.fingerprint256);
+}
+
+function plainHex(fingerprint: string): string {
+  return fingerprint.replaceAll(':', '').toLowerCase();
 }

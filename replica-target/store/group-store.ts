@@ -138,7 +138,7 @@ export class FileGroupStore implements GroupStore {
   }
 
   async announce(sourceId: string, announcement: GroupAnnouncement): Promise<void> {
-    const refused = announcementFault(this.#facts, this.#isFenced, sourceId, announcement, this.#newest !== null);
+    const refused = announcementFault(this.#facts, this.#isFenced, sourceId, announcement);
     if (refused !== null) throw refused;
     await this.cutTorn();
     // A first sync that broke off is begun anew, with seedBegin.

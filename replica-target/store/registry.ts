@@ -10,6 +10,7 @@ import type { Disk, DiskLock } from '../../host/disk.ts';
 import { Fault } from '../../journal/fault.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import { announcedDisks } from './announcement-plan.ts';
+import { termFault } from './announcement-plan.ts';
 import { BrokenGroup } from './broken-group.ts';
 import type { CatalogLevel } from './catalog.ts';
 import { groupFormatVersion, readFacts, writeFacts, type GroupFacts } from './group-facts.ts';
@@ -109,6 +110,8 @@ class FileGroupRegistry implements GroupRegistry {
         await known.announce(sourceId, announcement);
         return known;
       }
+      const high = termFault(announcement.term, 0);
+      if (high !== null) throw high;
       const made = await this.#make(sourceId, announcement, await this.#reclaim(announcement));
       this.#groups.set(made.groupId, made);
       return made;

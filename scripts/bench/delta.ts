@@ -24,7 +24,7 @@ export const delta: Benchmark = async ({ site, say, arguments: { sizeBytes, runs
   await makeDiskImage(imagePath, sizeBytes);
   const standIn = await startStandIn(site, imagePath);
   const target = await startTarget(site);
-  const source = await startDrivenSource(site, { qmpPath: standIn.qmpPath, node: diskNode, token: (await target.client.token()).token, isTls: true });
+  const source = await startDrivenSource(site, { qmpPath: standIn.qmpPath, node: diskNode, token: (await target.client.invite()).token, isTls: true });
   const groupId = randomBytes(16).toString('hex');
   const isWaiting = source.untilWaiting();
   source.protect('guest', groupId);

@@ -38,7 +38,7 @@ export const failback: Benchmark = async ({ site, say, arguments: { runs, sizeBy
 
   const standIn = await startStandIn(site, there);
   const target = await startTarget(site);
-  const source = await startSource(site, (await target.client.token()).token);
+  const source = await startSource(site, (await target.client.invite()).token);
   const ours: number[] = [];
   const moved: number[] = [];
   const rsynced: number[] = [];

@@ -26,7 +26,7 @@ export const failover: Benchmark = async (bench) => {
   const disk = site.path('guest.raw');
   await promisify(execFile)('qemu-img', ['create', '-q', '-f', 'raw', disk, String(sizeBytes)]);
   const target = await startTarget(site);
-  const source = await startSource(site, (await target.client.token()).token);
+  const source = await startSource(site, (await target.client.invite()).token);
   const guest = await startLabGuest({ mode: 'counter', churn: 1024, timeLimitMs: 600_000, disks: [{ path: disk, format: 'raw' }], socketFolder: site.folder });
   try {
     await guest.waitForLine(/^AF COUNTER 5 /, 120_000);
@@ -68,7 +68,7 @@ export const failover: Benchmark = async (bench) => {
 
 /** Guests that are one group, lost together: until the processors of all run. */
 async function failGroupOver({ site, say, arguments: { runs } }: Parameters<Benchmark>[0], target: Awaited<ReturnType<typeof startTarget>>): Promise<Spread> {
-  const source = await startSource(site, (await target.client.token()).token);
+  const source = await startSource(site, (await target.client.invite()).token);
   const guests: LabGuest[] = [];
   try {
     for (let at = 0; at < groupGuests; at += 1) {

@@ -19,7 +19,7 @@ export const logOverhead: Benchmark = async ({ site, say, arguments: { sizeBytes
   await makeDiskImage(imagePath, sizeBytes, true);
   const standIn = await startStandIn(site, imagePath, { isLoggable: true });
   const target = await startTarget(site, { profileFolder });
-  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const load = async (): Promise<LoadFigures> => runLoad(site, { uri: standIn.uri, seconds: loadSeconds, spanBytes: sizeBytes });
   const taken: Record<'bare' | 'logged' | 'mirrored', LoadFigures[]> = { bare: [], logged: [], mirrored: [] };
   const meanwhile: object[] = [];

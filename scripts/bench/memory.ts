@@ -18,7 +18,7 @@ export const memory: Benchmark = async ({ site, say, arguments: { sizeBytes, run
   for (let round = 1; round <= runs; round++) {
     await readIntoCache(imagePath);
     const target = await startTarget(site, { profileFolder });
-    const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+    const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
     const idle = { source: peakMib(source.running.pid), target: peakMib(target.running.pid) };
     const { groupId } = await source.client.protect({ name: 'guest', qmpPath: standIn.qmpPath, rpoMs: 3_600_000, storageDaemonDisks: [diskNode] });
     await untilSeeded({ ...target, groups: async () => (await target.client.report()).groups }, groupId);

@@ -32,7 +32,7 @@ export const overhead: Benchmark = async (context) => {
   await readIntoCache(imagePath);
   const standIn = await startStandIn(site, imagePath);
   const target = await startTarget(site);
-  const source = await startSource(site, (await target.client.token()).token);
+  const source = await startSource(site, (await target.client.invite()).token);
   const pids = { standIn: standIn.running.pid };
   const allPids = { ...pids, source: source.running.pid, target: target.running.pid };
   const taken: Record<'bare' | 'covered', Record<Kind, Taken[]>> = { bare: { hot: [], paced: [], full: [] }, covered: { hot: [], paced: [], full: [] } };

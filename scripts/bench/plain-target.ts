@@ -9,6 +9,7 @@ import { collectSeldom } from '../../host/node/collector.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
 import { nodeRandom } from '../../host/node/random.ts';
 import { fingerprintOf, makeCertificate, makeToken, secretBytes } from '../../journal/identity.ts';
+import { sharedSecrets } from '../../replica-target/ingest/peers.ts';
 import { listenIngest } from '../../replica-target/ingest/server.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { TargetEvent, TargetFacts } from './driven-roles.ts';
@@ -23,7 +24,7 @@ const { key, cert } = await makeCertificate('bravo');
 const secret = nodeRandom.bytes(secretBytes);
 const targetId = nodeRandom.bytes(16).toString('hex');
 const ingest = await listenIngest({
-  host, port: 0, key, cert, targetId, targetName: 'bravo', registry, secrets: () => [secret], clock: nodeClock, random: nodeRandom, log, tls: false,
+  host, port: 0, key, cert, targetId, targetName: 'bravo', registry, peers: sharedSecrets(secret), clock: nodeClock, random: nodeRandom, log, tls: false,
 });
 
 function tell(event: TargetEvent): void {

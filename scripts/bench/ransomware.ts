@@ -38,7 +38,7 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
   const material = await makeMaterial(site.path('material'), sizeBytes);
   say(`material: ${JSON.stringify(material.facts)}`);
   const target = await startTarget(site, { profileFolder });
-  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const outcomes: Outcome[] = [];
   for (let seed = 1; seed <= runs; seed++) for (const scenario of chosen) {
     const name = `${scenario.load}-${seed}`;

@@ -26,7 +26,7 @@ export const rpo: Benchmark = async ({ site, say, arguments: { sizeBytes, runs, 
   await readIntoCache(imagePath);
   const standIn = await startStandIn(site, imagePath, { isLoggable: true });
   const target = await startTarget(site, { profileFolder });
-  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const taken: Record<WriteSize, Ages[]> = { '64k': [], '4k': [] };
   const all: Record<WriteSize, number[]> = { '64k': [], '4k': [] };
   for (let round = 1; round <= runs; round++) {

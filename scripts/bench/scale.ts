@@ -74,7 +74,7 @@ async function measure(context: BenchContext, count: number): Promise<Taken> {
     standIns.push(await startStandIn(site, imagePath, { socketsAs: site.freshPath('q') }));
   }
   const target = await startTarget(site, { profileFolder });
-  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const pids = { source: source.running.pid, target: target.running.pid };
   for (const [at, { qmpPath, topNode }] of standIns.entries()) await source.client.protect({ name: `guest${at}`, qmpPath, rpoMs, storageDaemonDisks: [topNode], capture: 'cbt' });
   await until(`${count} guests are protected`, async () => (await source.client.report()).guests.every(({ phase }) => phase === 'protected'), { running: source.running, limitMs: 600_000, everyMs: 500 });

@@ -29,7 +29,7 @@ export const seed: Benchmark = async (context) => {
   await makeDiskImage(imagePath, sizeBytes);
   const standIn = await startStandIn(site, imagePath);
   const target = await startTarget(site, { profileFolder });
-  const source = await startSource(site, (await target.client.token()).token, { profileFolder });
+  const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const plainTarget = await startPlainTarget(site);
   const plainSource = await startDrivenSource(site, { qmpPath: standIn.qmpPath, node: diskNode, token: plainTarget.token, isTls: false });
   let guests = 0;

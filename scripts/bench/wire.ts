@@ -26,7 +26,7 @@ export const wire: Benchmark = async ({ site, say, arguments: { sizeBytes, runs,
   await makeDiskImage(imagePath, sizeBytes, true);
   const standIn = await startStandIn(site, imagePath, { isLoggable: true });
   const target = await startTarget(site);
-  const source = await startSource(site, (await target.client.token()).token);
+  const source = await startSource(site, (await target.client.invite()).token);
   const client = await connectNbd({ path: standIn.nbdPath, exportName, requestsMax: burst });
   const sent = async (): Promise<number> => (await source.client.report()).targets[0]!.sentBytes;
   const taken: Record<BenchCapture, number[]> = { writelog: [], cbt: [] };

@@ -56,7 +56,7 @@ export async function playFailback(stage: Stage, screen: Screen, options: StoryO
 async function startWayBack(stage: Stage, screen: Screen): Promise<void> {
   await stage.startDaemon('alpha-target');
   await stage.startDaemon('bravo-source');
-  const token = (await stage.afterimage(['target', 'token', '--config', stage.configPath('alpha-target')])).trim();
+  const token = (await stage.afterimage(['target', 'invite', '--config', stage.configPath('alpha-target')])).trim();
   await stage.afterimage(['pair', token, '--config', stage.configPath('bravo-source')]);
   screen.done('both ways', 'alpha has a target as well, and bravo a source, paired with it');
 }

@@ -78,8 +78,8 @@ export async function startDaemons(stage: Stage, screen: Screen): Promise<number
   screen.typed('afterimage source run --config source.yaml');
   const sourcePid = await stage.startDaemon('source');
   screen.done('source', 'runs');
-  screen.typed('afterimage pair $(afterimage target token)');
-  const token = (await stage.afterimage(['target', 'token', '--config', stage.configPath('target')])).trim();
+  screen.typed('afterimage pair $(afterimage target invite)');
+  const token = (await stage.afterimage(['target', 'invite', '--config', stage.configPath('target')])).trim();
   screen.done('source', (await stage.afterimage(['pair', token, '--config', stage.configPath('source')])).trim());
   return sourcePid;
 }

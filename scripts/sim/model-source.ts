@@ -144,8 +144,8 @@ export class ModelSource {
         signal.addEventListener('abort', stop, { once: true });
         void life.delay(15_000, over.signal).then(() => over.abort(new Fault('WIRE_SILENT', 'no session in time')), () => undefined);
         try {
-          const creditBytes = await shakeHands(here.ws, address, deps, over.signal);
-          return new WireSession({ ws: here.ws, socket: here.socket, creditBytes, clock: deps.clock, limits: deps.limits });
+          const shaken = await shakeHands(here.ws, address, deps, over.signal);
+          return new WireSession({ ws: here.ws, socket: here.socket, ...shaken, clock: deps.clock, limits: deps.limits });
         } catch (error) {
           here.terminate();
           throw error;

@@ -17,6 +17,7 @@ import { Failovers } from '../../replica-target/failover/failover.ts';
 import { GroupTurns } from '../../replica-target/failover/group-turns.ts';
 import type { TestFailovers } from '../../replica-target/failover/test-failover.ts';
 import { Connection } from '../../replica-target/ingest/connection.ts';
+import { sharedSecrets } from '../../replica-target/ingest/peers.ts';
 import { SourceOrders } from '../../replica-target/ingest/source-orders.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { GroupRegistry, GroupStore } from '../../replica-target/store/store.ts';
@@ -78,7 +79,7 @@ export class ModelTarget {
     const registry = await openRegistry({ disk: files, clock: life, folder: groupsFolder, catalog: () => new MemoryLevel<string, string>(), options: storeOptions });
     const orders = new SourceOrders(life);
     const tests = { isTesting: () => false, endForFailover: () => Promise.resolve() } as unknown as TestFailovers;
-    const adoption = new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: life, log });
+    const adoption = new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: () => '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: life, log });
     const { witness } = this.#o;
     const claims = witness === null ? null : new Claims({ witness: witness(life), ttlMs: leaseTtlMs, targetId: '22'.repeat(16), name: 'bravo', clock: life, log });
     const failovers: Failovers = new Failovers({
@@ -112,7 +113,7 @@ export class ModelTarget {
     const { life, registry } = this;
     const connection: Connection = new Connection({
       ws: end.ws, socket: end.socket, peer: 'alpha', registry: registry!, orders: this.#orders!, clock: life!, random: world.random, log: pino({ level: 'silent' }),
-      facts: { targetId: '22'.repeat(16), targetName: 'bravo', fingerprint, secrets: () => [secret] }, limits: { heartbeatMs: 5000, silenceMs: 15_000 },
+      facts: { targetId: '22'.repeat(16), targetName: 'bravo', fingerprint, shown: null }, peers: sharedSecrets(secret), limits: { heartbeatMs: 5000, silenceMs: 15_000 },
       onOpen: async (_opened, sourceId) => {
         const before = this.#bySource.get(sourceId);
         this.#bySource.set(sourceId, connection);

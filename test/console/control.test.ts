@@ -10,7 +10,7 @@ import { SourceClient, TargetClient } from '../../console/control-client.ts';
 import { openSourceControl, openTargetControl } from '../../console/control.ts';
 import { Fault } from '../../journal/fault.ts';
 import { described, points, startChecked, sourceUp, targetUp, timeline } from './fixed-reports.ts';
-import { failedOver, sourceOperations, targetOperations, tested, verified } from './told-operations.ts';
+import { certificate, failedOver, sourceOperations, targetOperations, tested, verified } from './told-operations.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -30,6 +30,9 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   const client = new SourceClient(path);
   t.strictSame(await client.report(), sourceUp);
   t.strictSame(await client.pair('TOKEN'), { name: 'bravo', address: 'bravo:7228', fingerprint: 'ab' });
+  t.strictSame(await client.pairings(), { certificate, targets: [] });
+  t.strictSame(await client.revoke('bravo'), { name: 'bravo' });
+  t.strictSame(await client.rotate(false), certificate);
   const request = { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 1000, target: 'bravo', rateBytesPerSecond: 5, isPaused: true, storageDaemonDisks: ['n0'] };
   t.strictSame(await client.protect(request), { name: 'web', groupId: '00', target: 'bravo' });
   await client.protect({ name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 });
@@ -47,7 +50,7 @@ t.test('every operation of a source arrives as it was sent', async (t) => {
   t.strictSame(await client.mark({ name: 'web', isApp: true, label: 'before "upgrade"' }), { term: 1, point: 13, kind: 'app', cutAtMs: 5, isAppWanted: true, reason: null, frozenMs: 40, label: 'before "upgrade"' });
   for (const label of ['', 'x'.repeat(201), 'two\nlines']) await t.rejects(client.mark({ name: 'web', label }), { code: 'REQUEST_INVALID', message: /^label: / });
   t.strictSame(calls, [
-    ['pair', 'TOKEN'], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
+    ['pair', 'TOKEN'], ['revoke', 'bravo'], ['rotate', false], ['protect', request], ['protect', { name: 'web', qmpPath: '/run/web.qmp', rpoMs: 3_600_000 }],
     ['unprotect', 'web', true], ['pause', 'web'], ['resync', 'web'], ['resume', 'web'], ['setCapture', 'web', 'writelog'], ['setRate', 'web', 0], ['setQmpPath', 'web', '/run/web-2.qmp'],
     ['adopt', adopted], ['abandon', 'ab'.repeat(16)], ['mark', { name: 'web', isApp: true, label: 'before "upgrade"' }],
   ]);
@@ -68,7 +71,12 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.releasePoint('web', 'h1');
   t.strictSame(await client.verify('web', '-1h'), verified);
   await client.verify('web', undefined);
-  t.strictSame(await client.token(), { token: 'T', address: 'bravo:7228', fingerprint: 'ab' });
+  t.strictSame(await client.invite({ forMs: 60_000, name: 'alpha' }), { token: 'T', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 });
+  await t.rejects(client.invite({ forMs: 1 }), { code: 'REQUEST_INVALID', message: /forMs/ });
+  t.strictSame(await client.pairings(), { certificate, sources: [], invitations: [], oldSecretCount: 2 });
+  t.strictSame(await client.revoke('alpha'), { name: 'alpha', sourceId: 'cd' });
+  t.equal(await client.revokeOldSecrets(), 2);
+  t.strictSame(await client.rotate(true), certificate);
   t.strictSame(await client.checkStart({ group: 'web', accel: 'tcg', network: 'user' }), startChecked);
   t.strictSame(await client.failover({ group: 'web', at: '-15m', accel: 'tcg', network: 'user' }), failedOver);
   const planned = { group: 'web', planned: { shutdownMs: 60_000, onLimit: 'stop' as const }, decision: { act: 'commit' as const, afterMs: 0 } };
@@ -82,7 +90,7 @@ t.test('every operation of a target arrives as it was sent', async (t) => {
   await client.stopFailover('web', true);
   await client.seedFrom('web', 1, '/images/web.raw');
   t.strictSame(calls, [
-    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
+    ['points', 'web'], ['timeline', 'web'], ['describePoint', 'web', 'before & after'], ['holdPoint', hold], ['releasePoint', 'web', 'h1'], ['verify', 'web', '-1h'], ['verify', 'web', null], ['invite', { forMs: 60_000, name: 'alpha' }], ['revoke', 'alpha'], ['rotate', true], ['checkStart', { group: 'web', accel: 'tcg', network: 'user' }], ['failover', { group: 'web', at: '-15m', accel: 'tcg', network: 'user' }],
     ['failover', planned], ['commitFailover', 'web'],
     ['testFailover', { group: 'web', at: '1.2', limitMs: 60_000, budgetBytes: 1 << 30, network: 'isolated', accel: 'kvm' }], ['stopTest', 'web'], ['stopFailover', 'web', true], ['seedFrom', 'web', 1, '/images/web.raw'],
   ]);
@@ -93,12 +101,12 @@ t.test('faults arrive as they were thrown; bugs and malformed requests by name',
   const calls: unknown[][] = [];
   const control = await openTargetControl(path, targetOperations(calls, {
     points: async (group) => { throw new Fault('GROUP_UNKNOWN', `no group ${group}`, { group, big: 2n ** 60n, cause: new Error('inner') }); },
-    token: async () => { throw new TypeError('cannot read properties of undefined'); },
+    invite: async () => { throw new TypeError('cannot read properties of undefined'); },
   }), log);
   t.teardown(() => control.close());
   const client = new TargetClient(path);
   await t.rejects(client.points('none'), { name: 'Fault', code: 'GROUP_UNKNOWN', message: 'no group none', facts: { group: 'none', big: String(2n ** 60n), cause: 'inner' } });
-  await t.rejects(client.token(), { code: 'INTERNAL', message: /cannot read properties/ });
+  await t.rejects(client.invite(), { code: 'INTERNAL', message: /cannot read properties/ });
   await t.rejects(client.points('../etc'), { code: 'REQUEST_INVALID', message: /^group: / });
   await t.rejects(client.seedFrom('web', -1, 'relative'), { code: 'REQUEST_INVALID', message: /disk: .*; imagePath: not an absolute path/ });
   await t.rejects(client.failover({ group: 'web', surprise: 1 } as never), { code: 'REQUEST_INVALID', message: /surprise/ });

@@ -54,7 +54,7 @@ export async function startTarget(options, deps) {
     points: async () => (${JSON.stringify(points)}),
     timeline: async () => (${JSON.stringify(timeline)}),
     describePoint: async () => (${JSON.stringify(described)}),
-    token: async () => ({ token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
+    invite: async () => ({ token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 }),
     failover: async (request) => ({ group: request.group, term: 2, point: ${JSON.stringify(points[2])}, lostMs: 1, rtoMs: 2, guests: [{ name: request.group, qmpPath: '/q', pid: 7, logPath: '/l' }], qmpPath: '/q', pid: 7, logPath: '/l', overlayPaths: [], accel: request.accel ?? 'kvm' }),
     stopFailover: async (group, isRolledBack) => { deps.log.info({ group, isRolledBack }, 'fake stop'); },
     seedFrom: async (group, disk, imagePath) => { deps.log.info({ group, disk, imagePath }, 'fake seed'); },
@@ -96,7 +96,7 @@ t.test('config: exit code 78 and every problem with its place', async (t) => {
   await Promise.all([['source', 'run'], ['status'], ['doctor'], ['pair', 'T']].map(async (args) => {
     const { code, stderr, stdout } = await command.run([...args, '--config', brokenConfig]);
     t.equal(code, 78, args.join(' '));
-    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, spool, guests, witness, control, log, metrics, alerts\n`);
+    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, api, log, metrics, alerts\n`);
     t.equal(stdout, '');
   }));
   const fromEnvironment = await command.run(['status', '--json'], { AFTERIMAGE_CONFIG: brokenConfig });
@@ -175,8 +175,9 @@ t.test('a target from start to end', async (t) => {
   const { child, end } = await startDaemon(t, ['target', 'run', '--config', targetConfig]);
   const ask = (...args: string[]) => command.run(args, { AFTERIMAGE_CONFIG: targetConfig });
   await Promise.all([
-    async () => t.match(await ask('target', 'token'), { code: 0, stdout: 'AITOKEN\n', stderr: /for bravo:7228, fingerprint ab\./ }),
-    async () => t.strictSame(JSON.parse((await ask('target', 'token', '--json')).stdout), { token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab' }),
+    async () => t.match(await ask('target', 'token'), { code: 0, stdout: 'AITOKEN\n' }),
+    async () => t.match(await ask('target', 'invite'), { code: 0, stdout: 'AITOKEN\n', stderr: /for bravo:7228, fingerprint ab\./ }),
+    async () => t.strictSame(JSON.parse((await ask('target', 'invite', '--json')).stdout), { token: 'AITOKEN', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 }),
     async () => t.match(await ask('status'), { code: 0, stdout: /^web +protected/m }),
     async () => t.strictSame(JSON.parse((await ask('points', 'web', '--json')).stdout), timeline),
     async () => t.match(await ask('points', 'web'), { code: 0, stdout: /^web: every point from [^]*\nPOINT +KIND[^]*\n +1\.3 +crash/ }),

@@ -3,12 +3,17 @@ import type { SourceOperations } from '../../daemon/operations.ts';
 import type { FailoverResult, TargetOperations, TestResult } from '../../replica-target/operations.ts';
 import { described, points, startChecked, sourceUp, targetUp, timeline } from './fixed-reports.ts';
 
+export const certificate = { fingerprint: 'ab', expiresAtMs: 9, next: null, awaited: [] };
+
 /** `calls` is told what arrives. */
 export function sourceOperations(calls: unknown[][]): SourceOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };
   return {
     report: () => sourceUp,
     pair: async (token) => { await told('pair', token); return { name: 'bravo', address: 'bravo:7228', fingerprint: 'ab' }; },
+    pairings: () => ({ certificate, targets: [] }),
+    revoke: async (which) => { await told('revoke', which); return { name: which }; },
+    rotate: async (isNow) => { await told('rotate', isNow); return certificate; },
     protect: async (request) => { await told('protect', request); return { name: request.name, groupId: '00', target: 'bravo' }; },
     adopt: (...all) => told('adopt', ...all),
     surrender: () => Promise.resolve(null),
@@ -50,7 +55,11 @@ export function targetOperations(calls: unknown[][], more: Partial<TargetOperati
     holdPoint: async (request) => { await told('holdPoint', request); return { ...described, hold: timeline.holds[0]! }; },
     releasePoint: (...all) => told('releasePoint', ...all),
     verify: async (...all) => { await told('verify', ...all); return verified; },
-    token: async () => ({ token: 'T', address: 'bravo:7228', fingerprint: 'ab' }),
+    invite: async (request) => { await told('invite', request); return { token: 'T', address: 'bravo:7228', fingerprint: 'ab', expiresAtMs: 9 }; },
+    pairings: () => ({ certificate, sources: [], invitations: [], oldSecretCount: 2 }),
+    revoke: async (which) => { await told('revoke', which); return { name: which, sourceId: 'cd' }; },
+    revokeOldSecrets: async () => 2,
+    rotate: async (isNow) => { await told('rotate', isNow); return certificate; },
     checkStart: async (request) => { await told('checkStart', request); return startChecked; },
     failover: async (request) => { await told('failover', request); return failedOver; },
     changedSince: () => Promise.resolve([]),

@@ -46,7 +46,7 @@ void t.test('the last acknowledged point boots although nothing of it was applie
   );
   const guest = await startLabGuest(t, { mode: 'counter', churn: 256, timeLimitMs: 200_000, disks: [{ path, format: 'raw', iothread: true }] });
   await guest.waitForLine(/^AF COUNTER 5 /, 60_000);
-  await source.operations.pair((await target.operations.token()).token);
+  await source.operations.pair((await target.operations.invite({})).token);
   await source.operations.protect({ name: 'web1', qmpPath: guest.qmpPath, rpoMs: 1000 });
   await waitFor(() => target.report().groups[0]?.applied != null, { limitMs: 90_000, what: 'the first point to be applied' });
 

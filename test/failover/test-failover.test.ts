@@ -143,7 +143,7 @@ t.test('a failover that died before its term was raised is forgotten, with its h
     view: { holdReason: 'failover of web (1234)', holdId: null, isHome: false, disks: [] },
   });
   const tests = new TestFailovers(rig.options);
-  const failovers = new Failovers({ ...rig.options, host: await nodeFailoverHost({ folder: notes, overlayFolder: rig.options.failover.overlayFolder, viewSocketPath: rig.options.viewSocketPath, log: rig.options.log }), tests, claims: null, stores: () => [], orders: new SourceOrders(rig.options.clock), adoption: new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: rig.options.clock, log: rig.options.log }), retire: () => Promise.resolve() });
+  const failovers = new Failovers({ ...rig.options, host: await nodeFailoverHost({ folder: notes, overlayFolder: rig.options.failover.overlayFolder, viewSocketPath: rig.options.viewSocketPath, log: rig.options.log }), tests, claims: null, stores: () => [], orders: new SourceOrders(rig.options.clock), adoption: new Adoption({ localSource: null, pairing: { name: 'bravo', fingerprint: () => '', points: null, token: () => Promise.reject(new Error('not asked for')) }, clock: rig.options.clock, log: rig.options.log }), retire: () => Promise.resolve() });
   await failovers.open([rig.store], () => rig.store);
   t.strictSame(failovers.report(), []);
   t.notOk(isGuestRunning(pid, qmpPath));

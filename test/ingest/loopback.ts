@@ -2,10 +2,11 @@
 import { pino } from 'pino';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeRandom } from '../../host/node/random.ts';
-import { fingerprintOf, makeCertificate, type TargetCertificate } from '../../journal/identity.ts';
+import { fingerprintOf, makeCertificate, type OwnCertificate } from '../../journal/identity.ts';
 import type { GroupAnnouncement } from '../../journal/wire.ts';
 import { openTargetLink, type TargetLinkOptions } from '../../daemon/stream/target-link.ts';
 import type { TargetLink } from '../../daemon/stream/session.ts';
+import { sharedSecrets } from '../../replica-target/ingest/peers.ts';
 import { listenIngest, type Ingest, type IngestOptions } from '../../replica-target/ingest/server.ts';
 import type { GroupRegistry } from '../../replica-target/store/store.ts';
 import { MemoryRegistry } from './memory-registry.ts';
@@ -16,7 +17,7 @@ export const quiet = pino({ level: 'silent' });
 export const sourceId = '11'.repeat(16);
 export const groupId = 'aa'.repeat(16);
 
-let certificate: Promise<TargetCertificate> | null = null;
+let certificate: Promise<OwnCertificate> | null = null;
 
 export interface Loopback<R extends GroupRegistry = MemoryRegistry> {
   readonly ingest: Ingest;
@@ -35,7 +36,7 @@ export async function startIngestOver<R extends GroupRegistry>(t: Teardown, regi
   const { key, cert } = await (certificate ??= makeCertificate('test target'));
   const secret = nodeRandom.bytes(32);
   const ingest = await listenIngest({
-    host: '127.0.0.1', port: 0, key, cert, targetId: '22'.repeat(16), targetName: 'target', registry, secrets: () => [nodeRandom.bytes(32), secret],
+    host: '127.0.0.1', port: 0, key, cert, targetId: '22'.repeat(16), targetName: 'target', registry, peers: sharedSecrets(nodeRandom.bytes(32), secret),
     clock: nodeClock, random: nodeRandom, log: quiet, ...options,
   });
   t.teardown(() => ingest.close());

@@ -2,7 +2,7 @@ import t from 'tap';
 import fc from 'fast-check';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { isFault } from '../../journal/fault.ts';
-import { fingerprintOf, isSameProof, makeCertificate, makeToken, readToken, sourceProof, targetProof, type PairingToken } from '../../journal/identity.ts';
+import { checkRenewal, fingerprintOf, isSameProof, makeCertificate, makeToken, readToken, signRenewal, sourceProof, targetProof, type PairingToken } from '../../journal/identity.ts';
 
 const facts: PairingToken = {
   host: 'replica.example.org', port: 7421, fingerprint: 'ab'.repeat(32), secret: Buffer.alloc(32, 7), targetId: '22'.repeat(16), targetName: 'bravo',
@@ -42,9 +42,10 @@ t.test('what is no token is refused by name, and never repeated', async (t) => {
 });
 
 t.test('proofs depend on everything that was said', async (t) => {
-  const said = { secret: Buffer.alloc(32, 1), sourceNonce: '01'.repeat(32), targetNonce: '02'.repeat(32), fingerprint: '03'.repeat(32) };
+  const said = { secret: Buffer.alloc(32, 1), sourceNonce: '01'.repeat(32), targetNonce: '02'.repeat(32), fingerprint: '03'.repeat(32), sourceFingerprint: '05'.repeat(32) };
   const others = [
     { ...said, secret: Buffer.alloc(32, 2) }, { ...said, sourceNonce: '04'.repeat(32) }, { ...said, targetNonce: '04'.repeat(32) }, { ...said, fingerprint: '04'.repeat(32) },
+    { ...said, sourceFingerprint: '04'.repeat(32) }, { ...said, sourceFingerprint: undefined },
     { ...said, sourceNonce: said.targetNonce, targetNonce: said.sourceNonce },
   ];
   for (const prove of [sourceProof, targetProof]) {
@@ -66,4 +67,16 @@ t.test('a certificate of the target’s own, for longer than anyone protects', a
   t.ok(x509.checkPrivateKey(createPrivateKey(key)));
   t.ok(Date.parse(x509.validFrom) < Date.now() && Date.parse(x509.validTo) > Date.now() + 40 * 365 * 86_400_000);
   t.not(fingerprintOf((await makeCertificate('bravo')).cert), fingerprintOf(cert), 'each target has its own');
+});
+
+t.test('a certificate to come is announced by who has its key, on this connection and no other', async (t) => {
+  const own = await makeCertificate('alpha');
+  const facts = { role: 'source', sourceNonce: '01'.repeat(32), targetNonce: '02'.repeat(32) } as const;
+  const renewal = signRenewal(own, facts);
+  t.equal(fingerprintOf(checkRenewal(renewal, facts)), fingerprintOf(own.cert));
+  const { certificate } = signRenewal(await makeCertificate('mallory'), facts);
+  for (const [what, said, at] of [
+    ['another certificate', { ...renewal, certificate }, facts], ['no certificate', { ...renewal, certificate: 'AAAA' }, facts], ['no signature', { ...renewal, signature: 'AAAA' }, facts],
+    ['another connection', renewal, { ...facts, sourceNonce: '03'.repeat(32) }], ['the other role', renewal, { ...facts, role: 'target' as const }],
+  ] as const) t.equal(refusal(() => checkRenewal(said, at)), 'WIRE_GARBAGE', what);
 });

@@ -17,7 +17,7 @@ const block = (kind: string): string => new RegExp(`\`\`\`${kind}\n([^\`]*)\`\`\
 t.test('the protocol’s shapes are those of version 1', async (t) => {
   const shapes = JSON.stringify([z.toJSONSchema(sourceMessage), z.toJSONSchema(targetMessage), protocolVersion, protocolPath]);
   // A difference means that the wire changed. If that is meant: PROTOCOL.md, "Versioning", says what it takes.
-  t.equal(createHash('sha256').update(shapes).digest('hex'), '7bf1e01df79755b07dae14718492ffcaae808a62bf70f1e1b72d92eded021996');
+  t.equal(createHash('sha256').update(shapes).digest('hex'), '2aed256b6fe1d407c3cf229752b9c66d5ab135aab580035d0c6e2e5d15628b7d');
 });
 
 t.test('the worked example of PROTOCOL.md is what the code says', async (t) => {
@@ -34,7 +34,9 @@ t.test('the worked example of PROTOCOL.md is what the code says', async (t) => {
   t.same(target.map((message) => message.t), ['challenge', 'welcome', 'group', 'ack', 'applied']);
   const [hello, auth] = source as [Extract<SourceMessage, { t: 'hello' }>, Extract<SourceMessage, { t: 'auth' }>];
   const [challenge, welcome] = target as [Extract<TargetMessage, { t: 'challenge' }>, Extract<TargetMessage, { t: 'welcome' }>];
-  const said = { secret: Buffer.alloc(32, 0x11), sourceNonce: hello.nonce, targetNonce: challenge.nonce, fingerprint: '44'.repeat(32) };
+  const said = { secret: Buffer.alloc(32, 0x11), sourceNonce: hello.nonce, targetNonce: challenge.nonce, fingerprint: '44'.repeat(32), sourceFingerprint: challenge.certificate };
+  t.equal(challenge.certificate, '55'.repeat(32));
+  t.equal(welcome.paired, challenge.certificate);
   t.equal(auth.mac, sourceProof(said));
   t.equal(welcome.mac, targetProof(said));
   t.equal(welcome.creditBytes, limits.creditBytes);

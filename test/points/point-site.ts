@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import type { Test } from 'tap';
 import { nodeClock } from '../../host/node/clock.ts';
-import { makeCertificate, type TargetCertificate } from '../../journal/identity.ts';
+import { makeCertificate, type OwnCertificate } from '../../journal/identity.ts';
 import { startPointServer, type PointServer, type PointServerOptions } from '../../replica-target/points/point-server.ts';
 import { pattern } from '../qemu/nbd-peers.ts';
 import { shortFolder } from '../qemu/real-qemu.ts';
@@ -20,7 +20,7 @@ export interface PointSite {
   readonly folder: string;
   readonly server: PointServer;
   readonly points: FilePoints;
-  readonly identity: TargetCertificate;
+  readonly identity: OwnCertificate;
   /** Path of the plain copy of a disk at a point of term 1. */
   copy(point: number, disk: 0 | 1): string;
   uri(exportName: string): string;

@@ -132,7 +132,7 @@ ${options.targetConfig ?? ''}`);
     await target.start();
   }
   await source.start();
-  if (options.isPaired ?? true) await sourceClient.pair((await targetClient.token()).token);
+  if (options.isPaired ?? true) await sourceClient.pair((await targetClient.invite()).token);
 
   const guest = async (name: string): Promise<GuestReport> => {
     const found = (await sourceClient.report()).guests.find((one) => one.name === name);

@@ -49,8 +49,8 @@ export async function startSites(t: Teardown, hosts: NetworkHosts | null = null,
     await target.start();
     await source.start();
   }
-  await sites.alpha.source.client.pair((await sites.bravo.target.client.token()).token);
-  await sites.bravo.source.client.pair((await sites.alpha.target.client.token()).token);
+  await sites.alpha.source.client.pair((await sites.bravo.target.client.invite()).token);
+  await sites.bravo.source.client.pair((await sites.alpha.target.client.invite()).token);
   return sites;
 }
 

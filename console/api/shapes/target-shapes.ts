@@ -1,6 +1,7 @@
 /** What a target answers; for the document. Members may be added, so every object is open. */
 import { z } from 'zod';
 import { rehearsalReport } from '../../../replica-target/failover/rehearsal-report.ts';
+import { rotationShape } from './certificate-shapes.ts';
 import { count, faultNote, findingShape, instant, ms, pointIdShape, restorePointShape, storedPointShape } from './point-shapes.ts';
 
 const verdict = z.enum(['fine', 'warning', 'refused']);
@@ -60,7 +61,8 @@ export const runbookShape = z.looseObject({
   group: z.string(), atMs: instant, isPlanned: z.boolean(), point: restorePointShape.nullable(), lostMs: ms.nullable(), steps: z.array(z.looseObject({ step: z.string(), tookMs: ms.nullable() })), obstacles: z.array(z.string()),
   measured: z.looseObject({ atMs: instant, point: z.string(), isPassed: z.boolean() }).nullable(),
 });
-export const pairingTokenShape = z.looseObject({ token: z.string(), address: z.string(), fingerprint: z.string() });
+export const invitationShape = z.looseObject({ token: z.string(), address: z.string(), fingerprint: z.string(), expiresAtMs: instant });
+export const targetPairingsShape = z.looseObject({ certificate: rotationShape, sources: z.array(z.looseObject({ name: z.string(), sourceId: z.string() })) });
 
 export const shownGuestsShape = z.looseObject({
   items: z.array(z.looseObject({

@@ -141,7 +141,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:7: data: expected an absolute path, found "relative/path"',
     'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
     'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
-    'F:8:1: colour: unknown key; expected one of role, name, data, spool, guests, limits, witness, control, api, log, metrics, alerts',
+    'F:8:1: colour: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, api, log, metrics, alerts',
     'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
     'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
   ]);

@@ -6,7 +6,6 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { connect, type TLSSocket } from 'node:tls';
 import { Fault } from '../journal/fault.ts';
-import { fingerprintOf } from '../journal/identity.ts';
 import { faultOf } from './api/problem.ts';
 
 /** A daemon's API over the network. */
@@ -77,7 +76,8 @@ function connectSafely(place: RemotePlace, signal: AbortSignal): Promise<TLSSock
     signal.addEventListener('abort', stop, { once: true });
     socket.once('error', give);
     socket.once('secureConnect', () => {
-      const found = fingerprintOf(socket.getPeerCertificate().raw);
+      // As journal/identity.ts has it, which brings along what makes certificates.
+      const found = socket.getPeerCertificate().fingerprint256.replaceAll(':', '').toLowerCase();
       if (isPinned && found !== fingerprint) return give(new Fault('API_UNTRUSTED', `${namePlace(place)} shows a certificate with the fingerprint ${found}, not ${fingerprint}`, { place: namePlace(place), found, fingerprint }));
       if (!isPinned && !socket.authorized) return give(new Fault('API_UNTRUSTED', `nobody known here vouches for the certificate of ${namePlace(place)} (${String(socket.authorizationError)}); its fingerprint is ${found}`, { place: namePlace(place), found }));
       signal.removeEventListener('abort', stop);

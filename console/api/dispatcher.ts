@@ -107,7 +107,7 @@ async function answerOf<Operations>(options: DispatcherOptions<Operations>, name
   const run = async (): Promise<unknown> => route.handle({ operations: options.operationsFor(actor), actor, services }, input);
   try {
     const asked: AskedAct = { name, method: route.method, path: pathOf(request), body: route.isSecret === true || 'token' in Object(input.body) ? null : input.body ?? null };
-    if (isAct) log.info({ act: name, path: asked.path, by: describeActor(actor) }, 'asked by an operator');
+    if (isAct) log.info({ act: name, path: asked.path, by: describeActor(actor) }, 'an operator’s request');
     const value = await (isAct && audit !== undefined ? audit(actor, asked, run) : run());
     if (value === undefined) return { status: 204, mediaType: '', text: null };
     return route.mediaType === undefined

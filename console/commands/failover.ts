@@ -83,7 +83,7 @@ async function failover(name: string, option: FailoverOptions): Promise<void> {
     ...decisionOf(option), ...(option.withoutWitness === true ? { isWitnessed: false } : {}),
   });
   if (option.json !== true) print(formatFailoverResult(lookOf(process.stdout), result));
-  if (option.wait === true && result.isComingHome) awaitHome(target, name);
+  if (option.wait === true && result.isComingHome) await awaitHome(target, name);
   if (option.json === true) printJson(result);
 }
 
@@ -117,7 +117,7 @@ function decisionOf({ commitAfter, rollbackAfter }: FailoverOptions): Pick<Failo
 async function commit(name: string, option: DaemonOption & { readonly wait?: true }): Promise<void> {
   const target = await client(option, 'commit');
   await target.commitFailover(name);
-  if (option.wait === true) awaitHome(target, name);
+  if (option.wait === true) await awaitHome(target, name);
   print(`${name}: ${option.wait === true ? 'the failover is committed' : 'its data comes home; then the failover is committed'}\n`);
 }
 

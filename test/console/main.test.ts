@@ -268,3 +268,28 @@ t.test('doctor on a machine without QEMU says what to install', async (t) => {
   t.equal(code, 1);
   t.match(JSON.parse(stdout), { verdict: 'fail', install: [/^qemu-system-/, 'qemu-utils'] });
 });
+
+t.test('a daemon elsewhere, with a token', async (t) => {
+  const config = join(folder, 'open.yaml');
+  await writeFile(config, `role: target\nname: bravo\ndata: ${folder}/o\nlisten: {port: 0}\napi: {listen: {host: 127.0.0.1, port: 0}}\n`);
+  const daemon = command.start(['target', 'run', '--config', config]);
+  t.teardown(() => daemon.kill('SIGKILL'));
+  let facts: { readonly host?: string; readonly port?: number; readonly fingerprint?: string } = {};
+  await awaitLine(daemon, (line) => {
+    const found = JSON.parse(line) as typeof facts & { readonly msg?: string };
+    if (found.fingerprint !== undefined) facts = found;
+    return found.msg === 'ready';
+  });
+  const made = await command.run(['token', 'create', 'night', '--scope', 'read', '--for', '1d', '--config', config]);
+  t.match(made, { code: 0, stdout: /^afterimage_\S+\n$/, stderr: /^night may read until / });
+  const tokenFile = join(folder, 'token');
+  await writeFile(tokenFile, made.stdout, { mode: 0o600 });
+  const ask = (...args: string[]) => command.run(args, { AFTERIMAGE_API: `https://127.0.0.1:${facts.port}`, AFTERIMAGE_TOKEN_FILE: tokenFile, AFTERIMAGE_FINGERPRINT: facts.fingerprint });
+  t.match(await ask('status'), { code: 0, stdout: /^web +protected/m });
+  t.match(await ask('failover', 'web', '--yes'), { code: 1, stderr: /^OPERATOR_SCOPE: .*takes administer/ });
+  t.match(await ask('export', 'web', '--format', 'raw', '--to', folder), { code: 64, stderr: /run it there/ });
+  t.match(await ask('status', '--fingerprint', 'ab'.repeat(32)), { code: 1, stderr: /^API_UNTRUSTED/ });
+  t.match(await command.run(['token', 'list', '--config', config]), { code: 0, stdout: /^night +read/m });
+  t.match(await command.run(['token', 'revoke', 'night', '--config', config]), { code: 0 });
+  t.match(await ask('status'), { code: 1, stderr: /^OPERATOR_TOKEN/ });
+});

@@ -61,7 +61,7 @@ t.test('strangers hold little, and not for long', async (t) => {
   };
   const silent = Array.from({ length: 4 }, open);
   const ended = silent.map((socket) => once(socket.resume(), 'close'));
-  await Promise.all(silent.map((socket) => socket.connecting ? once(socket, 'connect') : null));
+  await Promise.all(silent.map(async (socket) => { if (socket.connecting) await once(socket, 'connect'); }));
   await once(open().resume(), 'close');
   t.pass('a fifth from the same address is let go');
   await Promise.all(ended);

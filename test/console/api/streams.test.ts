@@ -65,7 +65,7 @@ t.test('events follow what happens, and go on where a listener was', async (t) =
   t.equal((await follow(api, {}, `/v1/events?ticket=${ticket}`)).incoming.statusCode, 401, 'a ticket is good once');
   t.notMatch(api.logged(), ticket);
   await api.local.revokeToken((await api.local.tokens())[0]!.name);
-  await Promise.all([second, stranger, ticketed].map(({ incoming }) => incoming.destroyed ? null : once(incoming, 'close')));
+  await Promise.all([second, stranger, ticketed].map(async ({ incoming }) => { if (!incoming.destroyed) await new Promise((resolve) => { incoming.once('close', resolve); }); }));
   t.pass('a token that is revoked ends its streams');
 });
 

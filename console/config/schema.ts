@@ -139,7 +139,9 @@ const retention = section({
 }).optional();
 
 const failoverNetwork = ['none, user or bridge:NAME', (value: unknown) => { const named = networkName.safeParse(value).data; return named === 'isolated' ? undefined : named; }] as const;
-const volume = ['a size an hour or a day with its unit, such as 100GiB/day', ofText(readVolume)] as const;
+/** Less than this is a few records. */
+const volumeBytesMin = 64 * 1024 ** 2;
+const volume = ['a size of at least 64MiB an hour or a day, such as 100GiB/day', ofText((text) => { const limit = readVolume(text); return limit !== undefined && limit.bytes >= volumeBytesMin ? limit : undefined; })] as const;
 const scrubRate = ['a size a second with its unit, such as 20MiB/s; 0 for none', (value: unknown) => (value === 0 || typeof value === 'string' ? readRate(String(value)) : undefined)] as const;
 const checkEvery = duration(60_000, 31 * 86_400_000, 'a duration from 1m to 31d, such as 6h');
 const rehearseEvery = duration(60_000, 366 * 86_400_000, 'a duration from 1m to 366d, such as 7d');

@@ -43,7 +43,8 @@ export class SourceVolume {
     const stepMs = this.limit.perMs / steps;
     const step = Math.floor(this.#clock.monotonicMs() / stepMs);
     this.#taken = this.#taken.filter((one) => step - one.step < steps);
-    if (this.#sum() + bytes > this.limit.bytes) {
+    // Once past it nothing goes in between, however small: a delta of which records are missing is none.
+    if (this.isExceeded() || this.#sum() + bytes > this.limit.bytes) {
       const message = this.#message();
       if (this.#sinceMs === null) {
         this.#sinceMs = this.#clock.nowMs();

@@ -7,8 +7,9 @@
  *   or over what was noise already.
  * - *replaced*: noise in blank blocks while about as many structured blocks are given back: files are written anew and deleted.
  *
- * A compressor's output looks like noise block by block, and does not in the sum: gzip, zstd, JPEG, xz leave byte values
- * unequally frequent by a little, which shows over some hundred blocks. Evidence leaks away, so that what comes in small portions
+ * A compressor's output looks like noise block by block, and mostly does not in the sum: gzip, zstd, JPEG leave byte values
+ * unequally frequent by a little, which shows over some hundred blocks. xz often cannot be told from a cipher: a large one written
+ * over old files is a false alarm. Evidence leaks away, so that what comes in small portions
  * over hours does not add up; what the guest does of it as a matter of course is taken off.
  */
 import type { PointId } from '../../journal/point.ts';
@@ -77,7 +78,7 @@ const beginningShare = 1 / 512;
 /** Of what changed meanwhile so much at least must be evidence: an update that reuses blocks of old files stays below, whatever its size. */
 const turnedShareMin = 0.25;
 const replacedShareMin = 0.5;
-/** How unequal byte values may be, (chi-square - 255) / bytes, for noise to pass for a cipher's. Measured: AES 0 ± 0.2, xz 3, bzip2 6, zstd and gzip 9, JPEG 90, in 1e-4. */
+/** How unequal byte values may be, (chi-square - 255) / bytes, for noise to pass for a cipher's. Measured: AES 0 ± 0.2, xz 0 to 3, bzip2 6, zstd and gzip 9, JPEG 90, in 1e-4. */
 const cipherMax = 1e-4;
 /** Below this many sampled bytes nothing is decided: the statistic's own deviation would be larger than what it is to tell apart. */
 const pooledBytesMin = 128 * 1024;

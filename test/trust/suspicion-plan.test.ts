@@ -60,7 +60,7 @@ t.test('a tree encrypted at full speed, or in portions, is noticed, with the poi
 
 t.test('honest work is left alone', async (t) => {
   t.equal(follow(Array.from({ length: 50 }, () => changes({ bytes: 64 * mib, noiseBytes: 64 * mib, freshBytes: 64 * mib, freshPooled: mib, freshChi: 255 }))), null, 'noise into blank space');
-  t.equal(follow(Array.from({ length: 50 }, () => turned(32 * mib, 32 * mib, 3e-4))), null, 'what xz writes, over old files');
+  t.equal(follow(Array.from({ length: 50 }, () => turned(32 * mib, 32 * mib, 3e-4))), null, 'what a compressor writes, over old files');
   t.equal(follow(Array.from({ length: 50 }, () => turned(2 * mib, 64 * mib))), null, 'a small share of a large update');
   t.equal(follow(Array.from({ length: 2000 }, () => turned(8 * 1024)), nothingUsual, 60_000), null, 'a trickle over a day leaks away');
 });

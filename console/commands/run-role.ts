@@ -8,14 +8,17 @@ import type { StartSource } from '../../daemon/operations.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import type { StartTarget } from '../../replica-target/operations.ts';
 import type { Config } from '../config/config.ts';
-import { TargetClient } from '../control-client.ts';
+import { SourceClient, TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control } from '../control.ts';
+import { askLiveness } from '../liveness.ts';
 import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
 import { openLog } from '../log.ts';
 import { openServiceNotifier } from '../service-notify.ts';
 import { readVersion } from '../version.ts';
 
+/** A daemon that needs longer to answer itself is taken for hung, ms. */
+const livenessMsMax = 15_000;
 /** What closing may take before the process ends regardless, below the 90 s after which systemd kills, ms. */
 const closeMsMax = 30_000;
 
@@ -30,9 +33,10 @@ export async function runRole(config: Config): Promise<void> {
   const stopped = awaitStopSignal();
   const notifier = await openServiceNotifier(log);
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
+  notifier.starting();
   const running = await startRole(config, log, version);
   log.info({ control: config.controlPath }, 'ready');
-  notifier.ready();
+  notifier.ready(() => livenessOf(config));
   log.info({ signal: await stopped }, 'stopping');
   notifier.stopping();
   await closeInTime(running, log);
@@ -54,6 +58,13 @@ async function startRole(config: Config, log: Logger, version: string): Promise<
     }
     default: return config satisfies never;
   }
+}
+
+function livenessOf(config: Config): Promise<string | null> {
+  const { controlPath, options: { dataFolder } } = config;
+  return config.role === 'source'
+    ? askLiveness({ report: () => new SourceClient(controlPath).report(), folders: [dataFolder, config.options.spool.folder], limitMs: livenessMsMax })
+    : askLiveness({ report: () => new TargetClient(controlPath).report(), folders: [dataFolder], limitMs: livenessMsMax });
 }
 
 async function orClose(role: { close(): Promise<void> }, opening: Promise<Control>): Promise<Control> {

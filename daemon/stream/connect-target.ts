@@ -12,7 +12,7 @@ import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { isSameProof, nonceBytes, sourceProof, targetProof } from '../../journal/identity.ts';
 import { frameBytesMax } from '../../journal/limits.ts';
-import { decodeMessage, protocolPath, protocolVersion, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { decodeMessage, protocolPath, protocolVersions, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import { faultOfSocket, refusal, WireSession, type SessionLimits } from './wire-session.ts';
 
 /** From the first packet to the target's proof, ms. */
@@ -97,9 +97,9 @@ export async function shakeHands(ws: WebSocket, address: TargetAddress, deps: Co
   const { sourceId, sourceName, secret, fingerprint } = address;
   const sourceNonce = deps.random.bytes(nonceBytes).toString('hex');
   const say = (message: SourceMessage): void => ws.send(JSON.stringify(message), () => undefined);
-  say({ t: 'hello', versions: [protocolVersion], sourceId, sourceName, nonce: sourceNonce });
+  say({ t: 'hello', versions: [...protocolVersions], sourceId, sourceName, nonce: sourceNonce });
   const challenge = await hear(ws, 'challenge', stop);
-  if (challenge.version !== protocolVersion) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersion}`);
+  if (!protocolVersions.includes(challenge.version)) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersions.join(', ')}`);
   const said = { secret, sourceNonce, targetNonce: challenge.nonce, fingerprint };
   say({ t: 'auth', mac: sourceProof(said) });
   const welcome = await hear(ws, 'welcome', stop);

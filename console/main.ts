@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
+import { addCompletionCommands } from './commands/completion.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addExplainCommand } from './commands/explain.ts';
@@ -52,6 +53,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addDoctorCommand(program);
   addLogCommand(program);
   addExplainCommand(program);
+  addCompletionCommands(program);
   return program;
 }
 

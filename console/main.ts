@@ -16,6 +16,7 @@ import { addLogCommand } from './commands/log.ts';
 import { addTestFailoverCommand } from './commands/test-failover.ts';
 import { addRehearseCommand } from './commands/rehearse.ts';
 import { addPointCommands } from './commands/points.ts';
+import { addSupportBundleCommand } from './commands/support-bundle.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { withConfig } from './commands/with-config.ts';
@@ -51,6 +52,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addTestFailoverCommand(program);
   addRehearseCommand(program);
   addDoctorCommand(program);
+  addSupportBundleCommand(program);
   addLogCommand(program);
   addExplainCommand(program);
   addCompletionCommands(program);

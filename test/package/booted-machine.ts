@@ -61,10 +61,11 @@ export class BootedMachine {
       await over;
       await rm(base, { recursive: true, force: true });
     });
-    // unshare became bash, which became unshare again: its one child is the systemd.
+    // unshare became bash, which had children while it mounted, and became unshare again, whose one child becomes the systemd.
     const pid = await waitFor(async () => {
       if (child.exitCode !== null) throw new Error(`the machine did not come up: ${said}`);
-      return Number((await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')).trim()) || null;
+      const only = (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')).trim();
+      return /^\d+$/.test(only) && (await readFile(`/proc/${only}/comm`, 'utf8').catch(() => '')).trim() === 'systemd' ? Number(only) : null;
     }, { limitMs: 20_000, what: 'a process 1' }).catch((error: unknown) => { throw new Error(`${String(error)}: ${said}`); });
     const machine = new BootedMachine(join(base, 'here'), pid);
     await waitFor(async () => {

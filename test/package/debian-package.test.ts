@@ -31,6 +31,8 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
   const at = (name: string): string => join(machine.folder, name);
   for (const path of [first, second]) await copyFile(path, at(path.slice(packages.length + 1)));
   const install = (path: string): Promise<string> => machine.run('dpkg', '--force-depends', '-i', at(path.slice(packages.length + 1)));
+  // Images for containers forbid packages to start anything.
+  await machine.run('rm', '-f', '/usr/sbin/policy-rc.d');
   await install(first);
   t.match(await machine.run('id', 'afterimage'), /groups=.*kvm/);
   t.equal(await machine.run('afterimage', '--version'), '0.1.0');

@@ -20,7 +20,7 @@ for (const role of ['source', 'target'] as const) {
     const { stdout, stderr } = await run('systemd-analyze', ['verify', '--recursive-errors=no', join(at, name)]);
     t.equal(`${stdout}${stderr}`, '');
     await cp(join(folder, name), join(at, name));
-    const { stdout: said } = await run('systemd-analyze', ['security', '--offline=true', '--no-pager', `--threshold=${exposureMax[role] * 10}`, join(at, name)]);
+    const { stdout: said } = await run('systemd-analyze', ['security', '--offline=true', '--no-pager', `--threshold=${Math.round(exposureMax[role] * 10)}`, join(at, name)]);
     t.match(said, new RegExp(`Overall exposure level for ${name}: [0-2]\\.\\d OK`));
     for (const line of ['Type=notify', 'KillMode=process', 'Restart=always', 'ProtectSystem=strict', 'NoNewPrivileges=yes']) t.match(unit, new RegExp(`^${line}$`, 'm'), line);
     t.match(unit, /^WatchdogSec=\d+$/m);

@@ -1,12 +1,16 @@
-/** The daemon's log: JSON lines on stdout for the service manager, one plain line per entry on a terminal. */
+/** The daemon's log: one plain line per entry on a terminal, lines with a priority where journald reads them, JSON lines on stdout for whoever else does. */
 import { pino, type DestinationStream, type Logger } from 'pino';
 import type { LogLevel } from './config/schema.ts';
+import { formatJournalLine, isJournalStream } from './journal-line.ts';
 import { tint, type Look, type Tone } from './render/look.ts';
 import { printable } from './render/units.ts';
 import { lookOf } from './terminal.ts';
 
 export function openLog(level: LogLevel, role: string): Logger {
-  const stream: DestinationStream = process.stdout.isTTY ? terminalStream(lookOf(process.stdout)) : pino.destination({ dest: 1, sync: true });
+  const stdout = pino.destination({ dest: 1, sync: true });
+  const stream: DestinationStream = process.stdout.isTTY ? terminalStream(lookOf(process.stdout))
+    : isJournalStream(1) ? { write: (line) => { stdout.write(formatJournalLine(line)); } }
+    : stdout;
   return pino({ level, base: { role }, timestamp: pino.stdTimeFunctions.isoTime }, stream);
 }
 

@@ -8,6 +8,7 @@ import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
 import { addAuditCommand } from './commands/audit.ts';
 import { addAlertTestCommand } from './commands/alert-test.ts';
+import { addCompletionCommands } from './commands/completion.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
@@ -20,6 +21,7 @@ import { addRehearseCommand } from './commands/rehearse.ts';
 import { addLockCommands } from './commands/lock.ts';
 import { addCertificateCommand, addInviteCommand, addPairingCommands } from './commands/pairings.ts';
 import { addPointCommands } from './commands/points.ts';
+import { addSupportBundleCommand } from './commands/support-bundle.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addTokenCommands } from './commands/token.ts';
@@ -64,8 +66,10 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addAlertTestCommand(program);
   addTokenCommands(program);
   addDoctorCommand(program);
+  addSupportBundleCommand(program);
   addLogCommand(program);
   addExplainCommand(program);
+  addCompletionCommands(program);
   return program;
 }
 

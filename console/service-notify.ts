@@ -10,25 +10,61 @@ const SOCK_CLOEXEC = 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
 
 export interface ServiceNotifier {
-  ready(): void;
+  /** From here until `ready`, as long as the main loop turns, the service manager is asked to wait a little longer. */
+  starting(): void;
+  /**
+   * From here on the service manager hears that the daemon lives, as often as it wants to, but only when `ask` has just answered null; what it answers
+   * instead, why the daemon is of no use, goes to the log and to the manager's status. The manager ends a daemon that it does not hear of.
+   */
+  ready(ask: () => Promise<string | null>): void;
   stopping(): void;
 }
+
+/** Each time that more is asked for while starting, and how long that is: a little more than two of the former, so that one may be late, ms. */
+const startingEveryMs = 20_000;
+const startingExtensionMs = 60_000;
 
 /** Failures are logged once and never keep a daemon from working. */
 export async function openServiceNotifier(log: Logger, environment: NodeJS.ProcessEnv = process.env): Promise<ServiceNotifier> {
   const address = environment['NOTIFY_SOCKET'];
-  if (address === undefined || !/^[/@]/.test(address)) return { ready: () => undefined, stopping: () => undefined };
+  if (address === undefined || !/^[/@]/.test(address)) return { starting: () => undefined, ready: () => undefined, stopping: () => undefined };
   const send = await datagramSender(address, log);
-  let watchdog: NodeJS.Timeout | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const every = (ms: number, act: () => void): void => {
+    clearInterval(timer);
+    timer = setInterval(act, ms).unref();
+  };
+  const watch = (ask: () => Promise<string | null>, everyMs: number): void => {
+    let isAsking = false;
+    let said: string | null = null;
+    const turn = async (): Promise<void> => {
+      // One that has not been answered is itself the answer.
+      if (isAsking) return;
+      isAsking = true;
+      const why = await ask();
+      isAsking = false;
+      if (why === null) send('WATCHDOG=1');
+      if (why === said) return;
+      said = why;
+      send(`STATUS=${why === null ? 'well' : why.replaceAll('\n', ' ')}`);
+      if (why !== null) log.error({ why }, 'this daemon is of no use: unless that changes the service manager will end it and start it anew');
+    };
+    every(everyMs, () => void turn());
+  };
   return {
-    ready: () => {
-      send(`READY=1\nMAINPID=${process.pid}`);
+    starting: () => {
+      const more = (): void => send(`EXTEND_TIMEOUT_USEC=${startingExtensionMs * 1000}`);
+      more();
+      every(startingEveryMs, more);
+    },
+    ready: (ask) => {
+      clearInterval(timer);
+      send(`READY=1\nMAINPID=${process.pid}\nSTATUS=well`);
       const watchdogMs = watchdogIntervalMs(environment);
-      // A main loop that hangs does not come here, and the service manager ends it.
-      if (watchdogMs !== null) watchdog = setInterval(() => send('WATCHDOG=1'), watchdogMs).unref();
+      if (watchdogMs !== null) watch(ask, watchdogMs);
     },
     stopping: () => {
-      clearInterval(watchdog);
+      clearInterval(timer);
       send('STOPPING=1');
     },
   };

@@ -6,7 +6,10 @@
 import { z } from 'zod';
 import { compareBlocksMax, controlBytesMax, diskBytesMax, diskCountMax, hardwareDepthMax, sectorBytes, timeMsMax } from './limits.ts';
 
+/** The newest version that this release speaks. */
 export const protocolVersion = 1;
+/** All that it speaks: a release speaks those of the release one minor version before it as well (PROTOCOL.md, "Versioning"). */
+export const protocolVersions: readonly number[] = [protocolVersion];
 export const protocolPath = '/afterimage/v1';
 /** Names the code in the 403 by which a target turns a certificate away before the upgrade. */
 export const refusalHeader = 'x-afterimage-refused';
@@ -157,4 +160,10 @@ export function decodeMessage<T>(schema: z.ZodType<T>, textMessage: string): T |
   }
   const parsed = schema.safeParse(value);
   return parsed.success ? parsed.data : undefined;
+}
+
+/** The highest version that both speak; null when there is none. Either list may be in any order and name versions that nobody here knows. */
+export function commonVersion(theirs: readonly number[], ours: readonly number[] = protocolVersions): number | null {
+  const common = ours.filter((version) => theirs.includes(version));
+  return common.length === 0 ? null : Math.max(...common);
 }

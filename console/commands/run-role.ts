@@ -20,15 +20,18 @@ import { ownCertificate, readCertificate } from '../api/certificate.ts';
 import type { NetListen } from '../api/net-door.ts';
 import type { ApiServices } from '../api/services.ts';
 import type { Config } from '../config/config.ts';
-import { TargetClient } from '../control-client.ts';
+import { SourceClient, TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control, type ControlOptions } from '../control.ts';
 import { openDaemonSide, type DaemonSide } from '../daemon-side.ts';
+import { askLiveness } from '../liveness.ts';
 import { localSourceAt } from '../local-source.ts';
 import { exitCodes } from '../exit-code.ts';
 import { openLog } from '../log.ts';
 import { openServiceNotifier } from '../service-notify.ts';
 import { readVersion } from '../version.ts';
 
+/** A daemon that needs longer to answer itself is taken for hung, ms. */
+const livenessMsMax = 15_000;
 /** What closing may take before the process ends regardless, below the 90 s after which systemd kills, ms. */
 const closeMsMax = 30_000;
 
@@ -43,10 +46,11 @@ export async function runRole(config: Config): Promise<void> {
   const stopped = awaitStopSignal();
   const notifier = await openServiceNotifier(log);
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
+  notifier.starting();
   const trail = await openTrail(config, log, version);
   const running = await startRole(config, log, version, trail);
   log.info({ control: config.controlPath, ...(running.control.address === null ? {} : { api: running.control.address }) }, 'ready');
-  notifier.ready();
+  notifier.ready(() => livenessOf(config));
   log.info({ signal: await stopped }, 'stopping');
   notifier.stopping();
   await closeInTime(running, log);
@@ -100,6 +104,13 @@ async function startRole(config: Config, log: Logger, version: string, audit: Tr
     }
     default: return config satisfies never;
   }
+}
+
+function livenessOf(config: Config): Promise<string | null> {
+  const { controlPath, options: { dataFolder } } = config;
+  return config.role === 'source'
+    ? askLiveness({ report: () => new SourceClient(controlPath).report(), folders: [dataFolder, config.options.spool.folder], limitMs: livenessMsMax })
+    : askLiveness({ report: () => new TargetClient(controlPath).report(), folders: [dataFolder], limitMs: livenessMsMax });
 }
 
 /** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */

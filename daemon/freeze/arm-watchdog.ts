@@ -119,6 +119,7 @@ async function detachmentFacts(): Promise<DetachmentFacts> {
     hasSystemd: existsSync('/run/systemd/system'),
     isRoot: process.geteuid?.() === 0,
     controlGroup: await readFile('/proc/self/cgroup', 'utf8').catch(() => ''),
+    isDaemonKilledAlone: process.env['AFTERIMAGE_KILL_MODE'] === 'process',
   };
 }
 

@@ -12,7 +12,7 @@ import type { Random } from '../../host/random.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { fingerprintOf, isSameProof, nonceBytes, sourceProof, targetProof, type OwnCertificate } from '../../journal/identity.ts';
 import { frameBytesMax } from '../../journal/limits.ts';
-import { decodeMessage, protocolPath, protocolVersion, refusalHeader, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { decodeMessage, protocolPath, protocolVersions, refusalHeader, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import type { OutboxGate } from './throttle.ts';
 import { faultOfSocket, knownCode, refusal, WireSession, type Handshake, type SessionLimits } from './wire-session.ts';
 
@@ -113,9 +113,9 @@ export async function shakeHands(ws: WebSocket, address: TargetAddress, deps: Co
   const own = certificate === undefined ? undefined : fingerprintOf(certificate.cert);
   const sourceNonce = deps.random.bytes(nonceBytes).toString('hex');
   const say = (message: SourceMessage): void => ws.send(JSON.stringify(message), () => undefined);
-  say({ t: 'hello', versions: [protocolVersion], sourceId, sourceName, nonce: sourceNonce });
+  say({ t: 'hello', versions: [...protocolVersions], sourceId, sourceName, nonce: sourceNonce });
   const challenge = await hear(ws, 'challenge', stop);
-  if (challenge.version !== protocolVersion) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersion}`);
+  if (!protocolVersions.includes(challenge.version)) throw new Fault('WIRE_VERSION', `the target chose protocol version ${challenge.version}; this source speaks ${protocolVersions.join(', ')}`);
   // A target of an earlier release asks for no certificate, and its proofs bind none.
   if (challenge.certificate !== undefined && challenge.certificate !== own) throw new Fault('WIRE_GARBAGE', 'the target saw another certificate than this source showed');
   const said = { sourceNonce, targetNonce: challenge.nonce, fingerprint, sourceFingerprint: challenge.certificate };

@@ -7,7 +7,7 @@
 import { isSameProof, sourceProof, targetProof } from '../../journal/identity.ts';
 import type { FaultCode } from '../../journal/fault.ts';
 import { creditBytes } from '../../journal/limits.ts';
-import { protocolVersion, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { commonVersion, protocolVersions, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 import type { PairedSource, PairingClaim, PairingKey, ShownCertificate } from './peers.ts';
 
 export type HandshakeState =
@@ -43,14 +43,15 @@ export function planHandshake(state: HandshakeState, message: SourceMessage, fac
   switch (state.phase) {
     case 'hello': {
       if (message.t !== 'hello') return { step: 'refuse', code: 'WIRE_GARBAGE', message: `the first message must be hello, not ${message.t}` };
-      if (!message.versions.includes(protocolVersion)) {
-        return { step: 'refuse', code: 'WIRE_VERSION', message: `this target speaks protocol version ${protocolVersion}, the source ${message.versions.join(', ')}` };
+      const version = commonVersion(message.versions);
+      if (version === null) {
+        return { step: 'refuse', code: 'WIRE_VERSION', message: `this target speaks protocol version ${protocolVersions.join(', ')}, the source ${message.versions.join(', ')}` };
       }
       const { targetId, targetName, nonce, shown } = facts;
       return {
         step: 'reply',
         state: { phase: 'auth', sourceId: message.sourceId, sourceName: message.sourceName, sourceNonce: message.nonce, targetNonce: nonce },
-        reply: { t: 'challenge', version: protocolVersion, targetId, targetName, nonce, ...(shown === null ? {} : { certificate: shown.fingerprint }) },
+        reply: { t: 'challenge', version, targetId, targetName, nonce, ...(shown === null ? {} : { certificate: shown.fingerprint }) },
       };
     }
     case 'auth':

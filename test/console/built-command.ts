@@ -26,19 +26,22 @@ export class BuiltCommand {
     this.folder = folder;
   }
 
-  static async build(t: Teardown): Promise<BuiltCommand> {
+  /** `tree`: sources of another release, which then run with the packages of this one. */
+  static async build(t: Teardown, tree = root): Promise<BuiltCommand> {
     // Socket paths have to be short, hence not the test's own folder.
     const folder = await mkdtemp(join(tmpdir(), 'ai-cmd-'));
     t.teardown(() => rm(folder, { recursive: true, force: true }));
     await symlink(join(root, 'node_modules'), join(folder, 'node_modules'));
-    await cp(join(root, 'package.json'), join(folder, 'package.json'));
+    await cp(join(tree, 'package.json'), join(folder, 'package.json'));
     for (const area of areas) {
-      for (const name of await readdir(join(root, area), { recursive: true })) {
-        if (name.endsWith('.ts')) await transpile(join(area, name), folder);
+      for (const name of await readdir(join(tree, area), { recursive: true })) {
+        if (name.endsWith('.ts')) await transpile(tree, join(area, name), folder);
       }
     }
     return new BuiltCommand(folder);
   }
+
+  get program(): string { return join(this.folder, 'console/main.js'); }
 
   /** Puts JavaScript in the place of a product file. */
   async replace(path: string, text: string): Promise<void> {
@@ -47,7 +50,7 @@ export class BuiltCommand {
 
   start(args: readonly string[], environment: NodeJS.ProcessEnv = {}): ChildProcess {
     const { AFTERIMAGE_CONFIG: _config, NOTIFY_SOCKET: _notify, NODE_OPTIONS: _options, ...inherited } = process.env;
-    return spawn(process.execPath, [join(this.folder, 'console/main.js'), ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...inherited, ...environment } });
+    return spawn(process.execPath, [this.program, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...inherited, ...environment } });
   }
 
   run(args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Ended> {
@@ -89,10 +92,10 @@ const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.
 /** Several test files need the command: what one has translated serves all, by content. Beside what tap itself keeps there. */
 const cache = join(root, '.tap', 'transpiled');
 
-async function transpile(path: string, folder: string): Promise<void> {
+async function transpile(tree: string, path: string, folder: string): Promise<void> {
   const out = join(folder, path.replace(/\.ts$/, '.js'));
   await mkdir(dirname(out), { recursive: true });
-  await writeFile(out, await translated(path, await readFile(join(root, path), 'utf8')));
+  await writeFile(out, await translated(path, await readFile(join(tree, path), 'utf8')));
 }
 
 async function translated(path: string, source: string): Promise<string> {

@@ -225,7 +225,7 @@ t.test('a service manager that asked for it is told', async (t) => {
   receiver.stdout.on('data', (chunk: Buffer) => { told += chunk.toString('utf8'); });
   const { child, end } = await startDaemon(t, ['source', 'run', '--config', sourceConfig], { NOTIFY_SOCKET: path, WATCHDOG_USEC: '200000' });
   await until(async () => (told.match(/WATCHDOG=1/g)?.length ?? 0) >= 2);
-  t.ok(told.startsWith(`READY=1\nMAINPID=${child.pid}`), told);
+  t.ok(told.startsWith(`EXTEND_TIMEOUT_USEC=60000000READY=1\nMAINPID=${child.pid}`), told);
   child.kill('SIGTERM');
   t.match(await end, { code: 0 });
   await until(async () => told.endsWith('STOPPING=1'));

@@ -258,4 +258,6 @@ t.test('the watchdog is started out of the daemon’s control group where system
   t.equal(judgeDetachment(facts, '0::/system.slice/run-r1.scope\n'), null);
   t.equal(judgeDetachment({ ...facts, controlGroup: '0::/user.slice/user-0.slice/session-3.scope\n' }, '0::/user.slice/user-0.slice/session-3.scope\n'), null, 'a daemon that a person started');
   t.equal(judgeDetachment({ ...facts, hasSystemd: false, controlGroup: '0::/\n' }, '0::/\n'), null);
+  t.equal(judgeDetachment({ ...facts, isDaemonKilledAlone: true }, service), null, 'a unit with KillMode=process');
+  t.same(planDetachment({ ...facts, isDaemonKilledAlone: true }), [[]], 'which needs no scope');
 });

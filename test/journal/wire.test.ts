@@ -9,7 +9,7 @@ import { recordHeaderBytes } from '../../journal/limits.ts';
 import { readRecord } from '../../journal/record.ts';
 import { decodePayload, sealPayload } from '../../journal/seal.ts';
 import { faultTable } from '../../journal/fault.ts';
-import { decodeMessage, protocolPath, protocolVersion, sourceMessage, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
+import { commonVersion, decodeMessage, protocolPath, protocolVersion, sourceMessage, targetMessage, type SourceMessage, type TargetMessage } from '../../journal/wire.ts';
 
 const text = readFileSync(new URL('../../journal/PROTOCOL.md', import.meta.url), 'utf8');
 const block = (kind: string): string => new RegExp(`\`\`\`${kind}\n([^\`]*)\`\`\``).exec(text)![1]!.trim();
@@ -86,4 +86,11 @@ t.test('no text makes the decoder throw, and what it lets through is of the sche
     { disks: [{ disk: 0, name: 'a', sizeBytes: 511 }] }, { disks: [{ disk: 256, name: 'a', sizeBytes: 512 }] }, { disks: [{ disk: 0, name: 'a', sizeBytes: 2 ** 47 }] }, { rpoMs: -1 }, { t: 'other' },
   ]) t.equal(change(facts), undefined, String(JSON.stringify(facts)));
   t.equal(change({ hardware: { firmware: 'x'.repeat(limits.controlBytesMax) } }), undefined, 'above the limit');
+});
+
+t.test('the highest common version', async (t) => {
+  t.equal(commonVersion([1, 2, 3], [1, 2]), 2, 'a newer peer');
+  t.equal(commonVersion([1], [2, 1]), 1, 'an older one');
+  t.equal(commonVersion([9, 7, 8], [1, 2]), null);
+  t.equal(commonVersion([protocolVersion, 99]), protocolVersion);
 });

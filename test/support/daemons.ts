@@ -26,6 +26,8 @@ export class Daemon<Client> {
   readonly #role: 'source' | 'target';
   readonly #isUp: () => Promise<unknown>;
   readonly #prefix: readonly string[];
+  /** console/main.js of the release that the next start runs. */
+  program = command;
   #child: ChildProcess | null = null;
 
   constructor(role: 'source' | 'target', folder: string, configPath: string, client: Client, isUp: () => Promise<unknown>, prefix: readonly string[] = []) {
@@ -44,7 +46,7 @@ export class Daemon<Client> {
 
   async start(): Promise<void> {
     const log = await open(this.logPath, 'a');
-    const [program, ...args] = [...this.#prefix, process.execPath, command, this.#role, 'run', '--config', this.configPath];
+    const [program, ...args] = [...this.#prefix, process.execPath, this.program, this.#role, 'run', '--config', this.configPath];
     const child = spawn(program!, args, { stdio: ['ignore', log.fd, log.fd] });
     await log.close();
     this.#child = child;
@@ -82,7 +84,7 @@ export interface Pair {
   protect(name: string, qmpPath: string, rpoMs?: number): Promise<void>;
 }
 
-export interface PairOptions { readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** More lines for the source's config. */ readonly sourceConfig?: string; /** More lines for the target's. */ readonly targetConfig?: string; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
+export interface PairOptions { /** `program` of each, where it is another than this build's. */ readonly sourceProgram?: string; readonly targetProgram?: string; readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** More lines for the source's config. */ readonly sourceConfig?: string; /** More lines for the target's. */ readonly targetConfig?: string; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
 
 /** A source and a target, running, paired. */
 export async function startPair(t: Teardown, options: PairOptions = {}): Promise<Pair> {
@@ -112,6 +114,8 @@ ${options.targetConfig ?? ''}`);
   const targetClient = new TargetClient(targetSocket);
   const source = new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report());
   const target = new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report());
+  source.program = options.sourceProgram ?? source.program;
+  target.program = options.targetProgram ?? target.program;
   t.teardown(async () => {
     await source.kill();
     await target.kill();

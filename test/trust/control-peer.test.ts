@@ -20,7 +20,7 @@ t.test('a stranger is refused, and whoever may ask is noted by uid', async (t) =
   const noted: NewEntry[] = [];
   const paused: string[] = [];
   const operations = { report: () => ({ role: 'source' }), pause: (name: string) => { paused.push(name); return Promise.resolve(); } } as unknown as SourceOperations;
-  const control = await openSourceControl(path, operations, pino({ level: 'silent' }), { note: (entry) => { noted.push(entry); return Promise.resolve(); }, alarms: () => [] });
+  const control = await openSourceControl(path, operations, pino({ level: 'silent' }), { audit: { note: (entry) => { noted.push(entry); return Promise.resolve(); }, alarms: () => [] } });
   t.teardown(() => control.close());
   await new SourceClient(path).pause('web');
   t.match(noted, [{ who: { kind: 'local', uid: process.geteuid!() }, act: 'pause', on: 'web', outcome: 'done' }]);
@@ -29,9 +29,9 @@ t.test('a stranger is refused, and whoever may ask is noted by uid', async (t) =
   await chmod(folder, 0o755);
   await chmod(path, 0o666);
   const asked = spawn(process.execPath, ['-e', `
-    require('node:http').request({ socketPath: process.argv[1], path: '/pause', method: 'POST', headers: { 'content-type': 'application/json' } }, (reply) => {
+    require('node:http').request({ socketPath: process.argv[1], path: '/v1/guests/db/pause', method: 'POST', headers: { 'content-type': 'application/json' } }, (reply) => {
       let text = ''; reply.on('data', (chunk) => { text += chunk; }); reply.on('end', () => console.log(reply.statusCode + ' ' + text));
-    }).end('{"name":"db"}');`, path], { uid: stranger, gid: stranger, timeout: 20_000, cwd: '/', stdio: ['ignore', 'pipe', 'inherit'] });
+    }).end('{}');`, path], { uid: stranger, gid: stranger, timeout: 20_000, cwd: '/', stdio: ['ignore', 'pipe', 'inherit'] });
   let answer = '';
   asked.stdout.on('data', (chunk: Buffer) => { answer += chunk.toString(); });
   await once(asked, 'close');

@@ -1,7 +1,7 @@
 /** By which names, paths and sockets a protected guest is known, and whether anything is there. */
 import { isFault } from '../journal/fault.ts';
 import type { GuestImage } from '../qemu/guest-images.ts';
-import { connectQmp } from '../qemu/qmp-client.ts';
+import { connectMonitor } from '../qemu/connect-guest.ts';
 import type { GroupMember, SurrenderedGuest } from './operations.ts';
 import type { ProtectedGuest } from './source-state.ts';
 
@@ -21,7 +21,7 @@ export function placeOf({ disk, path, format, sizeBytes }: GuestImage): Surrende
 /** Whether anything listens on a guest's QMP socket: what it says does not matter. */
 export async function isQemuThere(path: string): Promise<boolean> {
   try {
-    (await connectQmp(path)).close();
+    (await connectMonitor(path)).close();
     return true;
   } catch (error) {
     if (!isFault(error)) throw error;

@@ -8,6 +8,7 @@ import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addDiscoveryCommands } from './commands/discover.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands, addTokenCommand } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
@@ -43,6 +44,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addTokenCommand(target);
 
   addGuestCommands(program);
+  addDiscoveryCommands(program);
   addStatusCommand(program);
   addPointCommands(program);
   addVerifyCommand(program);

@@ -3,6 +3,9 @@
  * kept compatible for scripts, and needs neither a binding nor a build.
  */
 import { execFile } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Fault } from '../../journal/fault.ts';
 
 /** A libvirtd that starts answers after seconds; one that hangs must not hold whoever asks. */
@@ -18,12 +21,10 @@ export function virshEnvironment(): NodeJS.ProcessEnv {
 export interface VirshOptions {
   readonly limitMs?: number;
   readonly signal?: AbortSignal;
-  /** For standard input, as with `define /dev/stdin`. */
-  readonly input?: string;
 }
 
 /** Standard output. `args`: command first. Faults: LIBVIRT_UNREACHABLE (no virsh, no libvirtd), LIBVIRT_REFUSED (facts: said). */
-export function virsh(uri: string, args: readonly string[], { limitMs = answerMsMax, signal, input }: VirshOptions = {}): Promise<string> {
+export function virsh(uri: string, args: readonly string[], { limitMs = answerMsMax, signal }: VirshOptions = {}): Promise<string> {
   return new Promise((resolve, reject) => {
     const options = { env: virshEnvironment(), timeout: limitMs, maxBuffer: answerBytesMax, killSignal: 'SIGKILL' as const, ...(signal === undefined ? {} : { signal }) };
     const child = execFile('virsh', ['-q', '-c', uri, ...args], options, (error, stdout, stderr) => {
@@ -31,9 +32,21 @@ export function virsh(uri: string, args: readonly string[], { limitMs = answerMs
       if (signal?.aborted === true) return reject(signal.reason as Error);
       reject(failed(uri, args[0]!, error, saidBy(stderr), limitMs));
     });
-    child.stdin?.on('error', () => undefined); // it may end before it has read all
-    child.stdin?.end(input ?? '');
+    child.stdin?.end();
   });
+}
+
+/** Defines a domain anew or for the first time: libvirt reads it from a file. Faults: as {@link virsh}. */
+export async function defineDomain(uri: string, xml: string): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'afterimage-'));
+  try {
+    const path = join(folder, 'domain.xml');
+    // It may hold passwords of consoles.
+    await writeFile(path, xml, { mode: 0o600 });
+    await virsh(uri, ['define', path]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 function failed(uri: string, command: string, error: Error & { code?: unknown; killed?: boolean }, said: string, limitMs: number): Fault {

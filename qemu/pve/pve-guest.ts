@@ -3,10 +3,11 @@
  * a time, and Proxmox VE connects to it for each thing that it does to the guest and for its statistics: who stays connected there makes Proxmox VE blind. So a guest is followed
  * through a second monitor, which `args:` of its config gives it.
  */
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Fault } from '../../journal/fault.ts';
 import type { GuestPlace } from '../guest-place.ts';
+import { isSocket } from './is-socket.ts';
 import { isOwnMonitor, monitorPaths, ownMonitorName } from '../own-monitor-plan.ts';
 import { parsePveConfig, pveValue, splitPveArgs, type PveConfig } from './pve-config.ts';
 
@@ -35,18 +36,8 @@ export async function pveMonitor(place: PvePlace): Promise<string> {
   const { config } = await readPveConfig(place);
   const own = monitorPaths(splitPveArgs(pveValue(config, 'args') ?? '')).find(isOwnMonitor);
   // Put in while the guest runs it takes effect with its next start; until then there is only the socket that Proxmox VE needs.
-  if (own !== undefined && await isThere(own)) return own;
-  if (!(await isThere(pveSocketPath(place)))) throw new Fault('QMP_UNREACHABLE', `guest ${place.vmid} does not run`, { vmid: place.vmid, error: 'ENOENT' });
+  if (own !== undefined && await isSocket(own)) return own;
+  if (!(await isSocket(pveSocketPath(place)))) throw new Fault('QMP_UNREACHABLE', `guest ${place.vmid} does not run`, { vmid: place.vmid, error: 'ENOENT' });
   const advice = own === undefined ? `\`afterimage add-monitor pve://${place.vmid}\` gives it one` : 'its config has one';
   throw new Fault('GUEST_UNSUITED', `guest ${place.vmid} of Proxmox VE runs without a monitor for us: ${advice}, from its next start or live migration on`, { vmid: place.vmid });
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw error;
-  }
 }

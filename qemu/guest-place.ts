@@ -28,7 +28,7 @@ export function parsePlace(text: string): GuestPlace | undefined {
   const [key] = scheme === 'libvirt' ? ['uri'] : ['root'];
   if (name === undefined || [...words.keys()].some((one) => one !== key)) return undefined;
   const value = words.get(key!);
-  if (scheme === 'libvirt') return isDomain(name) ? { kind: 'libvirt', domain: name, uri: value ?? libvirtUriDefault } : undefined;
+  if (scheme === 'libvirt') return isDomain(name) && isLocalUri(value ?? libvirtUriDefault) ? { kind: 'libvirt', domain: name, uri: value ?? libvirtUriDefault } : undefined;
   const vmid = Number(name);
   if (!/^\d{1,9}$/.test(name) || vmid < vmidMin || vmid > vmidMax || (value !== null && !isAbsolute(value))) return undefined;
   return { kind: 'pve', vmid, root: value ?? '/' };
@@ -49,6 +49,11 @@ export function formatPlace(place: GuestPlace): string {
     case 'pve': return `pve://${place.vmid}${place.root === '/' ? '' : `?root=${encodeURIComponent(place.root)}`}`;
     default: return place satisfies never;
   }
+}
+
+/** Of this host, over a socket of its own: other transports of libvirt's run commands that the URI names, and a guest elsewhere cannot be followed from here. */
+export function isLocalUri(uri: string): boolean {
+  return /^qemu(\+unix)?:\/\/\/(system|session)(\?socket=\/[^?&#]+)?$/.test(uri);
 }
 
 /** What libvirt takes for a domain's name, but for one that virsh would take for an option. */

@@ -17,9 +17,8 @@ import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../jo
 import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts';
 import { connectGuest } from '../../qemu/connect-guest.ts';
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
-import { recordHardware } from '../../qemu/hardware.ts';
+import { recordGuest } from '../../qemu/guest-definition.ts';
 import { endsAtPowerOff } from '../../qemu/guest-place.ts';
-import { recordManager } from '../../qemu/record-manager.ts';
 import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink, GuestPower } from './capture.ts';
 import { beginAt, guestPower } from './begin-at.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
@@ -106,7 +105,7 @@ export class CbtCapture implements Capture {
       const link = this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner, ended: new AbortController(), listDisks: () => this.#listDisks() };
       this.#isVhdUsable = true;
       this.#disks = await this.#listDisks();
-      const hardware = this.#o.storageDaemonDisks === undefined ? await this.#recordHardware(qmp) : {};
+      const hardware = this.#o.storageDaemonDisks === undefined ? await recordGuest(qmp, this.#o.qmpPath) : {};
       void qmp.closed.then((fault) => link.ended.abort(fault));
       void this.#keeper.tend(link, link.ended.signal, (act) => this.#inTurn(act));
       return { disks: this.disks(), hardware };
@@ -115,11 +114,6 @@ export class CbtCapture implements Capture {
       this.#unlink();
       throw error;
     }
-  }
-
-  async #recordHardware(qmp: Link['qmp']): Promise<Readonly<Record<string, unknown>>> {
-    const [hardware, manager] = [await recordHardware(qmp), await recordManager(this.#o.qmpPath)];
-    return manager === undefined ? hardware : { ...hardware, manager };
   }
 
   choose(capture: CaptureChoice): void {

@@ -36,7 +36,7 @@ const quietlyLeft = new Set(['seclabel', 'metadata', 'description', 'resource', 
 const keptInOs = new Set(['type', 'loader', 'boot', 'bootmenu', 'bios', 'smbios', 'kernel', 'initrd', 'cmdline']);
 const keptDevices = new Set(['disk', 'controller', 'interface', 'serial', 'channel', 'input', 'video', 'memballoon', 'rng', 'watchdog', 'panic', 'hub']);
 const keptInDisk = new Set(['driver', 'target', 'address', 'boot', 'serial', 'wwn', 'vendor', 'product', 'blockio', 'geometry']);
-const keptInInterface = new Set(['mac', 'model', 'driver', 'boot', 'address', 'mtu', 'rom', 'acpi']);
+const keptInInterface = new Set(['mac', 'model', 'driver', 'boot', 'address', 'mtu', 'acpi']);
 /** Of a disk's driver; caches and I/O modes are of the old host's storage. */
 const keptOfDriver = new Set(['name', 'discard', 'detect_zeroes', 'iothread', 'queues', 'queue_size', 'iommu', 'ats', 'packed']);
 
@@ -50,12 +50,15 @@ export function adaptDomain(recorded: string, options: AdaptOptions): AdaptedDom
   keepOnly(domain, keptAtTop, notes);
   adaptCpu(domain, options.accel, notes);
   adaptOs(xml, options.varsPath);
+  // Its other kind hands files of the host to the guest.
+  children(domain, 'sysinfo').filter((element) => attribute(element, 'type') !== 'smbios').forEach(remove);
   const devices = ensureChild(xml, domain, 'devices');
   keepOnly(devices, keptDevices, notes);
   adaptDisks(xml, devices, options.disks, notes);
   for (const nic of children(devices, 'interface')) adaptInterface(xml, nic, options);
   children(devices, 'serial').forEach((serial, at) => adaptSerial(xml, serial, at === 0 ? options.consoleLog : null));
   for (const channel of children(devices, 'channel')) adaptChannel(channel, notes);
+  for (const input of children(devices, 'input')) if (!['tablet', 'mouse', 'keyboard'].includes(attribute(input, 'type') ?? '')) remove(input);
   for (const rng of children(devices, 'rng')) adaptRandom(xml, rng);
   for (const video of children(devices, 'video')) if (attribute(child(video, 'model'), 'type') === 'qxl') empty(ensureChild(xml, video, 'model')).setAttribute('type', 'vga');
   for (const device of Array.from(devices.childNodes)) if (device.nodeType === device.ELEMENT_NODE) children(device as Element, 'alias').forEach(remove);

@@ -67,7 +67,7 @@ export function addQemuArguments({ document, domain }: DomainXml, args: readonly
 }
 
 function commandLine(document: Document, domain: Element): Element {
-  const there = Array.from(domain.getElementsByTagNameNS(qemuNamespace, 'commandline'))[0];
+  const there = Array.from(domain.getElementsByTagNameNS(qemuNamespace, 'commandline')).find(({ parentNode }) => parentNode === domain);
   if (there !== undefined) return there;
   domain.setAttributeNS('http://www.w3.org/2000/xmlns/', 'xmlns:qemu', qemuNamespace);
   const made = document.createElementNS(qemuNamespace, 'qemu:commandline');

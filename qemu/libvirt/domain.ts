@@ -23,8 +23,7 @@ export async function lookUpDomain(uri: string, domain: string, signal?: AbortSi
   } catch (error) {
     if (!isFault(error, 'LIBVIRT_REFUSED')) throw error;
     // Gone, or refused for another reason: only libvirt's list tells.
-    const known = (await virsh(uri, ['list', '--all', '--name', '--uuid'], how)).split(/\s+/);
-    if (known.includes(domain)) throw error;
+    for (const by of ['--name', '--uuid']) if ((await virsh(uri, ['list', '--all', by], how)).split('\n').some((line) => line.trim() === domain)) throw error;
     throw new Fault('QMP_UNREACHABLE', `libvirt at ${uri} has no domain ${domain}`, { domain, uri, error: 'ENOENT' }, error);
   }
 }

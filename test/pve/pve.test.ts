@@ -41,7 +41,7 @@ void t.test('places', async (t) => {
     t.ok(place, text);
     if (place !== undefined) t.equal(formatPlace(place), text, 'written in one way');
   }
-  for (const text of ['run/a.qmp', 'libvirt://', 'libvirt://--all', 'libvirt://a?b=c', 'pve://99', 'pve://1e3', 'pve://web', 'http://web', 'libvirt://a\nb', 'libvirt://%zz', 'pve://101?root=x']) t.equal(parsePlace(text), undefined, JSON.stringify(text));
+  for (const text of ['run/a.qmp', 'libvirt://', 'libvirt://--all', 'libvirt://a?b=c', 'libvirt://a?uri=qemu%2Bext%3A%2F%2F%2Fsystem%3Fcommand%3D%2Ftmp%2Fx', 'libvirt://a?uri=qemu%2Bssh%3A%2F%2Fb%2Fsystem', 'pve://99', 'pve://1e3', 'pve://web', 'http://web', 'libvirt://a\nb', 'libvirt://%zz', 'pve://101?root=x']) t.equal(parsePlace(text), undefined, JSON.stringify(text));
 });
 
 void t.test('its config', async (t) => {

@@ -1,11 +1,19 @@
 /** What the manager of a guest knows of it, for its start elsewhere: carried along in the record of its hardware. Changes nothing. */
 import { parsePlace } from './guest-place.ts';
-import type { GuestHardware } from './hardware.ts';
+import { recordHardware, type GuestHardware } from './hardware.ts';
 import { virsh } from './libvirt/virsh.ts';
 import { readPveConfig } from './pve/pve-guest.ts';
+import type { QmpConnection } from './qmp.ts';
 
-/** Undefined: nobody manages it. Faults: LIBVIRT_*, QMP_UNREACHABLE. */
-export async function recordManager(text: string): Promise<GuestHardware['manager']> {
+/** The record of its hardware, with its definition where it is found by its manager. Faults: those of `QmpConnection.execute`, LIBVIRT_*, QMP_UNREACHABLE. */
+export async function recordGuest(qmp: QmpConnection, place: string): Promise<GuestHardware> {
+  const hardware = await recordHardware(qmp);
+  const manager = await definitionOf(place);
+  return manager === undefined ? hardware : { ...hardware, manager };
+}
+
+/** Undefined: nobody manages it. */
+async function definitionOf(text: string): Promise<GuestHardware['manager']> {
   const place = parsePlace(text);
   switch (place?.kind) {
     case undefined: case 'socket': return undefined;

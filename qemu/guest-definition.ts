@@ -17,8 +17,8 @@ async function definitionOf(text: string): Promise<GuestHardware['manager']> {
   const place = parsePlace(text);
   switch (place?.kind) {
     case undefined: case 'socket': return undefined;
-    // As it runs, without what is of this host and this start alone; passwords are left out.
-    case 'libvirt': return { kind: 'libvirt', xml: await virsh(place.uri, ['dumpxml', '--migratable', place.domain]) };
+    // As it runs: only then libvirt says which disk is which device (the alias). Passwords are left out.
+    case 'libvirt': return { kind: 'libvirt', xml: await virsh(place.uri, ['dumpxml', place.domain]) };
     case 'pve': return { kind: 'pve', vmid: place.vmid, config: (await readPveConfig(place)).text };
     default: return place satisfies never;
   }

@@ -6,6 +6,7 @@
  * that the record names never reach this host; a kernel and a firmware do, by path and to be read, as in every failover.
  */
 import type { Element } from '@xmldom/xmldom';
+import { Fault } from '../../journal/fault.ts';
 import { agentPortName } from '../agent-channel.ts';
 import type { BootDisk } from '../boot-disks.ts';
 import { monitorArguments } from '../own-monitor-plan.ts';
@@ -40,7 +41,7 @@ const keptInInterface = new Set(['mac', 'model', 'driver', 'boot', 'address', 'm
 /** Of a disk's driver; caches and I/O modes are of the old host's storage. */
 const keptOfDriver = new Set(['name', 'discard', 'detect_zeroes', 'iothread', 'queues', 'queue_size', 'iommu', 'ats', 'packed']);
 
-/** Fault LIBVIRT_REFUSED: what is no domain's XML. */
+/** Faults: LIBVIRT_REFUSED (what is no domain's XML), FAILOVER_BOOT (a disk is not in it). */
 export function adaptDomain(recorded: string, options: AdaptOptions): AdaptedDomain {
   const xml = parseDomain(recorded);
   const notes: string[] = [];
@@ -120,7 +121,8 @@ function adaptDisks(xml: DomainXml, devices: Element, disks: readonly BootDisk[]
     waiting.delete(alias!);
     adaptDisk(xml, element, disk);
   }
-  for (const [name] of waiting) notes.push(`The domain’s definition has no disk ${name ?? '?'}: it is not attached.`);
+  // It would run without them, and be taken for failed over.
+  if (waiting.size > 0) throw new Fault('FAILOVER_BOOT', `the recorded definition of the domain has no disk ${[...waiting.keys()].join(' and none ')}`, { disks: [...waiting.keys()] });
 }
 
 function adaptDisk(xml: DomainXml, element: Element, disk: BootDisk): void {

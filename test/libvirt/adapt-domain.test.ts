@@ -75,6 +75,10 @@ t.test('without KVM', async (t) => {
   t.match(notes.join('\n'), /host-passthrough/);
 });
 
+t.test('a disk that the definition does not have', async (t) => {
+  t.throws(() => adaptDomain(recorded, { ...options, disks: [...options.disks, { disk: 1, name: 'scsi0-0-0-0', path: '/srv/o/disk1.qcow2', format: 'qcow2' }] }), { code: 'FAILOVER_BOOT' }, 'it is not started without');
+});
+
 t.test('what is no domain is refused', async (t) => {
   for (const xml of ['', '<network/>', '<domain><name></domain>', '<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/shadow">]><domain><name>&x;</name></domain>']) {
     try {

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
 import { groupGuestsMax, labelCharactersMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
+import { parsePlace } from '../qemu/guest-place.ts';
 import { networkName } from '../replica-target/failover/network-plan.ts';
 import type { NetworkChoice } from '../replica-target/operations.ts';
 
@@ -14,6 +15,8 @@ export const bodyBytesMax = 64 * 1024;
 
 const name = safeName;
 const path = z.string().min(1).max(4096).startsWith('/', 'not an absolute path').regex(/^[^\0]*$/, 'a zero byte in a path');
+/** Where a guest's QEMU is found. */
+const place = z.string().min(1).max(4096).regex(/^[^\0]*$/, 'a zero byte in a path').refine((text) => parsePlace(text) !== undefined, 'neither an absolute path nor libvirt://DOMAIN nor pve://VMID');
 const rate = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 /** With a write log, 100 ms to 1 h; the daemon refuses what the chosen capture cannot do. */
 export const rpoMsMin = 100;
@@ -48,7 +51,7 @@ export const invitationMsMax = 7 * 86_400_000;
 
 const groupId = z.string().regex(/^[0-9a-f]{32}$/);
 /** The guests of a group of several. */
-const members = z.array(z.strictObject({ name, qmpPath: path })).min(2).max(groupGuestsMax);
+const members = z.array(z.strictObject({ name, qmpPath: place })).min(2).max(groupGuestsMax);
 const count = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const term = count.min(1);
 
@@ -62,19 +65,19 @@ export const requestBodies = {
   verify: z.strictObject({ group: name, at: selector.optional() }),
   pair: z.strictObject({ token: z.string().min(1).max(4096) }),
   protect: z.strictObject({
-    name, qmpPath: path, dmLogPath: path.optional(), rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
+    name, qmpPath: place, dmLogPath: path.optional(), rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax), capture: z.enum(captureChoices).optional(), target: name.optional(), rateBytesPerSecond: rate.optional(),
     members: members.optional(), isPaused: z.boolean().optional(), storageDaemonDisks: z.array(z.string().min(1).max(255)).min(1).max(256).optional(),
   }),
   unprotect: z.strictObject({ name, isForgotten: z.boolean().optional() }),
   adopt: z.strictObject({
-    name, groupId, qmpPath: path, members: members.optional(), base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
+    name, groupId, qmpPath: place, members: members.optional(), base: z.strictObject({ term, point: count }).nullable(), term, rpoMs: z.number().int().min(rpoMsMin).max(rpoMsMax),
     target: z.strictObject({ name, fingerprint: z.string().min(1).max(200) }).nullable(), points: z.strictObject({ nbdPath: path, controlPath: path }).nullable(), token: z.string().min(1).max(4096).nullable(),
   }),
   abandon: z.strictObject({ groupId }),
   surrender: z.strictObject({ groupId, term }),
   guest: z.strictObject({ name }),
   mark: z.strictObject({ name, isApp: z.boolean().optional(), label: pointLabel.optional(), limitMs: z.number().int().min(1000).max(markMsMax).optional() }),
-  qmpPath: z.strictObject({ name, qmpPath: path }),
+  qmpPath: z.strictObject({ name, qmpPath: place }),
   rate: z.strictObject({ name, rateBytesPerSecond: rate }),
   capture: z.strictObject({ name, capture: z.enum(captureChoices) }),
   startCheck: z.strictObject({ group: name, accel, network: failoverNetwork.optional() }),

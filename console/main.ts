@@ -12,6 +12,7 @@ import { addCompletionCommands } from './commands/completion.ts';
 import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
+import { addDiscoveryCommands } from './commands/discover.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
@@ -54,6 +55,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
 
   addPairingCommands(program);
   addGuestCommands(program);
+  addDiscoveryCommands(program);
   addStatusCommand(program);
   addPointCommands(program);
   addLockCommands(program);

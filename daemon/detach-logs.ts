@@ -4,7 +4,7 @@
  */
 import { isFault } from '../journal/fault.ts';
 import { takeDiskInventory, takeStorageDaemonInventory } from '../qemu/guest-disks.ts';
-import { connectQmp } from '../qemu/qmp-client.ts';
+import { connectMonitor } from '../qemu/connect-guest.ts';
 import { detachLogs } from './capture/writelog/log-nodes.ts';
 import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { SourceState, type ProtectedGuest } from './source-state.ts';
@@ -30,7 +30,7 @@ export async function detachWriteLogs(dataFolder: string): Promise<DetachedGuest
 
 async function detachGuest({ name, qmpPath, storageDaemonDisks }: Pick<ProtectedGuest, 'name' | 'qmpPath' | 'storageDaemonDisks'>): Promise<DetachedGuest> {
   try {
-    const qmp = await connectQmp(qmpPath, { connectTimeoutMs: stepMsMax, commandTimeoutMs: stepMsMax });
+    const qmp = await connectMonitor(qmpPath, { connectTimeoutMs: stepMsMax, commandTimeoutMs: stepMsMax });
     try {
       const { disks } = storageDaemonDisks === undefined ? await takeDiskInventory(qmp) : await takeStorageDaemonInventory(qmp, storageDaemonDisks);
       const left = await detachLogs(qmp, disks);

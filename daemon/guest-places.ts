@@ -1,7 +1,9 @@
 /** By which names, paths and sockets a protected guest is known, and whether anything is there. */
 import { isFault } from '../journal/fault.ts';
 import type { GuestImage } from '../qemu/guest-images.ts';
-import { connectQmp } from '../qemu/qmp-client.ts';
+import { connectMonitor } from '../qemu/connect-guest.ts';
+import { parsePlace } from '../qemu/guest-place.ts';
+import { lookUpDomain } from '../qemu/libvirt/domain.ts';
 import type { GroupMember, SurrenderedGuest } from './operations.ts';
 import type { ProtectedGuest } from './source-state.ts';
 
@@ -18,10 +20,12 @@ export function placeOf({ disk, path, format, sizeBytes }: GuestImage): Surrende
   return { disk, path, format, sizeBytes };
 }
 
-/** Whether anything listens on a guest's QMP socket: what it says does not matter. */
+/** Whether anything listens on a guest's QMP socket: what it says does not matter. Of a manager's guest, whether that says it runs; one that does not answer proves nothing. */
 export async function isQemuThere(path: string): Promise<boolean> {
   try {
-    (await connectQmp(path)).close();
+    const place = parsePlace(path);
+    if (place?.kind === 'libvirt') return (await lookUpDomain(place.uri, place.domain)).domainId !== null;
+    (await connectMonitor(path)).close();
     return true;
   } catch (error) {
     if (!isFault(error)) throw error;

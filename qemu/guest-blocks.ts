@@ -14,7 +14,7 @@ export interface GuestDiskLook {
 
 export interface GuestLook { readonly runState: string; readonly disks: readonly GuestDiskLook[] }
 
-interface NamedNode { readonly 'node-name': string; readonly backing_file?: string }
+interface NamedNode { readonly 'node-name': string; readonly drv: string; readonly file: string; readonly backing_file?: string }
 interface BlockJob { readonly device: string; readonly len: number; readonly offset: number; readonly paused: boolean; readonly 'io-status': string }
 
 export async function lookAtGuest(qmp: QmpConnection, disks: readonly number[]): Promise<GuestLook> {
@@ -26,7 +26,7 @@ export async function lookAtGuest(qmp: QmpConnection, disks: readonly number[]):
     runState: status,
     disks: disks.map((disk) => {
       const job = jobs.find(({ device }) => device === jobId(disk));
-      const node = nodes.find((one) => one['node-name'] === diskNode({ disk }));
+      const node = nodeOf(nodes, disk);
       return {
         disk,
         // A device that was unplugged took its node along: nothing is left to bring home.
@@ -43,7 +43,8 @@ export async function runStateOf(qmp: QmpConnection): Promise<string> {
 
 /** A request that fails stops the job; it is resumed when the server is back. */
 export async function streamHome(qmp: QmpConnection, disk: number): Promise<void> {
-  await qmp.execute('block-stream', { 'job-id': jobId(disk), device: diskNode({ disk }), 'on-error': 'stop' });
+  const nodes = await qmp.execute<NamedNode[]>('query-named-block-nodes', { flat: true });
+  await qmp.execute('block-stream', { 'job-id': jobId(disk), device: nodeOf(nodes, disk)?.['node-name'] ?? diskNode({ disk }), 'on-error': 'stop' });
 }
 
 export async function resumeStream(qmp: QmpConnection, disk: number): Promise<void> {
@@ -68,6 +69,11 @@ export async function dropView(qmp: QmpConnection, disk: number): Promise<void> 
     const nodes = await qmp.execute<NamedNode[]>('query-named-block-nodes', { flat: true });
     if (nodes.some((one) => one['node-name'] === backingNode({ disk }))) throw error;
   }
+}
+
+/** By the name that we gave it; where libvirt started the guest the names are libvirt's, and the image tells it by its own (replica-target, `overlayPath`). */
+function nodeOf(nodes: readonly NamedNode[], disk: number): NamedNode | undefined {
+  return nodes.find((one) => one['node-name'] === diskNode({ disk })) ?? nodes.find(({ drv, file }) => drv === 'qcow2' && file.endsWith(`/${diskNode({ disk })}.qcow2`));
 }
 
 function jobId(disk: number): string {

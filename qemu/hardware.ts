@@ -22,6 +22,8 @@ const path = line.min(1).max(4096);
 /** 64-bit numbers beyond JavaScript's exact ones are strings of digits. */
 const value = z.union([z.boolean(), z.number(), line.max(1024)]);
 const values = z.record(word, value);
+/** Characters; the largest definitions have some 100,000. */
+const managerTextMax = 512 * 1024;
 
 const device = z.object({
   /** QOM path, by which other devices name this one as the owner of their bus. */
@@ -73,6 +75,11 @@ export const guestHardware = z.object({
   files: z.array(z.object({ path, sha256: z.string().regex(/^[0-9a-f]{64}$/) })).max(8).optional(),
   boot: z.object({ order: word.optional(), menu: z.boolean().optional(), strict: z.boolean().optional(), 'reboot-timeout': z.number().int().optional() }).optional(),
   rtcBase: z.enum(['utc', 'localtime']).optional(),
+  /** As its manager describes it: libvirt's XML, Proxmox VE's config file. */
+  manager: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('libvirt'), xml: z.string().max(managerTextMax) }),
+    z.object({ kind: z.literal('pve'), vmid: count, config: z.string().max(managerTextMax) }),
+  ]).optional(),
   /** What the record lacks, for people. */
   notes: z.array(z.string().max(500)),
 });

@@ -50,6 +50,8 @@ export interface TargetOptions {
     readonly network: NetworkChoice;
     /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
     readonly overlayFolder: string;
+    /** Which libvirt defines and starts, in a failover, guests that were libvirt's where they ran; absent: they are started by us. */
+    readonly libvirtUri?: string | undefined;
     /** By group and guest, of those that are not simply started at once; they need not be here yet. */
     readonly starts?: Readonly<Record<string, Readonly<Record<string, GuestStart>>>>;
     /** How often it is looked whether each group could start here; every 6 h when absent. */

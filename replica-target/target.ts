@@ -142,7 +142,7 @@ class Target implements TargetOperations {
       const orders = new SourceOrders(nodeClock);
       const adopter = { name: options.name, fingerprint: () => certificates.fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await pairing.invite({})).token };
       const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing: adopter, clock: nodeClock, log: deps.log });
-      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, log: deps.log });
+      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, libvirtUri: options.failover.libvirtUri, log: deps.log });
       const claims = await openClaims(options, targetId, deps.log);
       if (claims !== null) closing.unshift(claims);
       const failovers = new Failovers({ ...shared, host, claims, stores: () => registry.groups(), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });

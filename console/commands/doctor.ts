@@ -2,7 +2,6 @@
  * `doctor`: checks this host, with a config or without one; with `--failover`, asks the target that runs here whether a group's
  * guest could start. Exit code 1 when something would not work.
  */
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { SourceState } from '../../daemon/source-state.ts';
 import { isFault } from '../../journal/fault.ts';
@@ -16,14 +15,14 @@ import { exitCodes, UsageError } from '../exit-code.ts';
 import { formatDoctor } from '../render/doctor.ts';
 import { formatStartReport } from '../render/start-check.ts';
 import { lookOf, print, printJson } from '../terminal.ts';
-import { readName } from './guests.ts';
+import { readName, readPlaceOption } from './guests.ts';
 import { withConfig } from './with-config.ts';
 
 interface DoctorOptions extends ConfigOption { readonly qmp?: readonly string[]; readonly json?: true; readonly tryKvm?: true; readonly failover?: string }
 
 export function addDoctorCommand(program: Command): void {
   withConfig(program.command('doctor').description('check this host: QEMU, permissions, space, clock, ports'))
-    .option('--qmp <path...>', 'look at the guests behind these QMP sockets as well')
+    .option('--qmp <path...>', 'look at the guests behind these QMP sockets as well (or libvirt://DOMAIN, pve://VMID)')
     .option('--try-kvm', 'start a firmware under KVM for a moment')
     .option('--failover <guest>', 'could it start here? (at the target, which must run)', readName)
     .option('--json', 'as JSON')
@@ -38,7 +37,7 @@ async function doctor(option: DoctorOptions): Promise<void> {
   const report = await runChecks([
     ...planChecks({
       host: thisHost, configs, targets, isKvmTried: option.tryKvm === true,
-      guests: (option.qmp ?? []).map((path) => resolve(path)).map((qmpPath) => ({ qmpPath, holder: holders.get(qmpPath) ?? null })),
+      guests: (option.qmp ?? []).map(readPlaceOption).map((qmpPath) => ({ qmpPath, holder: holders.get(qmpPath) ?? null })),
     }),
     ...failed,
   ]);

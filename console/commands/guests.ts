@@ -6,6 +6,7 @@ import type { CaptureChoice } from '../../daemon/capture/capture.ts';
 import type { GroupMember } from '../../daemon/operations.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import { safeName } from '../../journal/wire.ts';
+import { formatPlace, libvirtUriDefault, parsePlace } from '../../qemu/guest-place.ts';
 import { readDurationMs, readRate } from '../config/quantity.ts';
 import { captureChoices, markMsMax, pointLabel, rpoMsMax, rpoMsMin } from '../control-api.ts';
 import type { SourceClient } from '../control-client.ts';
@@ -21,6 +22,9 @@ const disksMsMax = 10_000;
 
 interface ProtectOptions extends DaemonOption {
   readonly qmp?: string;
+  readonly libvirt?: string;
+  readonly uri?: string;
+  readonly pve?: string;
   readonly guest?: readonly GroupMember[];
   readonly device?: string;
   readonly log?: string;
@@ -35,9 +39,12 @@ interface ProtectOptions extends DaemonOption {
 interface MarkOptions extends DaemonOption { readonly app?: true; readonly label?: string; readonly limit: number; readonly json?: true }
 
 export function addGuestCommands(program: Command): void {
-  withDaemon(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it; also at the target', readName))
-    .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', (path) => resolve(path))
-    .option('--guest <name=path...>', 'in place of --qmp, the guests of a group of several, with their QMP sockets: they share one line of points, and fail over together', readMember)
+  withDaemon(program.command('protect').description('protect a running guest').argument('<guest>', 'a name for it, also at the target; or libvirt://DOMAIN, pve://VMID'))
+    .option('--qmp <path>', 'its QMP socket (one that nobody else uses)', readPlaceOption)
+    .option('--libvirt <domain>', 'in place of --qmp, its name in libvirt')
+    .option('--uri <uri>', `with --libvirt, which libvirt (default: ${libvirtUriDefault})`)
+    .option('--pve <vmid>', 'in place of --qmp, its number in Proxmox VE')
+    .option('--guest <name=path...>', 'in place of --qmp, the guests of a group of several, with their QMP sockets (or libvirt://DOMAIN, pve://VMID): they share one line of points, and fail over together', readMember)
     .option('--device <path>', 'in place of a guest, a device of the kernel’s dm-log-writes target', (path) => resolve(path))
     .option('--log <path>', 'the device that it logs to', (path) => resolve(path))
     .option('--rpo <duration>', 'how much may be lost, 1s to 1h; from 100ms on with --capture writelog', readRpo, 5000)
@@ -87,7 +94,7 @@ export function addGuestCommands(program: Command): void {
       print(`${name}: ${capture} from the next cut on; status says what is in use, and why\n`);
     });
 
-  withDaemon(program.command('qmp').description('say where a guest’s QMP socket is now, when it was started in another way').argument('<guest>', 'its name', readName).argument('<path>', 'one that nobody else uses', (path: string) => resolve(path)))
+  withDaemon(program.command('qmp').description('say where a guest’s QMP socket is now, when it was started in another way').argument('<guest>', 'its name', readName).argument('<path>', 'one that nobody else uses; or libvirt://DOMAIN, pve://VMID', readPlaceOption))
     .action(async (name: string, qmpPath: string, option: DaemonOption) => {
       await (await client(option, 'qmp')).setQmpPath(name, qmpPath);
       print(`${name} is followed at ${printable(qmpPath)} from now on\n`);
@@ -100,8 +107,8 @@ export function addGuestCommands(program: Command): void {
     });
 }
 
-async function protect(name: string, option: ProtectOptions): Promise<void> {
-  const place = placeOf(option);
+async function protect(guest: string, option: ProtectOptions): Promise<void> {
+  const { name, ...place } = inUsage(() => placeOf(guest, option));
   const source = await client(option, 'protect');
   const done = await source.protect({
     name, ...place, rpoMs: option.rpo, capture: option.capture, target: option.target, rateBytesPerSecond: option.rate,
@@ -120,16 +127,52 @@ async function protect(name: string, option: ProtectOptions): Promise<void> {
   ].join('\n') + '\n');
 }
 
-/** Where what is to be protected is found. */
-function placeOf({ qmp, guest, device, log, storageDaemonDisk }: ProtectOptions): { readonly qmpPath: string; readonly dmLogPath?: string; readonly members?: readonly GroupMember[] } {
-  if (guest !== undefined) {
-    if (qmp !== undefined || device !== undefined || log !== undefined || storageDaemonDisk !== undefined) throw new UsageError('--guest names all that is to be protected: it goes with none of --qmp, --device, --log and --storage-daemon-disk');
-    if (guest.length < 2) throw new UsageError('a group of several guests has two --guest at least; one alone is named by --qmp');
-    return { qmpPath: guest[0]!.qmpPath, members: guest };
+/** What an argument's reader says, of one that can only be read with the options. */
+function inUsage<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof InvalidArgumentError ? new UsageError(error.message) : error;
   }
-  if (qmp !== undefined && device === undefined && log === undefined) return { qmpPath: qmp };
-  if (qmp === undefined && device !== undefined && log !== undefined && storageDaemonDisk === undefined) return { qmpPath: device, dmLogPath: log };
-  throw new UsageError(qmp === undefined ? 'required option \'--qmp <path>\' not specified (or \'--device <path>\' and \'--log <path>\', both)' : '--qmp is of a guest, --device and --log are of a device: one or the other');
+}
+
+interface Found { readonly name: string; readonly qmpPath: string; readonly dmLogPath?: string; readonly members?: readonly GroupMember[] }
+
+/** What is to be protected, under which name, and where it is found. */
+function placeOf(guest: string, option: ProtectOptions): Found {
+  const { qmp, libvirt, uri, pve, guest: members, device, log, storageDaemonDisk } = option;
+  const ways = Object.entries({ '--qmp': qmp, '--libvirt': libvirt, '--pve': pve, '--guest': members, '--device': device ?? log }).filter(([, value]) => value !== undefined).map(([way]) => way);
+  const isPlace = guest.includes('://');
+  if (isPlace) ways.unshift(guest);
+  if (ways.length === 0) throw new UsageError('required option \'--qmp <path>\' not specified (or \'--libvirt <domain>\', \'--pve <vmid>\', \'--guest <name=path...>\', or \'--device <path>\' and \'--log <path>\', both)');
+  if (ways.length > 1) throw new UsageError(`${ways.join(' and ')} each say where a guest is found: one of them`);
+  if (uri !== undefined && libvirt === undefined) throw new UsageError('--uri goes with --libvirt');
+  if (storageDaemonDisk !== undefined && qmp === undefined) throw new UsageError('--storage-daemon-disk goes with --qmp');
+  if (isPlace) return { name: readName(nameOf(guest)), qmpPath: readPlaceOption(guest) };
+  const name = readName(guest);
+  if (members !== undefined) {
+    if (members.length < 2) throw new UsageError('a group of several guests has two --guest at least; one alone is named by --qmp');
+    return { name, qmpPath: members[0]!.qmpPath, members };
+  }
+  if (libvirt !== undefined) return { name, qmpPath: readPlaceOption(formatPlace({ kind: 'libvirt', domain: libvirt, uri: uri ?? libvirtUriDefault })) };
+  if (pve !== undefined) return { name, qmpPath: readPlaceOption(`pve://${pve}`) };
+  if (qmp !== undefined) return { name, qmpPath: qmp };
+  if (device === undefined || log === undefined) throw new UsageError('--device and --log go together');
+  return { name, qmpPath: device, dmLogPath: log };
+}
+
+/** The name of a guest that was given by its place alone. */
+function nameOf(text: string): string {
+  const place = parsePlace(text);
+  return place?.kind === 'libvirt' ? place.domain : place?.kind === 'pve' ? `vm-${place.vmid}` : text;
+}
+
+/** A path is relative to where the command was started; anything else is written in one way only. */
+export function readPlaceOption(text: string): string {
+  if (!text.includes('://')) return resolve(text);
+  const place = parsePlace(text);
+  if (place === undefined) throw new InvalidArgumentError('Expected the path of a QMP socket, libvirt://DOMAIN or pve://VMID.');
+  return formatPlace(place);
 }
 
 async function mark(name: string, option: MarkOptions): Promise<void> {
@@ -160,7 +203,7 @@ export function readName(text: string): string {
 function readMember(text: string, before: readonly GroupMember[] = []): readonly GroupMember[] {
   const [name, ...path] = text.split('=');
   if (path.length === 0 || path.join('') === '') throw new InvalidArgumentError('Expected a name and the path of its QMP socket: web=/run/web.sock.');
-  return [...before, { name: readName(name!), qmpPath: resolve(path.join('=')) }];
+  return [...before, { name: readName(name!), qmpPath: readPlaceOption(path.join('=')) }];
 }
 
 function readRpo(text: string): number {

@@ -1,4 +1,5 @@
 /** What a target's config says of failovers, tests and the witness, as the role's own options. */
+import { libvirtUriDefault } from '../../qemu/guest-place.ts';
 import type { WitnessOptions } from '../../host/node/etcd-witness.ts';
 import type { ReadyChecks } from '../../replica-target/failover/readiness-plan.ts';
 import { checkEveryMsDefault } from '../../replica-target/failover/start-check-watch.ts';
@@ -19,6 +20,7 @@ export function failoverOptions({ failover, groups }: TargetFile, overlayFolder:
   const automatic = byGroup(groups, (group) => (group.automatic === undefined ? undefined : { afterMs: group.automatic.after }));
   return {
     accel: failover?.accel ?? 'auto', network: failover?.network ?? 'none', overlayFolder, checkEveryMs: failover?.check?.every ?? checkEveryMsDefault, starts: startOptions(groups),
+    ...(failover?.by === 'libvirt' ? { libvirtUri: failover.uri ?? libvirtUriDefault } : {}),
     ...(isEmpty(networks) ? {} : { networks }), ...(isEmpty(hooks) ? {} : { hooks }), ...(isEmpty(automatic) ? {} : { automatic }),
   };
 }

@@ -275,7 +275,7 @@ export const targetShape = section({
   control: optional(...socketPath),
   api,
   log,
-  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), by: optional(...oneOf(['qemu', 'libvirt'])), uri: optional(...text), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
   nbd: section({
     socket: optional(...socketPath),
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),

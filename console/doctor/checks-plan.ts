@@ -1,4 +1,5 @@
 /** Which checks a host needs: of the machine always, of what its configs name, of the guests that are asked about. Pure. */
+import { isAbsolute } from 'node:path';
 import type { Config } from '../config/config.ts';
 import type { HostFacts } from './binaries.ts';
 import type { Check } from './check.ts';
@@ -27,7 +28,7 @@ export function planChecks({ host, configs, guests, targets, isKvmTried }: Docto
     clockCheck(),
     ...configs.flatMap(checksOf),
     ...targets.map(({ name, host: address, port }) => reachableCheck(name, address, port)),
-    ...guests.flatMap(({ qmpPath, holder }) => [socketModeCheck(qmpPath), guestCheck(qmpPath, holder)]),
+    ...guests.flatMap(({ qmpPath, holder }) => [...(isAbsolute(qmpPath) ? [socketModeCheck(qmpPath)] : []), guestCheck(qmpPath, holder)]),
   ];
 }
 

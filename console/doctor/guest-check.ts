@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { isFault } from '../../journal/fault.ts';
 import { probeFeatures, unsuited } from '../../qemu/features.ts';
 import { takeDiskInventory } from '../../qemu/guest-disks.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
+import { connectMonitor } from '../../qemu/connect-guest.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { findAgentChannel } from '../../qemu/agent-channel.ts';
 import { formatBytes, printable } from '../render/units.ts';
@@ -17,7 +17,7 @@ export function guestCheck(qmpPath: string, holder: string | null): Check {
     run: async () => {
       if (holder !== null) return ok(`protected by the source that runs here, as ${holder}`);
       try {
-        const qmp = await connectQmp(qmpPath);
+        const qmp = await connectMonitor(qmpPath);
         try {
           return await judge(qmp);
         } finally {

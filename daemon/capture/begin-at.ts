@@ -25,8 +25,9 @@ export async function beginAt(qmp: QmpConnection, { groupId, disks }: SettleGues
   throw new Fault('GUEST_CHANGED', 'the guest runs already: what it wrote since it was started is not known');
 }
 
-export function guestPower(qmp: QmpConnection, clock: Clock): GuestPower {
+export function guestPower(qmp: QmpConnection, clock: Clock, endsAtPowerOff?: string): GuestPower {
   return {
+    endsAtPowerOff,
     shutDown: (options) => shutDown(qmp, options),
     standStill: () => standStill(qmp),
     startAgain: (waitMs) => startAgain(qmp, { waitMs, clock }),

@@ -116,6 +116,8 @@ export interface FullPassOptions {
 
 /** The guest's power, for a planned failover (qemu/guest-power.ts). Faults: QMP_*, GUEST_UNSUITED. */
 export interface GuestPower {
+  /** For people: why its QEMU does not outlive the guest’s power-off, so that it cannot be shut down for a last point. Absent: it does. */
+  readonly endsAtPowerOff?: string | undefined;
   /** False: it still runs at the limit. */
   shutDown(options: ShutDownOptions): Promise<boolean>;
   standStill(): Promise<void>;

@@ -9,16 +9,16 @@
  * bring back the bitmap of a cut that was given up, under the name of the point that another cut became.
  */
 import assert from 'node:assert/strict';
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
 import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts';
+import { connectGuest } from '../../qemu/connect-guest.ts';
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
-import { recordHardware } from '../../qemu/hardware.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
+import { recordGuest } from '../../qemu/guest-definition.ts';
+import { endsAtPowerOff } from '../../qemu/guest-place.ts';
 import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink, GuestPower } from './capture.ts';
 import { beginAt, guestPower } from './begin-at.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
@@ -98,15 +98,14 @@ export class CbtCapture implements Capture {
   async connect(): Promise<CapturedGuest> {
     this.#unlink();
     this.#standing = null;
-    const qmp = await connectQmp(this.#o.qmpPath);
+    const { qmp, owner } = await connectGuest(this.#o.qmpPath);
     const { major, minor } = qmp.version;
     try {
       if (major < 7 || (major === 7 && minor < 2)) throw new Fault('GUEST_UNSUITED', `QEMU ${major}.${minor} is older than 7.2, the oldest that was verified`, { version: qmp.version });
-      const { uid, gid } = await stat(this.#o.qmpPath);
-      const link = this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner: { uid, gid }, ended: new AbortController(), listDisks: () => this.#listDisks() };
+      const link = this.#link = { qmp, watch: new JobWatch(qmp, this.#o.clock), owner, ended: new AbortController(), listDisks: () => this.#listDisks() };
       this.#isVhdUsable = true;
       this.#disks = await this.#listDisks();
-      const hardware = this.#o.storageDaemonDisks === undefined ? await recordHardware(qmp) : {};
+      const hardware = this.#o.storageDaemonDisks === undefined ? await recordGuest(qmp, this.#o.qmpPath) : {};
       void qmp.closed.then((fault) => link.ended.abort(fault));
       void this.#keeper.tend(link, link.ended.signal, (act) => this.#inTurn(act));
       return { disks: this.disks(), hardware };
@@ -177,7 +176,7 @@ export class CbtCapture implements Capture {
   rest(): Promise<void> { return this.#spool.rest(); }
 
   async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
-  power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock); }
+  power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock, endsAtPowerOff(this.#o.qmpPath)); }
 
   begin(base: PointId): Promise<void> { return this.#inTurn(() => beginAt(this.#linked().qmp, { groupId: this.#o.groupId, disks: this.#disks }, base)); }
 

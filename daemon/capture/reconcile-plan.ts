@@ -88,6 +88,9 @@ function findOnAll(input: ReconcileInput, own: readonly FoundBitmap[], role: Bit
     const wanted = bitmapName(input.groupId, disk, role);
     const found = own.find((bitmap) => bitmap.node === trackNode && bitmap.name === wanted);
     if (found === undefined) return { why: describeMissing(input, own, name, disk) };
+    // libvirt puts an empty one of the same name on an overlay that it lays over the disk: it lacks all that came before.
+    const twin = own.find((bitmap) => bitmap.node !== trackNode && bitmap.name === wanted);
+    if (twin !== undefined) return { why: `the dirty bitmap of disk ${name} is on another image as well (${twin.node}): the disk was overlaid` };
     const flaw = flawOf(found);
     if (flaw !== null) return { why: `the dirty bitmap of disk ${name} ${flaw}` };
     bitmaps.push(found);

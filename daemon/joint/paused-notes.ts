@@ -9,7 +9,7 @@ import { readJson, readJsonFolder, replaceJson } from '../../host/node/json-file
 import { isFault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import { runState } from '../../qemu/guest-power.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
+import { connectMonitor } from '../../qemu/connect-guest.ts';
 
 const pausedNote = z.object({ group: safeName, guests: z.array(z.object({ name: safeName, qmpPath: z.string().min(1) })) });
 export type PausedNote = z.infer<typeof pausedNote>;
@@ -75,7 +75,7 @@ export class PausedNotes {
 /** Whether it goes on, or is gone. */
 async function continueGuest({ qmpPath }: PausedGuest): Promise<boolean> {
   try {
-    const qmp = await connectQmp(qmpPath, { connectTimeoutMs: answerMsMax, commandTimeoutMs: answerMsMax });
+    const qmp = await connectMonitor(qmpPath, { connectTimeoutMs: answerMsMax, commandTimeoutMs: answerMsMax });
     try {
       if ((await runState(qmp)).status === 'paused') await qmp.execute('cont');
       return true;

@@ -1,6 +1,6 @@
 /** The power of a group's guests as a lease is about it: they run when any of them does. */
 import { runState, standStill } from '../../qemu/guest-power.ts';
-import { connectQmp } from '../../qemu/qmp-client.ts';
+import { connectMonitor } from '../../qemu/connect-guest.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { LeasedPower } from './lease-guard.ts';
 
@@ -19,7 +19,7 @@ export function anyPower(guests: readonly LeasedPower[]): LeasedPower {
 export async function withOwnPower<T>(qmpPaths: readonly string[], act: (power: LeasedPower) => Promise<T>): Promise<T> {
   const connected: QmpConnection[] = [];
   try {
-    for (const path of qmpPaths) connected.push(await connectQmp(path, { connectTimeoutMs: answerMsMax, commandTimeoutMs: answerMsMax }));
+    for (const path of qmpPaths) connected.push(await connectMonitor(path, { connectTimeoutMs: answerMsMax, commandTimeoutMs: answerMsMax }));
     return await act(anyPower(connected.map((qmp) => ({ runState: () => runState(qmp), pause: () => standStill(qmp), goOn: async () => { await qmp.execute('cont'); } }))));
   } finally {
     for (const qmp of connected) qmp.close();

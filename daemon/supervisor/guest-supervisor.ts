@@ -207,7 +207,7 @@ export class GuestSupervisor {
       case 'STORE_FULL': case 'STORE_SYNC': case 'RETENTION_FULL':
         this.#status.enter('held', fault.message);
         break;
-      case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE':
+      case 'QMP_UNREACHABLE': case 'QMP_CLOSED': case 'QMP_TIMEOUT': case 'QMP_GARBAGE': case 'LIBVIRT_UNREACHABLE': case 'LIBVIRT_REFUSED':
         this.#isConnected = false;
         this.#status.enter('connecting', fault.message);
         await this.#o.capture.close();

@@ -2,12 +2,13 @@
  * What a failover does to this host, as a seam: images, QEMUs, and the notes that tell the next process of them. What is done when, and what may be done, is failover.ts; so a
  * simulation can have that decide over guests and files of its own.
  */
-import { mkdir, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import type { BootDisk } from '../../qemu/boot.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
+import { forgetDomain } from '../../qemu/libvirt/start-domain.ts';
 import { runReady, runStateOf } from '../../qemu/guest-blocks.ts';
 import type { AccelChoice } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
@@ -57,14 +58,18 @@ export interface ComingHome {
 }
 
 /** `folder`: of the notes. `viewSocketPath`: where this target serves views. */
-export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, hooks, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly hooks?: Hooks | undefined; readonly log: Logger }): Promise<FailoverHost> {
+export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, hooks, libvirtUri, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly hooks?: Hooks | undefined; readonly libvirtUri?: string | undefined; readonly log: Logger }): Promise<FailoverHost> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = (groupId: string): string => join(folder, `${groupId}.json`);
   return {
     notes: () => readJsonFolder(folder, failoverNote),
     note: (note) => replaceJson(path(note.groupId), note),
     forget: (groupId) => rm(path(groupId), { force: true }),
-    removeFolder: (gone) => rm(gone, { recursive: true, force: true }),
+    removeFolder: async (gone) => {
+      // A guest alone lies where a group's files lie.
+      for (const guestFolder of [gone, ...await guestFolders(gone)]) await forgetDomain(guestFolder);
+      await rm(gone, { recursive: true, force: true });
+    },
     freeBytes: async () => {
       const { bavail, bsize } = await statfs(overlayFolder);
       return bavail * bsize;
@@ -74,7 +79,7 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
       await mkdir(note.folder, { recursive: true, mode: 0o700 });
       return bootImages(store, note, viewSocketPath);
     },
-    launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, log }),
+    launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, libvirtUri, log }),
     lookUp: lookUpGuests,
     run: async (guests) => { await eachMonitor(guests, runReady); },
     isWaiting: async (guests) => (await eachMonitor(guests, runStateOf)).includes('prelaunch'),
@@ -85,6 +90,15 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
     hook: (step, note) => runHook(hooks, step, hookFacts(note), log),
     hookAfter: (step, note) => runHookAfter(hooks, step, hookFacts(note), log),
   };
+}
+
+async function guestFolders(folder: string): Promise<string[]> {
+  try {
+    return (await readdir(folder, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map(({ name }) => join(folder, name));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 function hookFacts({ group, groupId, term, point, guests, handover }: FailoverNote): HookFacts {

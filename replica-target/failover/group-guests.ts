@@ -46,7 +46,7 @@ export function placeGuests(recorded: readonly RecordedGuest[], groupFolder: str
 }
 
 /** Those that do not run are started, all at once; should one fail, those that were started are ended again. Fault FAILOVER_BOOT. */
-export async function launchGuests(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], launch: Pick<Launch, 'network' | 'networks' | 'accel' | 'isStopped'> & { readonly log: Logger }): Promise<NotedGuest[]> {
+export async function launchGuests(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], launch: Pick<Launch, 'network' | 'networks' | 'accel' | 'isStopped' | 'libvirtUri'> & { readonly log: Logger }): Promise<NotedGuest[]> {
   const launched = await Promise.allSettled(guests.map(async (guest, at) => {
     if (guest.pid !== null) return guest;
     const record = recorded[at]!;

@@ -105,6 +105,9 @@ t.test('which bitmaps are right for what the target holds', (t) => {
   const both = [point(0, 4), point(1, 4)];
   const next = [0, 1].map((disk) => bitmap(disk, { role: 'cut', point: since(1, 5) }));
   t.match(plan(since(1, 4), both), { standing: { standing: 'ready' }, removals: [], merges: [] });
+  const overlaid = plan(since(1, 4), [...both, point(1, 4, { node: 'n1-beneath' })]);
+  t.match(overlaid.standing, { standing: 'resync', why: /overlaid/ }, 'one that was copied onto an overlay by name lacks what came before');
+  t.equal(overlaid.removals.length, 3);
   const mid = plan(since(1, 4), [...both, ...next]);
   t.equal(mid.standing.standing, 'ready', 'in the middle of a cycle, not received');
   t.same(removed(mid), names(next));

@@ -84,7 +84,7 @@ export interface Pair {
   protect(name: string, qmpPath: string, rpoMs?: number): Promise<void>;
 }
 
-export interface PairOptions { /** `program` of each, where it is another than this build's. */ readonly sourceProgram?: string; readonly targetProgram?: string; readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** More lines for the source's config. */ readonly sourceConfig?: string; /** More lines for the target's. */ readonly targetConfig?: string; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
+export interface PairOptions { /** `program` of each, where it is another than this build's. */ readonly sourceProgram?: string; readonly targetProgram?: string; readonly spoolBudget?: string; readonly spoolFolder?: string; readonly targetData?: string; readonly isPaired?: boolean; /** More lines for the source's config. */ readonly sourceConfig?: string; /** More keys of the target's `failover`, each after a comma. */ readonly failover?: string; /** More lines for the target's. */ readonly targetConfig?: string; /** The source reaches the target through a link that the test can cut. */ readonly isLinkCuttable?: boolean }
 
 /** A source and a target, running, paired. */
 export async function startPair(t: Teardown, options: PairOptions = {}): Promise<Pair> {
@@ -108,7 +108,7 @@ data: ${options.targetData ?? join(folder, 'target')}
 keepFree: 1MiB
 control: ${targetSocket}
 log: { level: debug }
-failover: { accel: tcg, network: none }
+failover: { accel: tcg, network: none${options.failover ?? ''} }
 ${options.targetConfig ?? ''}`);
   const sourceClient = new SourceClient(sourceSocket);
   const targetClient = new TargetClient(targetSocket);

@@ -1,0 +1,25 @@
+/** What the manager of a guest knows of it, for its start elsewhere: carried along in the record of its hardware. Changes nothing. */
+import { parsePlace } from './guest-place.ts';
+import { recordHardware, type GuestHardware } from './hardware.ts';
+import { virsh } from './libvirt/virsh.ts';
+import { readPveConfig } from './pve/pve-guest.ts';
+import type { QmpConnection } from './qmp.ts';
+
+/** The record of its hardware, with its definition where it is found by its manager. Faults: those of `QmpConnection.execute`, LIBVIRT_*, QMP_UNREACHABLE. */
+export async function recordGuest(qmp: QmpConnection, place: string): Promise<GuestHardware> {
+  const hardware = await recordHardware(qmp);
+  const manager = await definitionOf(place);
+  return manager === undefined ? hardware : { ...hardware, manager };
+}
+
+/** Undefined: nobody manages it. */
+async function definitionOf(text: string): Promise<GuestHardware['manager']> {
+  const place = parsePlace(text);
+  switch (place?.kind) {
+    case undefined: case 'socket': return undefined;
+    // As it runs: only then libvirt says which disk is which device (the alias). Passwords are left out.
+    case 'libvirt': return { kind: 'libvirt', xml: await virsh(place.uri, ['dumpxml', place.domain]) };
+    case 'pve': return { kind: 'pve', vmid: place.vmid, config: (await readPveConfig(place)).text };
+    default: return place satisfies never;
+  }
+}

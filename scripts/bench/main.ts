@@ -29,6 +29,7 @@ const benchmarks: Readonly<Record<BenchmarkName, () => Promise<Benchmark>>> = {
   wire: async () => (await import('./wire.ts')).wire,
   failover: async () => (await import('./failover.ts')).failover,
   scale: async () => (await import('./scale.ts')).scale,
+  dashboard: async () => (await import('./dashboard.ts')).dashboard,
   failback: async () => (await import('./failback.ts')).failback,
   ransomware: async () => (await import('./ransomware.ts')).ransomware,
   retention: async () => (await import('./retention.ts')).retention,

@@ -62,9 +62,9 @@ async function takeShots(screen: Screen, folder: string, address: { readonly tar
         screen.live('shots', path);
       };
       await page.goto(address.target);
-      await page.getByRole('link', { name: new RegExp(`^${name}: `) }).waitFor();
+      await page.locator(`a[href="#/group/${name}"]`).waitFor();
       await shoot('overview');
-      await page.getByRole('link', { name: new RegExp(`^${name}: `) }).click();
+      await page.locator(`a[href="#/group/${name}"]`).click();
       await page.getByRole('slider', { name: 'Point' }).waitFor();
       await page.locator('.uplot canvas').first().waitFor();
       await shoot('group');

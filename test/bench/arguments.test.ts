@@ -3,13 +3,13 @@ import t from 'tap';
 import { readArguments } from '../../scripts/bench/arguments.ts';
 
 t.test('a name alone', (t) => {
-  t.same(readArguments(['seed']), { name: 'seed', isJson: false, runs: 5, sizeBytes: 2 * 1024 ** 3, pointCount: 1, loadSeconds: 15, capture: null, profileFolder: null });
+  t.same(readArguments(['seed']), { name: 'seed', isJson: false, runs: 5, sizeBytes: 2 * 1024 ** 3, pointCount: 1, loadSeconds: 15, capture: null, profileFolder: null, only: null });
   t.end();
 });
 
 t.test('everything', (t) => {
   t.same(readArguments(['overhead', '--json', '--runs', '7', '--size=256', '--seconds', '3', '--points', '500', '--capture=writelog', '--profile', 'there']), {
-    name: 'overhead', isJson: true, runs: 7, sizeBytes: 256 * 1024 ** 2, pointCount: 500, loadSeconds: 3, capture: 'writelog', profileFolder: 'there',
+    name: 'overhead', isJson: true, runs: 7, sizeBytes: 256 * 1024 ** 2, pointCount: 500, loadSeconds: 3, capture: 'writelog', profileFolder: 'there', only: null,
   });
   t.end();
 });

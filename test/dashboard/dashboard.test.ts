@@ -27,7 +27,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   const browser = await openBrowser();
   t.teardown(() => browser.close());
   const ports = { alpha: await freePort(), bravo: await freePort() };
-  const { alpha, bravo } = await startSites(t, null, { targetConfigOf: (name) => `api: { listen: { host: 127.0.0.1, port: ${ports[name]} } }\n` });
+  const { alpha, bravo } = await startSites(t, null, { targetConfigOf: (name) => `api: { listen: { host: 127.0.0.1, port: ${ports[name]} } }\ngroups: { web1: { guests: { web1: { ready: { serial: "AF COUNTER [0-9]", within: 2m } } } } }\n` });
   const address = (site: keyof typeof ports): string => `https://127.0.0.1:${ports[site]}`;
   const path = await createLabDisk(join(t.testdir({}), 'a.raw'), 'raw', 64 * 1024 ** 2);
   const guest = await startLabGuest(t, { mode: 'counter', churn: 64, timeLimitMs: 270_000, disks: [{ path, format: 'raw' }], extraArgs: ['-device', 'VGA'] });
@@ -62,7 +62,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   refused.length = 0;
   await page.goto(signedIn(address('bravo'), token));
   await page.reload();
-  const card = page.getByRole('link', { name: /^web1: / });
+  const card = page.locator('a[href="#/group/web1"]');
   await card.waitFor();
   t.notMatch(page.url(), token);
   t.same(await barriers(page), [], 'overview');
@@ -98,7 +98,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   for (const [viewport, colours] of [['phone', 'dark'], ['phone', 'light']] as const satisfies readonly (readonly [Viewport, string])[]) {
     const { page: small, context } = await openPage(browser, viewport, colours);
     await small.goto(signedIn(address('bravo'), token));
-    await small.getByRole('link', { name: /^web1: / }).click();
+    await small.locator('a[href="#/group/web1"]').click();
     await small.getByRole('slider', { name: 'Point' }).waitFor();
     t.ok(await small.evaluate('document.documentElement.scrollWidth <= innerWidth'), `${viewport}, ${colours}: nothing is wider than the screen`);
     t.same(await barriers(small), [], `${viewport}, ${colours}`);
@@ -137,7 +137,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   const home = await alpha.target.client.createToken('browser', 'administer', null);
   await page.goto(signedIn(address('alpha'), home.token));
   await page.reload();
-  await page.getByRole('link', { name: /^web1: / }).click();
+  await page.locator('a[href="#/group/web1"]').click();
   await button('Bring home').click();
   await typed();
   await page.getByRole('dialog').getByRole('button', { name: 'Bring home', exact: true }).click();
@@ -147,7 +147,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   // Its host is lost: failed over and rolled back, failed over and committed.
   await page.goto(signedIn(address('bravo'), token));
   await page.reload();
-  await page.getByRole('link', { name: /^web1: / }).click();
+  await page.locator('a[href="#/group/web1"]').click();
   for (const decision of ['Roll back', 'Commit'] as const) {
     await page.getByRole('group', { name: 'Acts', exact: true }).getByRole('button', { name: 'Fail over', exact: true }).click();
     await page.getByRole('region', { name: 'Plan' }).waitFor();
@@ -166,7 +166,7 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   const reader = await bravo.target.client.createToken('reader', 'read', null);
   await page.goto(signedIn(address('bravo'), reader.token));
   await page.reload();
-  await page.getByRole('link', { name: /^web1: / }).click();
+  await page.locator('a[href="#/group/web1"]').click();
   await button('Check stored data').click();
   await button('Check').click();
   await page.getByRole('alert').getByText(/OPERATOR_SCOPE/).waitFor();

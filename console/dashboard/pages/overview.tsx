@@ -43,12 +43,12 @@ function GroupCard({ report, group, health }: { readonly report: TargetReport; r
   const isProtected = group.state === 'protected';
   return (
     <li class={`card ${health.level}`}>
-      <a href={groupHref(group.name)} aria-label={`${group.name}: ${health.word}${health.reasons.length === 0 ? '' : `, ${health.reasons[0]}`}`}>
+      <a href={groupHref(group.name)}>
         <span class="card-head"><strong>{group.name}</strong><LevelBadge health={health} /></span>
         <span class="figure">{isProtected ? <><b>{formatSpan(ageMs)}</b> <small>would be lost; objective {formatSpan(group.rpoMs)}</small></> : <small>in term {group.term}, from point {group.newest === null ? absent : formatPoint(group.newest)}</small>}</span>
         {health.reasons[0] !== undefined && <span class={`reason ${health.level}`}>{health.reasons[0]}{health.reasons.length > 1 ? ` and ${health.reasons.length - 1} more` : ''}</span>}
         <span class="card-foot">
-          <span>{group.pointCount} points{group.retention === null ? '' : `, ${formatSpan(group.retention.windowHadMs)} whole`}</span>
+          <span>{group.pointCount} points{group.retention === null || group.retention.windowHadMs < 60_000 ? '' : `, every one of ${formatSpan(group.retention.windowHadMs)}`}</span>
           <span>{formatBytes(group.replicaBytes + group.journalBytes + group.historyBytes)}{group.retention?.limitBytes == null ? '' : `, history ${formatShare(group.retention.usedBytes / group.retention.limitBytes)} of its space`}</span>
           <span>{rehearsal === undefined ? 'never rehearsed' : rehearsal.isPassed ? `proven ${formatSpan(report.atMs - rehearsal.startedAtMs)} ago` : 'rehearsal failed'}</span>
           <span>{source === undefined ? 'source away' : `from ${source.name}`}</span>

@@ -1,6 +1,6 @@
 /** `estimate`: measures how a guest changes, and says what its protection takes: of a guest that is not protected yet through its QMP socket, of one that is from its points. */
 import { resolve } from 'node:path';
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { nodeClock } from '../../host/node/clock.ts';
 import { Fault } from '../../journal/fault.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
@@ -38,9 +38,9 @@ export function addEstimateCommand(program: Command): void {
   withConfig(program.command('estimate').description('measure how a guest changes, and say what its protection takes: link, RPO, spool, space, capture (with --qmp at its host; of a protected guest at the target)')
     .argument('[guest]', 'one that is protected to this target: from its points', readName))
     .option('--qmp <path>', 'QMP socket of a guest that is not protected yet: measures it; Ctrl-C ends that early', (path) => resolve(path))
-    .option('--for <duration>', 'how long, 1s to 7d; of points, how far back', readFor, forMsDefault)
-    .option('--rpo <duration>', 'the pace of points that is asked about', readPace, rpoMsDefault)
-    .option('--link <size>', 'what the link carries a second, such as 10MiB', readLink, linkDefault)
+    .addOption(new Option('--for <duration>', 'how long, 1s to 7d; of points, how far back').argParser(readFor).default(forMsDefault, '10m'))
+    .addOption(new Option('--rpo <duration>', 'the pace of points that is asked about').argParser(readPace).default(rpoMsDefault, '5s'))
+    .addOption(new Option('--link <size>', 'what the link carries a second, such as 10MiB').argParser(readLink).default(linkDefault, '112MiB, a gigabit'))
     .option('--window <duration>', 'for how long every point is kept (default: of the target’s config, or 4h)', readWindow)
     .option('--json', 'as JSON, bytes and milliseconds')
     .action(estimate);

@@ -76,7 +76,8 @@ export interface Estimate {
     /** Journal and history of the retention's window. */
     readonly windowMs: number;
     readonly windowBytes: number;
-    /** History before the window, at most. */
+    /** History before the window, at most, by what keeps it: each point holds what was changed until the next kept one, as if the guest went on so and never came back to a block. */
+    readonly older: Readonly<Record<keyof typeof periodsMs, number>>;
     readonly olderBytes: number;
     /** The replica, if no block of it were a hole. */
     readonly replicaBytes: number;
@@ -110,8 +111,9 @@ export function planEstimate(measured: ChangeMeasurement, request: EstimateReque
 
   const { retention } = request;
   const windowBytes = 2 * rate * (retention.windowMs / 1000);
-  const olderBytes = (Object.keys(periodsMs) as (keyof typeof periodsMs)[])
-    .reduce((sum, step) => sum + retention[step] * Math.min(sizeBytes, longest.bytesPerSecond * (periodsMs[step] / 1000)), 0);
+  const ofStep = (step: keyof typeof periodsMs): number => Math.ceil(retention[step] * Math.min(sizeBytes, longest.bytesPerSecond * (periodsMs[step] / 1000)));
+  const older = { hourly: ofStep('hourly'), daily: ofStep('daily'), weekly: ofStep('weekly'), monthly: ofStep('monthly') };
+  const olderBytes = older.hourly + older.daily + older.weekly + older.monthly;
   return {
     forMs, sizeBytes, windows, capture,
     written: written === null ? null : {
@@ -127,7 +129,7 @@ export function planEstimate(measured: ChangeMeasurement, request: EstimateReque
     firstSyncMs: Math.round(1000 * sizeBytes / link),
     space: {
       bytesPerHour: Math.ceil(rate * 3600), bytesPerDay: Math.ceil(rate * 86_400), windowMs: retention.windowMs,
-      windowBytes: Math.ceil(windowBytes), olderBytes: Math.ceil(olderBytes), replicaBytes: sizeBytes, totalBytes: Math.ceil(sizeBytes + windowBytes + olderBytes), budgetBytes: retention.budgetBytes,
+      windowBytes: Math.ceil(windowBytes), older, olderBytes, replicaBytes: sizeBytes, totalBytes: Math.ceil(sizeBytes + windowBytes + olderBytes), budgetBytes: retention.budgetBytes,
     },
   };
 }

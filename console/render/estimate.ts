@@ -22,7 +22,9 @@ export function formatEstimate(look: Look, what: string, estimate: Estimate): st
     line('first sync', `${formatSpan(firstSyncMs)} over that link, if every byte had to go; zeroes and holes do not`),
     line('spool', `${formatBytes(spoolBytes)} for the largest delta that was seen`),
     line('journal', `${formatBytes(space.bytesPerHour)} an hour, ${formatBytes(space.bytesPerDay)} a day`),
-    line('space', `${formatBytes(space.totalBytes)} at most: replica ${formatBytes(space.replicaBytes)}, ${formatBytes(space.windowBytes)} for every point of ${formatSpan(space.windowMs)}, ${formatBytes(space.olderBytes)} for the points before`),
+    line('space', `replica ${formatBytes(space.replicaBytes)} at most; journal and history ${formatBytes(space.windowBytes)} for every point of ${formatSpan(space.windowMs)}`),
+    line('', `before that, if no block were written twice: hourly points ${formatBytes(space.older.hourly)}, daily ${formatBytes(space.older.daily)}, weekly ${formatBytes(space.older.weekly)}, monthly ${formatBytes(space.older.monthly)}`),
+    line('', 'a budget (`retention: { budget: … }`) bounds journal and history; what lies before the window then goes first'),
     ...(space.budgetBytes !== null && space.windowBytes > space.budgetBytes ? [tint(look, 'bad', line('', `the budget of ${formatBytes(space.budgetBytes)} is too small for the window: the target would take nothing more`))] : []),
   ].join('\n') + '\n';
 }

@@ -11,7 +11,7 @@ import { dirtyBytesOf } from '../../daemon/capture/dirty-count.ts';
 import { estimateBitmapName, isEstimateBitmap } from '../../daemon/capture/object-names.ts';
 import { bitmapGranularity } from '../../daemon/capture/reconcile-plan.ts';
 import type { Clock } from '../../host/clock.ts';
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 import { listGuestDisks, type GuestDisk } from '../../qemu/guest-disks.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { ChangeMeasurement, MeasuredCycle } from './estimate-plan.ts';
@@ -47,7 +47,7 @@ export async function measureChanges(qmp: QmpConnection, { clock, forMs, signal,
 
   const windows: Window[] = windowsMs.filter((windowMs, at) => at === 0 || windowMs <= forMs).map((windowMs) => ({ windowMs, begunMs: 0, cycles: [] }));
   const markersOf = (chosen: readonly Window[]): Marker[] => chosen.flatMap(({ windowMs }) => disks.map(({ trackNode }, disk) => ({ node: trackNode, name: estimateBitmapName(disk, windowMs) })));
-  try {
+  const measure = async (): Promise<ChangeMeasurement | null> => {
     await qmp.execute('transaction', { actions: markersOf(windows).map((marker) => ({ type: 'block-dirty-bitmap-add', data: { ...marker, granularity: bitmapGranularity, persistent: false } })) });
     const begunMs = clock.monotonicMs();
     for (const window of windows) window.begunMs = begunMs;
@@ -75,17 +75,19 @@ export async function measureChanges(qmp: QmpConnection, { clock, forMs, signal,
     const passedMs = clock.monotonicMs() - begunMs;
     await refuseChanged(qmp, disks);
     const complete = windows.filter(({ cycles }) => cycles.length > 0);
-    return {
-      leftOvers: old.length,
-      measured: complete.length === 0 ? null : {
-        forMs: passedMs, sizeBytes: disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
-        written: before === null || after === null ? null : { bytes: after.bytes - before.bytes, operations: after.operations - before.operations },
-        windows: complete.map(({ windowMs, cycles }) => ({ windowMs, cycles })),
-      },
+    return complete.length === 0 ? null : {
+      forMs: passedMs, sizeBytes: disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      written: before === null || after === null ? null : { bytes: after.bytes - before.bytes, operations: after.operations - before.operations },
+      windows: complete.map(({ windowMs, cycles }) => ({ windowMs, cycles })),
     };
-  } finally {
-    await takeOut(qmp);
-  }
+  };
+  const measured = await measure().catch(async (error: unknown) => {
+    // What ended the measurement says more than what then could not be taken out: over a connection that is lost nothing can.
+    await takeOut(qmp).catch((left: unknown) => { if (!isFault(left)) throw left; });
+    throw error;
+  });
+  await takeOut(qmp);
+  return { measured, leftOvers: old.length };
 }
 
 /** Whatever is there, not only what is known to have been made: a command may have been done whose answer was lost. */

@@ -54,7 +54,7 @@ t.test('estimate at a guest that writes', async (t) => {
     const { code, stdout, stderr } = await end;
     t.equal(code, 0, stderr);
     t.match(stdout, /^EVERY +SEEN/m);
-    t.match(stdout, /^space +\d/m);
+    t.match(stdout, /^space +replica \d/m);
     t.same(await bitmaps(), ['somebody-elses']);
   });
 

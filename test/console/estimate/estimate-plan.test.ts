@@ -1,6 +1,8 @@
 /** What protection takes, from what was measured: the arithmetic, and that it errs to the safe side. */
 import fc from 'fast-check';
 import t from 'tap';
+import { estimateBitmapName, isEstimateBitmap, parseBitmapName } from '../../../daemon/capture/object-names.ts';
+import { planReconcile } from '../../../daemon/capture/reconcile-plan.ts';
 import { measurementOfPoints, planEstimate, type ChangeMeasurement, type EstimateRequest } from '../../../console/estimate/estimate-plan.ts';
 import { defaultRetention } from '../../../replica-target/points/retention-plan.ts';
 
@@ -86,5 +88,17 @@ t.test('from points: neighbours alone, none across a failover, a gap or a clock 
   t.equal(measurementOfPoints(points, gib, 3_690_000)?.forMs, 5000);
   t.equal(measurementOfPoints(points.slice(0, 2), gib, 0), null);
   t.equal(measurementOfPoints([], gib, 0), null);
+  t.end();
+});
+
+t.test('what a killed measurement left is no point’s bitmap, and goes when a daemon protects the guest', (t) => {
+  const name = estimateBitmapName(1, 300_000);
+  t.ok(isEstimateBitmap(name));
+  t.notOk(isEstimateBitmap('afterimage-0123456789abcdef-1-1-300000'));
+  t.equal(parseBitmapName(name), undefined);
+  const left = { node: 'node1', name, count: 0, granularity: 65_536, isRecording: true, isBusy: false, isInconsistent: false };
+  const foreign = { ...left, name: 'somebody-elses' };
+  const { removals } = planReconcile({ groupId: '0123456789abcdef0123456789abcdef', held: null, heldParts: 0, disks: [{ disk: 1, name: 'b', trackNode: 'node1' }], bitmaps: [left, foreign] });
+  t.same(removals, [{ node: 'node1', name }]);
   t.end();
 });

@@ -3,6 +3,8 @@
  * The one command, for both roles and for the operator. It reads the command line, hands over to console/commands/, and turns
  * whatever they throw into a message for a person (or JSON, where JSON was asked for) and an exit code (exit-code.ts).
  */
+import { existsSync, realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { isFault } from '../journal/fault.ts';
 import { chooseSource, chooseTarget, type ConfigOption } from './choose-config.ts';
@@ -13,6 +15,7 @@ import { addDetachLogsCommand } from './commands/detach-logs.ts';
 import { addDismissCommand } from './commands/dismiss.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addDiscoveryCommands } from './commands/discover.ts';
+import { addEstimateCommand } from './commands/estimate.ts';
 import { addExplainCommand } from './commands/explain.ts';
 import { addFailoverCommands } from './commands/failover.ts';
 import { addGuestCommands } from './commands/guests.ts';
@@ -32,7 +35,8 @@ import { formatFault } from './render/fault.ts';
 import { endQuietlyOnBrokenPipe, lookOf, printAside, printJson } from './terminal.ts';
 import { readVersion } from './version.ts';
 
-function commandLine(): Command {
+/** All commands with their options: what is run, and what the reference in docs/ is written from. */
+export function commandLine(): Command {
   const program = new Command('afterimage')
     .description('Continuous protection for QEMU/KVM guests')
     .version(readVersion())
@@ -69,6 +73,7 @@ With --json a failure is one object on stdout as well: {"error": {"code", "messa
   addTokenCommands(program);
   addDoctorCommand(program);
   addSupportBundleCommand(program);
+  addEstimateCommand(program);
   addLogCommand(program);
   addExplainCommand(program);
   addCompletionCommands(program);
@@ -98,9 +103,17 @@ function tell(error: unknown, isJson: boolean): number {
   return exitCodeOf(error);
 }
 
-endQuietlyOnBrokenPipe();
-try {
-  await commandLine().parseAsync(process.argv);
-} catch (error) {
-  process.exitCode = tell(error, process.argv.includes('--json'));
+/** Not when it is imported for its commands alone. */
+function isProgram(): boolean {
+  const started = process.argv[1];
+  return started !== undefined && existsSync(started) && realpathSync(started) === fileURLToPath(import.meta.url);
+}
+
+if (isProgram()) {
+  endQuietlyOnBrokenPipe();
+  try {
+    await commandLine().parseAsync(process.argv);
+  } catch (error) {
+    process.exitCode = tell(error, process.argv.includes('--json'));
+  }
 }

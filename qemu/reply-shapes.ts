@@ -37,7 +37,7 @@ const shapes: Readonly<Record<string, z.ZodType>> = {
   'query-jobs': z.array(z.looseObject({ id: text, type: text.optional(), status: text, 'current-progress': number.optional(), 'total-progress': number.optional(), error: text.optional() })),
   'query-block-jobs': z.array(z.looseObject({ device: text, len: number, offset: number })),
   'query-block-exports': z.array(z.looseObject({ id: text })),
-  'query-blockstats': z.array(z.looseObject({ stats: z.looseObject({ wr_bytes: number }) })),
+  'query-blockstats': z.array(z.looseObject({ qdev: text.optional(), stats: z.looseObject({ wr_bytes: number, wr_operations: number.optional() }) })),
   'query-migrate': z.looseObject({ status: text.optional() }),
   'query-commands': z.array(named),
   'query-qmp-schema': z.array(schemaEntry),

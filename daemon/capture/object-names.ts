@@ -55,6 +55,17 @@ export function parseBitmapName(name: string): OwnBitmap | undefined {
   return { ...whose, role: part as 'work' | 'copy', point: since, parts: Number(parts) };
 }
 
+const estimatePrefix = `${ownPrefix}estimate-`;
+
+/** Of `afterimage estimate`: changes of the disk since the window began. No point's: whoever reconciles removes it, as does the next estimate. */
+export function estimateBitmapName(disk: number, windowMs: number): string {
+  return `${estimatePrefix}${disk}-${windowMs}`;
+}
+
+export function isEstimateBitmap(name: string): boolean {
+  return name.startsWith(estimatePrefix);
+}
+
 /** Numbers cycles, across restarts of the daemon too: wall-clock ms in base 36, never the same twice (8 characters until the year 2059). */
 export class CycleStamps {
   #last = 0;

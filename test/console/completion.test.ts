@@ -70,6 +70,6 @@ t.test('each command has its page, and man has nothing to say against it', async
     t.match(stdout.replaceAll(/.\u0008|\u001b\[[0-9;]*m/g, ''), /NAME\n +afterimage/, 'it has a name');
   }
   const text = all[pages.indexOf('afterimage-protect.1')]!.stdout.replaceAll(/.\u0008|\u001b\[[0-9;]*m/g, '');
-  t.match(text, /--capture <kind>\n +how changes are followed/);
+  t.match(text, /--capture <kind>\n +how\s+changes\s+are\s+followed/);
   t.match(all[pages.indexOf('afterimage.1')]!.stdout, /78[^]*the configuration is refused/);
 });

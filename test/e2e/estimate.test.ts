@@ -3,6 +3,7 @@
  * itself, is interrupted, or is killed and followed by another.
  */
 import t from 'tap';
+import { isLong } from '../support/extent.ts';
 import { isEstimateBitmap } from '../../daemon/capture/object-names.ts';
 import { queryNodes } from '../../daemon/capture/guest-objects.ts';
 import type { Estimate } from '../../console/estimate/estimate-plan.ts';
@@ -13,7 +14,7 @@ import { waitFor } from '../support/wait.ts';
 
 const mib = 1024 ** 2;
 
-t.test('estimate at a guest that writes', async (t) => {
+t.test('estimate at a guest that writes', { skip: isLong ? false : 'with --long' }, async (t) => {
   const command = await BuiltCommand.build(t);
   const folder = t.testdir();
   const disks = [

@@ -2,12 +2,13 @@
 import { join } from 'node:path';
 import { readFile } from 'node:fs/promises';
 import t from 'tap';
+import { isLong } from '../support/extent.ts';
 import { startPair } from '../support/daemons.ts';
 import { createLabDisk } from '../support/lab-guest.ts';
 import { waitFor } from '../support/wait.ts';
 import { startLibvirt } from './support/private-libvirt.ts';
 
-void t.test('a domain fails over from libvirt to libvirt', { timeout: 280_000 }, async (t) => {
+void t.test('a domain fails over from libvirt to libvirt', { timeout: 280_000, skip: isLong ? false : 'with --long' }, async (t) => {
   const [here, there] = await Promise.all([startLibvirt(t), startLibvirt(t)]);
   const disk = await createLabDisk(join(here.folder, 'a.raw'), 'raw', 48 * 1024 ** 2);
   await here.define({ name: 'web1', disks: [{ path: disk, format: 'raw' }], append: 'af.mode=raw af.churn=300', ownMonitor: join(here.folder, 'web1.afterimage.qmp') });

@@ -58,7 +58,7 @@ async function settle(t: Test, { libvirt, pair, raw, qcow2, ...site }: Site): Pr
   t.equal(await imageDifference(qcow2, 'qcow2', disks[1]!.replicaPath), null, 'replica = guest disk (qcow2)');
 }
 
-void t.test('through libvirt, over a restart of libvirtd, and through its own monitor after the domain’s', { timeout: 280_000 }, async (t) => {
+void t.test('through libvirt, over a restart of libvirtd, and through its own monitor after the domain’s', { timeout: 280_000, skip: isLong ? false : 'with --long' }, async (t) => {
   const site = await protectedDomain(t);
   const { libvirt, pair, place } = site;
   t.match((await discoverGuests({ uri: libvirt.uri, pveRoot: libvirt.folder })).guests, [{ manager: 'libvirt', name: 'web1', place, isRunning: true, monitor: 'manager' }], 'it is listed');

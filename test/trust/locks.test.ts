@@ -245,3 +245,21 @@ t.test('what a release that knows no locks would let go, it refuses to open', as
   t.match(site.disk.contentOf(path).toString(), /"version":2/);
   await site.registry.close();
 });
+
+t.test('a group opens, and locks what arrives, on a disk that is too full to note it', async (t) => {
+  const site = await Site.make();
+  await site.live(3);
+  await site.registry.close();
+  const full = ({ isFull }: { isFull: boolean }) => (operation: string, path: string) => (isFull && operation === 'write' && path.includes('locks.json') ? 'ENOSPC' as const : undefined);
+  site.policy = { ...site.policy, lockMs: dayMs };
+  site.disk.failing = full({ isFull: true });
+  await site.open();
+  t.equal(site.store.report().held, null);
+  await site.live(2);
+  t.match((await site.store.restorePoints.list()).at(-1), { point: 5, lockedUntilMs: Number });
+  site.disk.failing = full({ isFull: false });
+  await site.live(1, hourMs);
+  await site.kill();
+  t.ok((await site.store.restorePoints.list()).find(({ point }) => point === 5)!.lockedUntilMs !== undefined, 'noted as soon as there was room');
+  await site.registry.close();
+});

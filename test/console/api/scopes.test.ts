@@ -37,16 +37,17 @@ t.test('every route of a source takes its scope and no less', async (t) => walk(
 
 t.test('what each scope may is a decision', async (t) => {
   const may = (table: RouteTable) => Object.fromEntries(scopes.map((scope) => [scope, Object.entries(table).filter(([, route]) => route.scope === scope).map(([name, { isLocal }]) => `${name}${isLocal === true ? ' (local)' : ''}`)]));
-  const service = { read: ['about', 'openapi', 'explainAll', 'explain', 'events', 'live', 'ticket'], administer: ['listTokens', 'createToken', 'revokeToken'] };
+  const service = { read: ['about', 'openapi', 'explainAll', 'explain', 'events', 'live', 'ticket', 'audit'], operate: ['testAlerts'], administer: ['listTokens', 'createToken', 'revokeToken'] };
   t.strictSame(may(targetRoutes), {
-    read: [...service.read, 'report', 'groups', 'group', 'points', 'sealedPoints', 'timeline', 'describePoint', 'changes', 'plan'],
-    operate: ['holdPoint', 'releasePoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse'],
-    administer: [...service.administer, 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'token'],
+    read: [...service.read, 'report', 'groups', 'group', 'points', 'sealedPoints', 'timeline', 'describePoint', 'changes', 'plan', 'pairings'],
+    // What guests show is theirs, as what their disks hold.
+    operate: [...service.operate, 'holdPoint', 'releasePoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse', 'showGuests', 'showRehearsal'],
+    administer: [...service.administer, 'lockPoint', 'forget', 'dismiss', 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'invite', 'revoke', 'revokeOldSecrets', 'rotate'],
   });
   t.strictSame(may(sourceRoutes), {
-    read: [...service.read, 'report', 'guests', 'guest'],
-    operate: ['pause', 'resume', 'resync', 'mark', 'setCapture', 'setRate'],
-    administer: [...service.administer, 'pair', 'protect', 'unprotect', 'setQmpPath', 'adopt (local)', 'surrender (local)', 'abandon (local)'],
+    read: [...service.read, 'report', 'guests', 'guest', 'pairings'],
+    operate: [...service.operate, 'pause', 'resume', 'resync', 'mark', 'setCapture', 'setRate'],
+    administer: [...service.administer, 'pair', 'revoke', 'rotate', 'protect', 'unprotect', 'setQmpPath', 'adopt (local)', 'surrender (local)', 'abandon (local)'],
   });
   for (const route of [...Object.values(targetRoutes), ...Object.values(sourceRoutes)] as AnyRoute[]) {
     if (route.scope === 'read') t.ok(route.method === 'GET' || route.isRead === true, `${route.path} is read and changes nothing`);

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { CaptureChoice } from '../daemon/capture/capture.ts';
-import { groupGuestsMax, labelCharactersMax } from '../journal/limits.ts';
+import { groupGuestsMax, labelCharactersMax, lockMsMax } from '../journal/limits.ts';
 import { safeName } from '../journal/wire.ts';
 import { parsePlace } from '../qemu/guest-place.ts';
 import { networkName } from '../replica-target/failover/network-plan.ts';
@@ -37,8 +37,6 @@ const accel = z.enum(['kvm', 'tcg', 'auto']).optional();
 /** A hold for longer than a month is one until it is released. */
 export const holdMsMax = 31 * 86_400_000;
 
-/** Nobody can take a lock back: a longer one is a mistake. */
-export const lockMsMax = 3660 * 86_400_000;
 
 /** A guest that takes longer to shut down than an hour is not shutting down. */
 export const shutdownMsMax = 3_600_000;

@@ -33,7 +33,6 @@ import type { HandoverNote } from './supervisor/handover.ts';
 import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
 import { PassTurns } from './resync/pass-turns.ts';
 import { Throttle } from './stream/throttle.ts';
-import { openTargetLink } from './stream/target-link.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 
 /** How long a guest's file systems may be frozen: below the 10 s after which Windows thaws by itself, and what services bear. */
@@ -85,7 +84,7 @@ class Source implements SourceOperations {
     const { witness, name, dataFolder } = this.#options;
     if (witness !== undefined) this.#leases = new GuestLeases({ witness: await openWitness(witness), ttlMs: witness.ttlMs, sourceId: this.#sourceId, name, dataFolder, clock: nodeClock, log: this.#deps.log });
     await this.#leases?.start();
-    this.#targets = await PairedTargets.open({ name, dataFolder, tls: this.#options.tls ?? {}, state: this.#state, sourceId: this.#sourceId, log: this.#deps.log, onRelinked: (target) => this.#relinked(target) });
+    this.#targets = await PairedTargets.open({ name, dataFolder, tls: this.#options.tls ?? {}, state: this.#state, sourceId: this.#sourceId, log: this.#deps.log, onRelinked: (target) => this.#relinked(target), gate: (target) => this.#throttle.gate(target) });
     for (const guest of await this.#state.guests()) await this.#supervise(guest);
   }
 

@@ -80,3 +80,6 @@ export const planRegionBytes = 1024 * 1024 * 1024;
 
 /** Bits of what an unsealed delta has written, in pages of 8 KiB for 4 GiB of disk: 256 MiB for 128 TiB. Above, a page that is not there counts as written whole. */
 export const touchedPagesMax = 32 * 1024;
+
+/** How long a point may be locked, ms. Nobody can take a lock back: a longer one is a mistake. */
+export const lockMsMax = 3660 * 86_400_000;

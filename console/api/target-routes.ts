@@ -5,7 +5,7 @@ import { safeName } from '../../journal/wire.ts';
 import type { TargetOperations } from '../../replica-target/operations.ts';
 import { requestBodies, selector } from '../control-api.ts';
 import { pageOfPoints, pageQuery, pageResponse } from './page.ts';
-import { routeOf, type RouteTable } from './route.ts';
+import { routeOf, type Actor, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
 import { changesShape, descriptionShape, heldPointShape, restorePointShape, storedPointShape, suspicionFlagShape, timelineShape, verificationShape } from './shapes/point-shapes.ts';
 import { rotationShape } from './shapes/certificate-shapes.ts';
@@ -64,7 +64,7 @@ export const targetRoutes = {
     handle: ({ operations }, { params: { group } }) => operations.forget(group),
   }),
   releasePoint: route({
-    method: 'DELETE', path: '/v1/groups/{group}/holds/{holdId}', scope: 'operate', summary: 'Keep a point no longer', params: requestBodies.releasePoint,
+    method: 'DELETE', path: '/v1/groups/{group}/holds/{holdId}', scope: 'administer', summary: 'Keep a point no longer', params: requestBodies.releasePoint,
     handle: ({ operations }, { params: { group, holdId } }) => operations.releasePoint(group, holdId),
   }),
   dismiss: route({
@@ -102,7 +102,7 @@ export const targetRoutes = {
   }),
   testFailover: route({
     method: 'POST', path: '/v1/groups/{group}/test', scope: 'operate', summary: 'Boot a point beside its protection', params: ofGroup, body: requestBodies.testFailover.omit({ group: true }), response: testResultShape,
-    handle: ({ operations }, { params, body }) => operations.testFailover({ ...params, ...body }),
+    handle: ({ operations, actor }, { params, body }) => operations.testFailover({ ...params, ...ownNetwork(actor, body) }),
   }),
   stopTest: route({
     method: 'POST', path: '/v1/groups/{group}/test/stop', scope: 'operate', summary: 'End a test and remove every trace of it', params: ofGroup,
@@ -110,7 +110,7 @@ export const targetRoutes = {
   }),
   rehearse: route({
     method: 'POST', path: '/v1/groups/{group}/rehearse', scope: 'operate', summary: 'A test whose guests have to become ready, with a report', params: ofGroup, body: requestBodies.rehearse.omit({ group: true }), response: rehearsalShape,
-    handle: ({ operations }, { params, body }) => operations.rehearse({ ...params, ...body }),
+    handle: ({ operations, actor }, { params, body }) => operations.rehearse({ ...params, ...ownNetwork(actor, body) }),
   }),
   showGuests: route({
     method: 'GET', path: '/v1/groups/{group}/console', scope: 'operate', summary: 'The screens and serial ports of its guests that run here', params: ofGroup, response: shownGuestsShape,
@@ -145,6 +145,13 @@ export const targetRoutes = {
     handle: ({ operations }, { body: { isNow } }) => operations.rotate(isNow ?? false),
   }),
 } as const satisfies RouteTable;
+
+/** A test beside the running original must not meet it: a network that leads somewhere is for who may fail it over. Fault OPERATOR_SCOPE. */
+function ownNetwork<T extends { readonly network?: string | undefined }>(actor: Actor, body: T): T {
+  const leadsOut = body.network !== undefined && body.network !== 'none' && body.network !== 'isolated';
+  if (leadsOut && actor.kind === 'token' && actor.scope !== 'administer') throw new Fault('OPERATOR_SCOPE', `the token ${actor.name} is of scope ${actor.scope}, and a test on the network ${body.network} takes administer`, { token: actor.name, scope: actor.scope, needed: 'administer' });
+  return body;
+}
 
 function groupDetail(operations: TargetOperations, nameOrId: string) {
   const report = operations.report();

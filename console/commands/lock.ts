@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { formatPoint } from '../../journal/point.ts';
 import { chooseTarget, type ConfigOption } from '../choose-config.ts';
 import { readDurationMs } from '../config/quantity.ts';
-import { lockMsMax } from '../control-api.ts';
+import { lockMsMax } from '../../journal/limits.ts';
 import { TargetClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
 import { formatLocked } from '../render/timeline.ts';

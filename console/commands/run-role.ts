@@ -13,6 +13,7 @@ import { AuditTrail, type AuditNoter } from '../../host/audit-trail.ts';
 import { ClockWatch } from '../../host/clock-watch.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
+import { preparePrivateFolder } from '../../host/node/private-folder.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
 import type { OwnCertificate } from '../../journal/identity.ts';
 import type { RunningTarget, StartTarget } from '../../replica-target/operations.ts';
@@ -48,7 +49,7 @@ export async function runRole(config: Config): Promise<void> {
   log.info({ config: config.path, version, pid: process.pid }, `${config.role} ${version} starts`);
   notifier.starting();
   const trail = await openTrail(config, log, version);
-  const running = await startRole(config, log, version, trail);
+  const running = await orClose(trail, startRole(config, log, version, trail));
   log.info({ control: config.controlPath, ...(running.control.address === null ? {} : { api: running.control.address }) }, 'ready');
   notifier.ready(() => livenessOf(config));
   log.info({ signal: await stopped }, 'stopping');
@@ -63,6 +64,8 @@ interface Trail extends AuditNoter { readonly read: NonNullable<ApiServices['rea
 /** The trail of this daemon, with its start, and what configures it, noted. */
 async function openTrail(config: Config, log: Logger, version: string): Promise<Trail> {
   const folder = auditFolder(config.options.dataFolder);
+  // A source's is passed through by QEMUs of other users, on their way to the spool.
+  await preparePrivateFolder(config.options.dataFolder, config.role === 'source' ? 0o711 : 0o700);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await nodeDisk.syncFolder(config.options.dataFolder);
   const trail = await AuditTrail.open({ disk: nodeDisk, clock: nodeClock, folder, log });

@@ -15,6 +15,7 @@ import { connectTarget, type TargetAddress } from '../stream/connect-target.ts';
 import { Encoder } from '../stream/encoder.ts';
 import type { TargetLink } from '../stream/session.ts';
 import { openTargetLink } from '../stream/target-link.ts';
+import type { OutboxGate } from '../stream/throttle.ts';
 import { sessionLimits, type CertificateMessage, type WireSession } from '../stream/wire-session.ts';
 import { SourceCertificate, type CertificateReport } from './source-certificate.ts';
 
@@ -62,6 +63,8 @@ export interface PairedTargetsOptions {
   readonly log: Logger;
   /** A target has another link: whatever used the old one, which is closed, goes on over it. */
   readonly onRelinked: (targetName: string) => Promise<void>;
+  /** What holds back records on their way to a target (throttle.ts). */
+  readonly gate?: (targetName: string) => OutboxGate | null;
 }
 
 export class PairedTargets {
@@ -174,7 +177,7 @@ export class PairedTargets {
     this.#targets.set(name, target);
     const address = (): TargetAddress => this.#address(this.#targets.get(name)!);
     const link = openTargetLink({
-      ...address(), name, clock: nodeClock, random: nodeRandom, log: this.#o.log,
+      ...address(), name, clock: nodeClock, random: nodeRandom, log: this.#o.log, gate: this.#o.gate?.(name) ?? null,
       // Certificates and pins are those of the moment.
       connect: async (_, deps, signal) => {
         if (this.#targets.get(name)?.revokedAtMs !== undefined) throw new Fault('PAIRING_REVOKED', `the pairing with ${name} was revoked here`);

@@ -22,6 +22,7 @@ import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
 import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
 import type { RelayedGuest, RelayedPoint } from '../relay/relay-capture.ts';
+import { wakingPower } from '../relay/waking-power.ts';
 import { Handover } from './handover.ts';
 import type { SupervisorOptions } from './supervisor-options.ts';
 import { NewestPoint } from './newest-point.ts';
@@ -58,6 +59,8 @@ export class GuestSupervisor {
   #isPassing = false;
   /** Until a pass has ended well. */
   #isResyncAsked = false;
+  /** The target holds all that the guest wrote, which stands still to go elsewhere: a point more would only part both sides of what is agreed. */
+  #isAtRest = false;
   #giveBackTurn: () => void = () => undefined;
 
   constructor(options: SupervisorOptions) {
@@ -71,9 +74,7 @@ export class GuestSupervisor {
     this.#rate = options.rateBytesPerSecond;
   }
 
-  start(): void {
-    this.#running = this.#run();
-  }
+  start(): void { this.#running = this.#run(); }
 
   report(): GuestReport {
     return this.#status.report(this.#o.facts, this.#isConnected ? this.#o.capture.figures() : null);
@@ -342,13 +343,13 @@ export class GuestSupervisor {
   /** Cuts at the group's pace; a round is followed at once by the next cut. */
   async #cycles(session: TargetSession, holding: GroupHolding, from: PointId, signal: AbortSignal): Promise<void> {
     const { capture, clock, facts } = this.#o;
-    let base = from;
-    let open = holding.open;
+    let [base, open] = [from, holding.open];
     // What was cut for a request before the last session ended may have arrived.
     this.#told(this.#marks.held(base));
     for (;;) {
       if (signal.aborted) throw signal.reason;
       if (this.#handover.isAsked) return this.#handOver(session, { holding, base, open }, signal);
+      while (this.#isAtRest) await this.#untilResumed(signal);
       const follows = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       const order = this.#marks.next();
@@ -373,6 +374,7 @@ export class GuestSupervisor {
       this.#acknowledged({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs });
       this.#status.enter('protected', `newest point ${formatPoint(next)}`);
       base = next;
+      this.#isAtRest = delta.kind === 'final';
       // Both sides are asked anew, and what follows is a pass.
       if (this.#isResyncAsked) return;
       // Copies of dirty blocks come no faster than they are worth, also while they stand in for a write log.
@@ -459,7 +461,7 @@ export class GuestSupervisor {
       awaitNewer: (since, signal) => this.#newest.newerThan(since, signal),
       disks: () => capture.disks(),
       hardware: () => this.#hardware,
-      power: () => capture.power(),
+      power: () => wakingPower(capture.power(), () => { this.#isAtRest = false; this.#resume(); }),
       takeFinal: async () => { await this.#marks.request({ isApp: false, isFinal: true }, finalMsMax, () => `the guest is ${this.#status.standing}`); },
     };
   }

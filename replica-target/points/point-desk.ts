@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import { Fault } from '../../journal/fault.ts';
+import { lockMsMax } from '../../journal/limits.ts';
 import type { GroupStore } from '../store/store.ts';
 import { findPoint, pointExportName } from './nbd-exports.ts';
 import { rangesOf, type PointRange } from './point-ranges.ts';
@@ -98,6 +99,7 @@ export class PointDesk {
     if ((forMs === undefined) === (untilMs === undefined)) throw new Fault('REQUEST_INVALID', 'a lock is either for a time (forMs) or until a date (untilMs)', { group: group.report().name });
     const point = await this.#choose(group, at);
     const spanMs = forMs ?? (untilMs ?? 0) - this.#clock.nowMs();
+    if (spanMs > lockMsMax) throw new Fault('REQUEST_INVALID', `a lock for longer than ${lockMsMax / 86_400_000} days: nobody could take it back`, { group: group.report().name, untilMs: untilMs ?? null });
     if (spanMs <= 0) throw new Fault('REQUEST_INVALID', 'a lock until a date that has passed', { group: group.report().name, untilMs });
     const hold = await group.restorePoints.lock(point, reason, spanMs, forMs === undefined);
     return { group: group.report().name, groupId: group.groupId, point: await group.restorePoints.find(point) ?? point, hold };

@@ -20,7 +20,7 @@ async function scriptFor(t: Test, shell: string): Promise<string> {
 /** A line of the command, its last word being the one that is completed, and what is offered. */
 const asked: readonly (readonly [readonly string[], readonly string[]])[] = [
   [['afterimage', 'ta'], ['target']],
-  [['afterimage', 'target', ''], ['run', 'token']],
+  [['afterimage', 'target', ''], ['invite', 'rotate', 'run']],
   [['afterimage', 'protect', 'web', '--cap'], ['--capture']],
   [['afterimage', 'protect', 'web', '--capture', ''], ['auto', 'cbt', 'writelog']],
   [['afterimage', 'completion', ''], ['bash', 'fish', 'zsh']],
@@ -63,13 +63,13 @@ t.test('each command has its page, and man has nothing to say against it', async
   const { stdout: help } = await command.run(['--help']);
   const commands = [...help.slice(help.indexOf('Commands:')).matchAll(/^ {2}([a-z-]+)/gm)].map(([, name]) => name!).filter((name) => name !== 'help');
   t.ok(commands.length > 20);
-  for (const page of ['afterimage.1', 'afterimage-target-token.1', ...commands.map((name) => `afterimage-${name}.1`)]) t.ok(pages.includes(page), page);
+  for (const page of ['afterimage.1', 'afterimage-target-invite.1', ...commands.map((name) => `afterimage-${name}.1`)]) t.ok(pages.includes(page), page);
   const all = await Promise.all(pages.map((page) => run('man', ['--warnings', '-E', 'UTF-8', '-l', '-Tutf8', join(folder, page)], { env: { ...process.env, MANWIDTH: '100', MAN_KEEP_FORMATTING: '0' } })));
   for (const [index, { stdout, stderr }] of all.entries()) {
     t.equal(stderr, '', pages[index]!);
     t.match(stdout.replaceAll(/.\u0008|\u001b\[[0-9;]*m/g, ''), /NAME\n +afterimage/, 'it has a name');
   }
   const text = all[pages.indexOf('afterimage-protect.1')]!.stdout.replaceAll(/.\u0008|\u001b\[[0-9;]*m/g, '');
-  t.match(text, /--capture <kind>\n +how changes are followed/);
+  t.match(text, /--capture <kind>\n +how\s+changes\s+are\s+followed/);
   t.match(all[pages.indexOf('afterimage.1')]!.stdout, /78[^]*the configuration is refused/);
 });

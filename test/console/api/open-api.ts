@@ -31,6 +31,11 @@ export interface OpenApi {
 
 const certificate = makeCertificate('api-test');
 
+const trail = {
+  reading: { entryCount: 1, last: { n: 1, hash: 'ab'.repeat(32) }, head: null, broken: null, tornBytes: 0, endOfWhole: 1 },
+  entries: [{ n: 1, atMs: 1, who: { kind: 'itself' as const }, act: 'start', on: null, what: {}, outcome: 'done' }],
+};
+
 type Teardown = { teardown(after: () => unknown): unknown };
 
 export async function openTargetApi(t: Teardown, more: Partial<TargetOperations> = {}, options: ControlOptions<TargetOperations> = {}): Promise<OpenApi> {
@@ -48,7 +53,7 @@ async function openApi(t: Teardown, calls: unknown[][], open: (path: string, log
   const lines: string[] = [];
   const { key, cert } = await certificate;
   const control = await open(join(folder, 'control.sock'), pino({ level: 'trace' }, { write: (line: string) => { lines.push(line); } }), {
-    folder: join(folder, 'api'), version: '0.1.0', lookMs: 20, assetsFolder: null, listen: { host: '127.0.0.1', port: 0, key, cert },
+    folder: join(folder, 'api'), version: '0.1.0', lookMs: 20, assetsFolder: null, listen: { host: '127.0.0.1', port: 0, key, cert }, readTrail: () => Promise.resolve(trail),
   });
   t.teardown(async () => {
     await control.close();

@@ -41,8 +41,8 @@ t.test('what each scope may is a decision', async (t) => {
   t.strictSame(may(targetRoutes), {
     read: [...service.read, 'report', 'groups', 'group', 'points', 'sealedPoints', 'timeline', 'describePoint', 'changes', 'plan', 'pairings'],
     // What guests show is theirs, as what their disks hold.
-    operate: [...service.operate, 'holdPoint', 'releasePoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse', 'showGuests', 'showRehearsal'],
-    administer: [...service.administer, 'lockPoint', 'forget', 'dismiss', 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'invite', 'revoke', 'revokeOldSecrets', 'rotate'],
+    operate: [...service.operate, 'holdPoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse', 'showGuests', 'showRehearsal'],
+    administer: [...service.administer, 'lockPoint', 'forget', 'releasePoint', 'dismiss', 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'invite', 'revoke', 'revokeOldSecrets', 'rotate'],
   });
   t.strictSame(may(sourceRoutes), {
     read: [...service.read, 'report', 'guests', 'guest', 'pairings'],

@@ -18,6 +18,8 @@ function problems(text: string, hostName = 'alpha'): string[] {
   return [];
 }
 
+const normal = { sensitivity: 'normal' as const, holdMs: 7 * 86_400_000 };
+
 t.test('samples load', async (t) => {
   const at = (name: string): string => new URL(name, samples).pathname;
   t.strictSame(await loadConfig(at('source.yaml')), {
@@ -29,6 +31,7 @@ t.test('samples load', async (t) => {
     options: {
       name: 'alpha', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
+      limits: [],
       guests: { web: { agentPath: '/run/afterimage/web.agent', freezeLimitMs: 5000, appEveryMs: 3_600_000 }, shop: { consistency: 'strict', pauseMsMax: 1000 } },
       witness: {
         etcd: { endpoints: ['https://etcd1.example.org:2379', 'https://etcd2.example.org:2379'], prefix: '/afterimage/', caPath: '/etc/afterimage/etcd-ca.pem', user: 'afterimage', passwordPath: '/etc/afterimage/etcd-password' },
@@ -51,6 +54,7 @@ t.test('samples load', async (t) => {
       thresholds: { rpoWarn: 3, rpoError: 10, absentMs: 300_000, provenMs: 35 * 86_400_000, certificateMs: 30 * 86_400_000, volumeFullMs: 86_400_000 },
     },
     options: {
+      suspicion: { all: normal, groups: { web: normal, shop: normal } },
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
       failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', libvirtUri: 'qemu:///system', checkEveryMs: 6 * 3_600_000, starts: { shop: {
         db: { order: 1, delayMs: 0, ready: { agent: true, withinMs: 300_000 } },
@@ -83,7 +87,7 @@ t.test('what is left out is filled in', async (t) => {
     options: {
       name: 'host-1', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
-      guests: {},
+      guests: {}, limits: [],
     },
   });
   const target = parseConfig('F', await readFile(new URL('target-minimal.yaml', samples), 'utf8'), 'host-2.example.org');

@@ -30,7 +30,6 @@ export const targetActs: Acts<TargetOperations> = {
   lockPoint: { act: 'lock', on: ({ group }) => group, what: ({ at, reason, forMs, untilMs }) => ({ at, reason, forMs, untilMs }) },
   releasePoint: { act: 'release', on: (group) => group, what: (_group, holdId) => ({ holdId }) },
   dismiss: { act: 'dismiss', on: (group) => group },
-  showGuests: { act: 'look', on: (group) => group },
   forget: { act: 'forget', on: (group) => group, isLong: true },
   failover: {
     act: 'failover', on: ({ group }) => group, isLong: true,

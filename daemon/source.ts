@@ -21,8 +21,8 @@ import { JointCapture, type JointLayout } from './joint/joint-capture.ts';
 import { PauseGuard, PauseWatchdog } from './joint/pause-guard.ts';
 import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
-import { GuestLeases } from './lease/guest-leases.ts';
-import { anyPower, withOwnPower } from './lease/own-power.ts';
+import { GuestLeases, type OnLeaseLost } from './lease/guest-leases.ts';
+import { anyPower, whyUnstoppable, withOwnPower } from './lease/own-power.ts';
 import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
 import { isQemuThere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
@@ -156,6 +156,8 @@ class Source implements SourceOperations {
     if (taken !== undefined) throw new Fault('GUEST_TAKEN', `${taken} is being protected already`, { name: guest.name });
     for (const place of places) this.#beingProtected.add(place);
     try {
+      const why = this.#onLeaseLost(guest) === 'pause' ? await whyUnstoppable(qmpPathsOf(guest)) : null;
+      if (why !== null) throw new Fault('GUEST_UNSUITED', why, { name: guest.name });
       const probe = this.#capture(guest);
       try {
         await probe.connect();
@@ -426,11 +428,17 @@ class Source implements SourceOperations {
   /** Held while its guests run here, as far as this source knows. */
   async #lease({ guest, supervisor, capture }: Supervised): Promise<void> {
     const { name: group, groupId, qmpPath, handover } = guest;
-    // What is no QEMU's guest cannot be stopped.
-    const isGuest = guest.dmLogPath === undefined && guest.storageDaemonDisks === undefined;
-    const onLost = isGuest ? this.#options.guests?.[group]?.onLeaseLost ?? this.#options.witness?.onLeaseLost ?? 'ignore' : 'ignore';
+    const onLost = this.#onLeaseLost(guest);
+    // Protected before the config said so: it goes on, and whoever relies on it hears of it.
+    if (onLost === 'pause') void whyUnstoppable(qmpPathsOf(guest)).then((why) => { if (why !== null) this.#deps.log.error({ guest: group }, why); }, (error: unknown) => this.#deps.log.warn({ guest: group, err: error }, 'whether it can be stopped in time is not known'));
     const isGone = (): boolean => (this.#guests.get(group)?.guest.handover ?? handover)?.state === 'relinquished';
     await this.#leases?.add({ group, groupId, qmpPath, onLost, power: () => (capture instanceof JointCapture ? anyPower(capture.members.map((member) => member.capture.power())) : capture.power()), withOwn: (act) => withOwnPower(qmpPathsOf(guest), act), term: () => (isGone() ? null : this.#guests.get(group)?.guest.knownTerm ?? guest.term ?? 1) });
+  }
+
+  #onLeaseLost({ name, dmLogPath, storageDaemonDisks }: ProtectedGuest): OnLeaseLost {
+    // Without a witness there is no lease; what is no QEMU's guest cannot be stopped.
+    if (this.#options.witness === undefined || dmLogPath !== undefined || storageDaemonDisks !== undefined) return 'ignore';
+    return this.#options.guests?.[name]?.onLeaseLost ?? this.#options.witness.onLeaseLost;
   }
 
   #appHold(guest: string, capture: Capture): AppHold {

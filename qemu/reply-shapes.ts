@@ -33,6 +33,7 @@ const shapes: Readonly<Record<string, z.ZodType>> = {
   'x-debug-query-block-graph': z.looseObject({
     nodes: z.array(z.looseObject({ id: number, type: text, name: text })), edges: z.array(z.looseObject({ parent: number, child: number, name: text })),
   }),
+  'query-version': z.looseObject({ qemu: z.looseObject({ major: number, minor: number, micro: number }) }),
   'query-status': status,
   'query-jobs': z.array(z.looseObject({ id: text, type: text.optional(), status: text, 'current-progress': number.optional(), 'total-progress': number.optional(), error: text.optional() })),
   'query-block-jobs': z.array(z.looseObject({ device: text, len: number, offset: number })),

@@ -295,7 +295,8 @@ export interface TargetOperations {
 export interface RunningTarget {
   readonly operations: TargetOperations;
   /** The target's own, which sources pin; PEM. */
-  readonly certificate: { readonly key: string; readonly cert: string };
+  /** As it is now; `onShown` hears of another. */
+  readonly certificate: { readonly key: string; readonly cert: string; onShown(listener: (shown: { readonly key: string; readonly cert: string }) => void): void };
   report(): TargetReport;
   /** Stops taking, ends appliers at a batch's end, closes files. Guests that failover started go on. */
   close(): Promise<void>;

@@ -167,7 +167,7 @@ class Target implements TargetOperations {
         groups: options.failover.automatic ?? {}, claims, stores: () => registry.groups(), isConnected: (groupId) => orders.isPresent(groupId), isRunning: (group) => failovers.report().some((one) => one.group === group && one.guests.some(({ isRunning }) => isRunning)),
         failOver: (group) => notedFailover(deps.audit, group, () => made!.failover({ group })), clock: nodeClock, log: deps.log,
       });
-      made = new Target(options, deps, { pairing, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, certificate: certificates.shown, orders, volumes });
+      made = new Target(options, deps, { pairing, failovers, tests, rehearsals, claims, automatic, registry, pointServer, ingest, certificate: { ...certificates.shown, onShown: (listener) => certificates.onShown(listener) }, orders, volumes });
       automatic?.start();
       return made;
     } catch (error) {

@@ -1,5 +1,6 @@
 /** What is wrong, according to a role's one report: pure. How long it must last before it is told, and whether it was told, is alert-state-plan.ts's. */
 import type { GuestReport, SourceReport } from '../../daemon/report.ts';
+import { isWindowShort } from '../../replica-target/points/window-promise-plan.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatBytes, formatInstant, formatSpan } from '../render/units.ts';
@@ -99,7 +100,7 @@ function groupTroubles({ atMs, failovers }: TargetReport, group: GroupStoreRepor
   if (newest !== null && isConnected) found.push(...late(name, '', rpoMs, atMs - newest.arrivedAtMs, thresholds));
   if (retention === null) return found;
   // A young group has less than is promised, and nothing is wrong with it: one that is short for longer than the window is not young.
-  if (isConnected && retention.windowHadMs < retention.windowMs) {
+  if (isConnected && isWindowShort(retention, rpoMs)) {
     found.push(own('HISTORY_SHORT', name, 'warning', `${name} has every point of ${formatSpan(retention.windowHadMs)}, and ${formatSpan(retention.windowMs)} are promised`, { forMs: Math.round(retention.windowMs * 1.1) }));
   }
   if (retention.space === 'tight') found.push(own('SPACE_TIGHT', name, 'warning', `journal and history of ${name} take ${formatBytes(retention.usedBytes)}${retention.limitBytes === null ? '' : ` of ${formatBytes(retention.limitBytes)}`}`, { forMs: passingMs }));

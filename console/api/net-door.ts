@@ -92,12 +92,13 @@ export class NetDoor implements Door {
   }
 }
 
-export interface NetListen { readonly host: string; readonly port: number; /** PEM. */ readonly key: string; readonly cert: string; readonly limits?: Partial<NetDoorLimits> }
+export interface NetListen { readonly host: string; readonly port: number; /** PEM. */ readonly key: string; readonly cert: string; /** Tells of another certificate, which is shown to who connects from then on; absent: there is none. */ readonly onShown?: (listener: (shown: { readonly key: string; readonly cert: string }) => void) => void; readonly limits?: Partial<NetDoorLimits> }
 
 /** A server that listens to nobody yet. */
-export function makeNetServer({ key, cert, limits }: NetListen, log: Logger): Server {
+export function makeNetServer({ key, cert, onShown, limits }: NetListen, log: Logger): Server {
   const { connectionsMax, connectionsPerAddressMax, headersMs, requestMs, headerBytesMax } = { ...netDoorLimits, ...limits };
   const server = createServer({ key, cert, minVersion: 'TLSv1.3', handshakeTimeout: headersMs, maxHeaderSize: headerBytesMax, headersTimeout: headersMs, requestTimeout: requestMs, keepAliveTimeout: 10_000, connectionsCheckingInterval: Math.min(1000, headersMs) });
+  onShown?.((shown) => server.setSecureContext({ key: shown.key, cert: shown.cert, minVersion: 'TLSv1.3' }));
   const counts = new Map<string, number>();
   server.maxConnections = connectionsMax;
   server.on('connection', (socket: Socket) => {

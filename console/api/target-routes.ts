@@ -113,11 +113,11 @@ export const targetRoutes = {
     handle: ({ operations, actor }, { params, body }) => operations.rehearse({ ...params, ...ownNetwork(actor, body) }),
   }),
   showGuests: route({
-    method: 'GET', path: '/v1/groups/{group}/console', scope: 'read', summary: 'The screens and serial ports of its guests that run here', params: ofGroup, response: shownGuestsShape,
+    method: 'GET', path: '/v1/groups/{group}/console', scope: 'operate', summary: 'The screens and serial ports of its guests that run here', params: ofGroup, response: shownGuestsShape,
     handle: async ({ operations }, { params: { group } }) => ({ items: await operations.showGuests(group) }),
   }),
   showRehearsal: route({
-    method: 'GET', path: '/v1/groups/{group}/rehearsal', scope: 'read', summary: 'What its guests showed at the end of the last rehearsal', params: ofGroup, response: shownGuestsShape,
+    method: 'GET', path: '/v1/groups/{group}/rehearsal', scope: 'operate', summary: 'What its guests showed at the end of the last rehearsal', params: ofGroup, response: shownGuestsShape,
     handle: async ({ operations }, { params: { group } }) => ({ items: await operations.showRehearsal(group) }),
   }),
   seedFrom: route({

@@ -117,7 +117,7 @@ function livenessOf(config: Config): Promise<string | null> {
 }
 
 /** What the API keeps lies beside what the role keeps. `certificate`: the role's own; null: it has none, and one is made for the API. */
-async function controlOptions({ api, options }: Config, version: string, certificate: OwnCertificate | null, audit: Trail, side: DaemonSide): Promise<Pick<ControlOptions<never>, 'audit' | 'readTrail' | 'testAlerts'> & { readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
+async function controlOptions({ api, options }: Config, version: string, certificate: OwnCertificate & Pick<NetListen, 'onShown'> | null, audit: Trail, side: DaemonSide): Promise<Pick<ControlOptions<never>, 'audit' | 'readTrail' | 'testAlerts'> & { readonly version: string; readonly folder: string; readonly listen: NetListen | null }> {
   const folder = join(options.dataFolder, 'api');
   const shared = { version, folder, audit, readTrail: audit.read, testAlerts: () => side.testAlerts() };
   if (api === null) return { ...shared, listen: null };

@@ -4,6 +4,7 @@
  * to the objective and a little more, which is as it should be.
  */
 import type { GuestReport } from '../../daemon/report.ts';
+import { isWindowShort } from '../../replica-target/points/window-promise-plan.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
 import type { GroupStoreReport } from '../../replica-target/store/store.ts';
 import { formatSpan } from '../render/units.ts';
@@ -55,9 +56,9 @@ export function groupHealth(report: TargetReport, group: GroupStoreReport, agedM
 }
 
 /** Less than promised, although the group is old enough to have it. */
-export function isHistoryShort({ retention, oldest, newest }: GroupStoreReport): boolean {
+export function isHistoryShort({ retention, oldest, newest, rpoMs }: GroupStoreReport): boolean {
   if (retention === null || oldest === null || newest === null) return false;
-  return retention.windowHadMs < retention.windowMs && newest.arrivedAtMs - oldest.arrivedAtMs > retention.windowMs;
+  return isWindowShort(retention, rpoMs) && newest.arrivedAtMs - oldest.arrivedAtMs > retention.windowMs;
 }
 
 export function guestHealth(guest: GuestReport, agedMs: number): Health {

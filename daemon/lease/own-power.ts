@@ -1,5 +1,7 @@
 /** The power of a group's guests as a lease is about it: they run when any of them does. */
 import { runState, standStill } from '../../qemu/guest-power.ts';
+import { parsePlace } from '../../qemu/guest-place.ts';
+import { lookUpDomain } from '../../qemu/libvirt/domain.ts';
 import { connectMonitor } from '../../qemu/connect-guest.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { LeasedPower } from './lease-guard.ts';
@@ -24,4 +26,17 @@ export async function withOwnPower<T>(qmpPaths: readonly string[], act: (power: 
   } finally {
     for (const qmp of connected) qmp.close();
   }
+}
+
+/**
+ * Why a guest might not be stopped in time when its lease ends; null: it can be. Commands through libvirt wait for its lock and for programs to start, longer than there is time, and
+ * that is when all is going badly. Faults: LIBVIRT_*; QMP_UNREACHABLE, no such domain.
+ */
+export async function whyUnstoppable(places: readonly string[]): Promise<string | null> {
+  for (const text of places) {
+    const place = parsePlace(text);
+    if (place?.kind !== 'libvirt' || (await lookUpDomain(place.uri, place.domain)).ownMonitor !== null) continue;
+    return `${text} is reached through libvirt alone, too slowly to be stopped before its lease ends (onLeaseLost: pause). Give it a monitor of ours (afterimage add-monitor ${text}) and start it anew, or let it run on (onLeaseLost: ignore)`;
+  }
+  return null;
 }

@@ -9,8 +9,10 @@
  */
 import { randomBytes } from 'node:crypto';
 import { Fault } from '../../journal/fault.ts';
+import { textOf } from '../peer-text.ts';
 import type { QmpConnectOptions } from '../qmp-client.ts';
 import type { QmpConnection, QmpEvent } from '../qmp.ts';
+import { isOfShape } from '../reply-shapes.ts';
 import { VirshEvents } from './virsh-events.ts';
 import { VirshShell, type Answer } from './virsh-shell.ts';
 
@@ -26,7 +28,7 @@ const impossiblePath = '/dev/null/afterimage';
 /** Of a prefix of its own: what sweeps our jobs away after a crash must not meet these. */
 const barrierPrefix = 'af-order-';
 
-interface UnderWay { readonly command: string; readonly timer: NodeJS.Timeout; readonly resolve: (value: unknown) => void; readonly reject: (fault: Fault) => void }
+interface UnderWay { readonly command: string; readonly args: Readonly<Record<string, unknown>> | undefined; readonly timer: NodeJS.Timeout; readonly resolve: (value: unknown) => void; readonly reject: (fault: Fault) => void }
 interface Waiting { readonly asked: UnderWay; readonly answer: Answer }
 
 export interface LibvirtDomain { readonly uri: string; readonly domainId: number; /** For people. */ readonly name: string }
@@ -102,7 +104,7 @@ class LibvirtMonitor implements QmpConnection {
     const timeoutMs = options?.timeoutMs ?? this.#commandTimeoutMs;
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => this.#timeOut(asked, timeoutMs), timeoutMs);
-      const asked: UnderWay = { command, timer, resolve: resolve as (value: unknown) => void, reject };
+      const asked: UnderWay = { command, args, timer, resolve: resolve as (value: unknown) => void, reject };
       this.#underWay.add(asked);
       this.#shell.send(args === undefined ? { execute: command } : { execute: command, arguments: args }).then((answer) => {
         this.#replies.push({ asked, answer });
@@ -148,12 +150,17 @@ class LibvirtMonitor implements QmpConnection {
 
   #settle({ asked, answer }: Waiting): void {
     if (!this.#underWay.delete(asked)) return;
-    const { command, timer, resolve, reject } = asked;
+    const { command, args, timer, resolve, reject } = asked;
     clearTimeout(timer);
-    const error = answer['error'] as { readonly class?: unknown; readonly desc?: unknown } | undefined;
-    if (error === undefined) return resolve(answer['return']);
-    const description = String(error.desc);
-    reject(new Fault('QMP_COMMAND', `QEMU refused ${command}: ${description}`, { command, class: String(error.class), description, domain: this.#name }));
+    if (!('error' in answer)) {
+      if (isOfShape(command, args, answer['return'])) return resolve(answer['return']);
+      const fault = new Fault('QMP_GARBAGE', `${this.#name} answered ${command} with what is no answer to it`, { domain: this.#name, command });
+      reject(fault);
+      return this.fail(fault);
+    }
+    const error = asObject(answer['error']);
+    const description = textOf(error?.['desc']);
+    reject(new Fault('QMP_COMMAND', `QEMU refused ${command}: ${description}`, { command, class: textOf(error?.['class']), description, domain: this.#name }));
   }
 
   /** Until the connection is open, one that was not heard of is followed by another. */
@@ -163,7 +170,7 @@ class LibvirtMonitor implements QmpConnection {
     this.#barrierCount += 1;
     const id = this.#barrier = `${barrierPrefix}${this.#stamp}-${this.#barrierCount}`;
     this.#shell.send({ execute: 'blockdev-create', arguments: { 'job-id': id, options: { driver: 'file', filename: impossiblePath, size: 0 } } }).then((answer) => {
-      if ('error' in answer) this.fail(new Fault('GUEST_UNSUITED', `QEMU refused what orders events and replies: ${JSON.stringify(answer['error'])}`, { domain: this.#name }));
+      if ('error' in answer) this.fail(new Fault('GUEST_UNSUITED', `QEMU refused what orders events and replies: ${textOf(asObject(answer['error'])?.['desc'])}`, { domain: this.#name }));
     }, () => undefined);
   }
 
@@ -189,4 +196,8 @@ class LibvirtMonitor implements QmpConnection {
     for (const waiting of this.#guarded.splice(0)) this.#settle(waiting);
     if (this.#replies.length > 0) this.#sendBarrier();
   }
+}
+
+function asObject(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as Readonly<Record<string, unknown>> : undefined;
 }

@@ -22,11 +22,27 @@ export interface ShownGuest {
   readonly serial: string;
 }
 
+/** What was seen is shown to others who ask so soon after, ms. */
+const freshMs = 2_000;
+/** By the guest's log: looks under way, and those that are fresh. */
+const looks = new Map<string, Promise<GuestLook>>();
+
+/** One look at a guest at a time, however many ask: its monitor serves one client, and the others are those who decide about it. */
 export async function lookAtGuest({ logPath }: Pick<NotedGuest, 'logPath'>): Promise<GuestLook> {
+  const shared = looks.get(logPath);
+  if (shared !== undefined) return shared;
+  const look = takeLook(logPath);
+  looks.set(logPath, look);
+  const forget = (): void => { looks.delete(logPath); };
+  look.then(() => setTimeout(forget, freshMs).unref(), forget);
+  return look;
+}
+
+async function takeLook(logPath: string): Promise<GuestLook> {
   // Where all that is a guest's lies (guest-launch.ts `guestPlace`).
   const folder = dirname(logPath);
   const serial = await serialTail(logPath);
-  // Two may look at once.
+  // What a crash left behind must not be taken for what is seen now.
   const path = join(folder, `screen-${randomBytes(4).toString('hex')}.png`);
   try {
     await withMonitor(folder, (qmp) => qmp.execute('screendump', { filename: path, format: 'png' }));

@@ -23,6 +23,7 @@ export interface CertificateReport {
 export class OwnCertificates {
   readonly #path: string;
   #kept: z.infer<typeof shape>;
+  readonly #listeners = new Set<(shown: OwnCertificate) => void>();
 
   private constructor(path: string, kept: z.infer<typeof shape>) {
     this.#path = path;
@@ -48,6 +49,12 @@ export class OwnCertificates {
   get next(): OwnCertificate | null { return this.#kept.next ?? null; }
   get fingerprint(): string { return fingerprintOf(this.#kept.cert); }
 
+  /** Hears at once which one is shown, and whenever that changes. */
+  onShown(listener: (shown: OwnCertificate) => void): void {
+    this.#listeners.add(listener);
+    listener(this.shown);
+  }
+
   /** A new one is going to be shown: `given`, or one that is made. Fault REQUEST_INVALID: it is the one that is shown, or another is still on its way. */
   async begin(name: string, given: OwnCertificate | null): Promise<void> {
     if (given !== null && fingerprintOf(given.cert) === this.fingerprint) throw new Fault('REQUEST_INVALID', 'the certificate of the config is the one that is shown already: put the new one there first');
@@ -58,7 +65,9 @@ export class OwnCertificates {
   /** The next one is shown from here on. */
   async promote(): Promise<void> {
     const { targetId, next } = this.#kept;
-    if (next !== undefined) await this.#keep({ targetId, ...next });
+    if (next === undefined) return;
+    await this.#keep({ targetId, ...next });
+    for (const listener of this.#listeners) listener(this.shown);
   }
 
   report(): CertificateReport {

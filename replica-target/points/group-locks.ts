@@ -104,9 +104,9 @@ export class GroupLocks {
 
   get isAttributed(): boolean { return this.#isAttributed; }
 
-  /** Durable before the first file gets the attribute, and after the last has lost it. */
+  /** Durable before the first file gets the attribute, and after the last has lost it; when it rejects, the next call tries again. */
   async attributed(isAttributed: boolean): Promise<void> {
-    if (this.#isAttributed === isAttributed) return;
+    if (this.#isAttributed === isAttributed && !this.#isUnsure) return;
     this.#isAttributed = isAttributed;
     await this.#write();
   }

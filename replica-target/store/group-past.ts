@@ -71,9 +71,9 @@ export class GroupPast {
     o.points.keptBy = (point) => this.retention?.keptBy(point) ?? 'all';
   }
 
-  /** Before anything is taken: what arrives from here on is locked as the policy says. */
+  /** Before anything is taken: what arrives from here on is locked as the policy says, also while a full disk keeps that from being noted: the group must open for a failover. */
   async begin(): Promise<void> {
-    await this.#o.points.locks.look(this.#lockMs(), this.#o.newest(), this.#o.points.pins.hasLocks);
+    await this.#lookAtLocks();
     await this.suspicion?.load();
     this.retention?.start();
   }

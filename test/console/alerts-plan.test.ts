@@ -42,6 +42,7 @@ t.test('rules: at a target', (t) => {
   const retention = { windowMs: 4 * 3_600_000, hourly: 1, daily: 1, weekly: 1, monthly: 1, budgetBytes: null, windowHadMs: 4 * 3_600_000, usedBytes: 9, limitBytes: 10, space: 'tight' as const };
   t.strictSame(of({ groups: [{ ...group, retention }] }), ['warning SPACE_TIGHT web for 30']);
   t.strictSame(of({ groups: [{ ...group, retention: { ...retention, space: 'ample', windowHadMs: minute } }] }), ['warning HISTORY_SHORT web for 15840']);
+  t.strictSame(of({ groups: [{ ...group, retention: { ...retention, space: 'ample', windowHadMs: retention.windowMs - group.rpoMs } }] }), [], 'short by the gap in which the window ends');
   t.strictSame(of({ volume: { freeBytes: 50, keptBytes: 50, fullInMs: 0 } }), ['error VOLUME_FILLS']);
   t.strictSame(of({ volume: { freeBytes: 500, keptBytes: 50, fullInMs: 3_600_000 } }), ['warning VOLUME_FILLS for 30']);
   t.strictSame(of({ volume: { freeBytes: 500, keptBytes: 50, fullInMs: null } }), []);

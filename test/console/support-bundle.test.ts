@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { redacted, redactText, redactValue } from '../../console/render/redacted.ts';
+import { redacted, redactText, redactValue, secretsIn } from '../../console/render/redacted.ts';
 import { awaitLine, BuiltCommand, ended } from './built-command.ts';
 
 const run = promisify(execFile);
@@ -14,7 +14,7 @@ t.test('no planted secret is in it', async (t) => {
   const command = await BuiltCommand.build(t);
   const folder = await mkdtemp(join(tmpdir(), 'ai-sb-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
-  const planted = { hook: 'hunter2-of-the-hook', password: 'correct horse', psk: 'c0ffee'.repeat(10), state: 'ab54a98c'.repeat(8), later: 'a-token-of-a-later-release' };
+  const planted = { hook: 'hunter2-of-the-hook', password: 'correct horse', psk: 'c0ffee'.repeat(10), state: 'ab54a98c'.repeat(8), later: 'a-token-of-a-later-release', webhook: 'T0/B0/c1d2e3f4a5b6c7d8', beat: '0b5c-of-the-heartbeat' };
   await writeFile(join(folder, 'password'), `${planted.password}\n`, { mode: 0o600 });
   await writeFile(join(folder, 'nbd.psk'), `operator:${planted.psk}\n`, { mode: 0o600 });
   const targetConfig = join(folder, 'target.yaml');
@@ -26,6 +26,7 @@ advertise: 127.0.0.1:1
 keepFree: 1MiB
 nbd: { listen: { host: 127.0.0.1, port: 0, keys: ${folder}/nbd.psk } }
 groups: { web: { hooks: { fence: { command: [/usr/local/bin/fence, --password, ${planted.hook}] } } } }
+alerts: { webhook: [{ url: "http://127.0.0.1:1/services/${planted.webhook}" }], heartbeat: { url: "http://127.0.0.1:1/ping?key=${planted.beat}" } }
 `);
   const target = command.start(['target', 'run', '--config', targetConfig]);
   t.teardown(() => target.kill('SIGKILL'));
@@ -73,4 +74,8 @@ t.test('what is redacted', async (t) => {
   t.equal(redactText('Authorization: Bearer abcdef123456 https://me:pw@host/x password=hunter2 {"token": "abc"}', none), `Authorization: Bearer ${redacted} https://${redacted}@host/x password=${redacted} {"token": ${redacted}}`);
   t.equal(redactText('-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\nafter', none), `${redacted}\nafter`);
   t.equal(redactText('of-a-guest and the-secret-of-a-guest', new Set(['the-secret-of-a-guest', 'short'])), `of-a-guest and ${redacted}`);
+  const hooks = { webhook: [{ url: 'https://hooks.example/services/T0/c1d2e3f4a5b6c7d8', secretFile: '/s' }], heartbeat: { url: 'https://hc.example/ping?key=0123456789abcdef' }, proxy: { url: 'http://proxy:3128' }, bad: { url: 'no address' } };
+  t.same(redactValue(hooks, none), { webhook: [{ url: `https://hooks.example/${redacted}`, secretFile: '/s' }], heartbeat: { url: `https://hc.example/${redacted}` }, proxy: { url: 'http://proxy:3128' }, bad: { url: redacted } });
+  const known = new Set(secretsIn(hooks));
+  t.equal(redactText('POST https://hooks.example/services/T0/c1d2e3f4a5b6c7d8: 404 at /services/T0/c1d2e3f4a5b6c7d8, proxy http://proxy:3128, 0123456789abcdef', known), `POST ${redacted}: 404 at /services/T0/${redacted}, proxy http://proxy:3128, ${redacted}`);
 });

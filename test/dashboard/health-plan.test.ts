@@ -31,6 +31,7 @@ t.test('history shorter than promised is said once the group is old enough', asy
   const old = { ...group, retention, oldest: { ...group.oldest!, arrivedAtMs: atMs - 7_200_000 }, newest: { ...group.newest!, arrivedAtMs: atMs } };
   t.ok(isHistoryShort(old));
   t.notOk(isHistoryShort({ ...old, oldest: { ...group.oldest!, arrivedAtMs: atMs - 600_000 } }), 'a young group has what it can have');
+  t.notOk(isHistoryShort({ ...old, retention: { ...retention, windowHadMs: retention.windowMs - 1 } }), 'the window ends within a gap between two points');
   t.equal(fullInMs(old, 2), 200);
   t.equal(fullInMs(old, 0), null);
 });

@@ -2,7 +2,8 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { comparePoints, type PointId } from '../../journal/point.ts';
-import { gapMsMax, planRetention, pointKey, type RetainedFile, type RetainedPoint, type RetentionPlan, type RetentionPolicy, type RetentionState } from '../../replica-target/points/retention-plan.ts';
+import { defaultRetention, gapMsMax, planRetention, pointKey, type RetainedFile, type RetainedPoint, type RetentionPlan, type RetentionPolicy, type RetentionState } from '../../replica-target/points/retention-plan.ts';
+import { isWindowShort } from '../../replica-target/points/window-promise-plan.ts';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -151,4 +152,15 @@ t.test('of any timeline', async (t) => {
     const again = planRetention(of, { ...state, isPressed: true });
     if (again.steps.length > 0) throw new Error('not at rest');
   }), { numRuns: 1500 });
+});
+
+t.test('the window of a group that has all of its points is never short, whenever they come', async (t) => {
+  fc.assert(fc.property(fc.array(fc.integer({ min: 1000, max: 5 * minuteMs }), { minLength: 900, maxLength: 1000 }), fc.integer({ min: 30 * minuteMs, max: 60 * minuteMs }), (gaps, windowMs) => {
+    let arrivedAtMs = 0;
+    const points = gaps.map((gapMs, index) => ({ term: 1, point: index + 1, kind: 'crash' as const, arrivedAtMs: (arrivedAtMs += gapMs), isPinned: false }));
+    const { windowHadMs } = planRetention({ ...defaultRetention, windowMs }, { points, files: [], applied: points.at(-1)!, usedBytes: 0, limitBytes: null, isPressed: false });
+    return windowHadMs <= windowMs && (arrivedAtMs - points[0]!.arrivedAtMs < windowMs || !isWindowShort({ windowMs, windowHadMs }, 5000));
+  }), { numRuns: 50 });
+  t.ok(isWindowShort({ windowMs: 4 * 3_600_000, windowHadMs: 3 * 3_600_000 }, 5000), 'what was given up is missed');
+  t.ok(isWindowShort({ windowMs: 10 * 60_000, windowHadMs: 5 * 60_000 }, 5000), 'also of a short window');
 });

@@ -5,6 +5,8 @@
 import t from 'tap';
 import { MemoryLevel } from 'memory-level';
 import type { RetentionPolicy } from '../../replica-target/points/retention-plan.ts';
+import { GroupLocks } from '../../replica-target/points/group-locks.ts';
+import { GroupFolder } from '../../replica-target/store/group-folder.ts';
 import { openRegistry } from '../../replica-target/store/registry.ts';
 import type { FileGroupStore } from '../../replica-target/store/group-store.ts';
 import type { GroupRegistry } from '../../replica-target/store/store.ts';
@@ -244,4 +246,39 @@ t.test('what a release that knows no locks would let go, it refuses to open', as
   await site.store.restorePoints.lock(id(2), 'a lock', dayMs, false);
   t.match(site.disk.contentOf(path).toString(), /"version":2/);
   await site.registry.close();
+});
+
+t.test('a group opens, and locks what arrives, on a disk that is too full to note it', async (t) => {
+  const site = await Site.make();
+  await site.live(3);
+  await site.registry.close();
+  const full = ({ isFull }: { isFull: boolean }) => (operation: string, path: string) => (isFull && operation === 'write' && path.includes('locks.json') ? 'ENOSPC' as const : undefined);
+  site.policy = { ...site.policy, lockMs: dayMs };
+  site.disk.failing = full({ isFull: true });
+  await site.open();
+  t.equal(site.store.report().held, null);
+  await site.live(2);
+  t.match((await site.store.restorePoints.list()).at(-1), { point: 5, lockedUntilMs: Number });
+  site.disk.failing = full({ isFull: false });
+  await site.live(1, hourMs);
+  await site.kill();
+  t.ok((await site.store.restorePoints.list()).find(({ point }) => point === 5)!.lockedUntilMs !== undefined, 'noted as soon as there was room');
+  await site.registry.close();
+});
+
+t.test('whether files may bear the attribute is written again when it could not be', async (t) => {
+  const disk = new SimulatedDisk();
+  await disk.makeFolder('/g');
+  const folder = new GroupFolder('/g');
+  const locks = new GroupLocks({ disk, clock: new SimulatedClock(), folder, log: null });
+  await locks.load();
+  const noted = async (): Promise<boolean> => { const anew = new GroupLocks({ disk, clock: new SimulatedClock(), folder, log: null }); await anew.load(); return anew.isAttributed; };
+  for (const isAttributed of [true, false]) {
+    disk.failing = (operation) => (operation === 'write' ? 'ENOSPC' : undefined);
+    await t.rejects(locks.attributed(isAttributed), { code: 'ENOSPC' });
+    await t.rejects(locks.attributed(isAttributed), { code: 'ENOSPC' }, 'nor does a second call resolve before it is durable');
+    disk.failing = () => undefined;
+    await locks.attributed(isAttributed);
+    t.equal(await noted(), isAttributed);
+  }
 });

@@ -11,6 +11,8 @@ import { useFetched } from '../fetched.ts';
 import { daemonMs } from '../live.ts';
 
 const lookMs = 4_000;
+/** To those who may only read. */
+export const lookTakes = 'To look at screens and serial ports takes a token that may operate: they are the guest’s, as its disks are.';
 
 interface GuestConsoleProps {
   readonly group: GroupStoreReport;
@@ -21,8 +23,12 @@ interface GuestConsoleProps {
 
 export function GuestConsole({ group, failover, test, onAct }: GuestConsoleProps) {
   const [turn, setTurn] = useState(0);
-  useEffect(() => { const timer = setInterval(() => { if (!document.hidden) setTurn((now) => now + 1); }, lookMs); return () => clearInterval(timer); }, []);
-  const { value, trouble } = useFetched<{ readonly items: readonly ShownGuest[] }>(pathOf('groups', group.groupId, 'console'), turn);
+  const { value, trouble, isRefused } = useFetched<{ readonly items: readonly ShownGuest[] }>(pathOf('groups', group.groupId, 'console'), turn);
+  useEffect(() => {
+    if (isRefused) return undefined;
+    const timer = setInterval(() => { if (!document.hidden) setTurn((now) => now + 1); }, lookMs);
+    return () => clearInterval(timer);
+  }, [isRefused]);
   const what = test ?? failover!;
   return (
     <section aria-labelledby="console-title">
@@ -37,7 +43,7 @@ export function GuestConsole({ group, failover, test, onAct }: GuestConsoleProps
           <progress max={failover.home.totalBytes} value={failover.home.doneBytes} />
         </label>
       )}
-      {trouble !== null && value === null && <p class="quiet">{trouble}</p>}
+      {trouble !== null && value === null && <p class="quiet">{isRefused ? lookTakes : trouble}</p>}
       <div class="grid">{(value?.items ?? []).map((guest) => <Shown key={guest.name} guest={guest} />)}</div>
     </section>
   );

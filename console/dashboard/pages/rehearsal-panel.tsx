@@ -7,12 +7,12 @@ import type { GroupStoreReport } from '../../../replica-target/store/store.ts';
 import { formatInstant, formatSpan } from '../../render/units.ts';
 import { pathOf } from '../api.ts';
 import { useFetched } from '../fetched.ts';
-import { Shown } from './guest-console.tsx';
+import { lookTakes, Shown } from './guest-console.tsx';
 
 export function RehearsalPanel({ report, group }: { readonly report: TargetReport; readonly group: GroupStoreReport }) {
   const [isOpen, setOpen] = useState(false);
   const rehearsal = report.rehearsals?.find((one) => one.group === group.name);
-  const { value, trouble } = useFetched<{ readonly items: readonly ShownGuest[] }>(isOpen && rehearsal !== undefined ? pathOf('groups', group.groupId, 'rehearsal') : null, rehearsal?.startedAtMs);
+  const { value, trouble, isRefused } = useFetched<{ readonly items: readonly ShownGuest[] }>(isOpen && rehearsal !== undefined ? pathOf('groups', group.groupId, 'rehearsal') : null, rehearsal?.startedAtMs);
   if (rehearsal === undefined) return null;
   return (
     <section aria-labelledby="rehearsal-title">
@@ -25,7 +25,7 @@ export function RehearsalPanel({ report, group }: { readonly report: TargetRepor
       </table></div>
       <details onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
         <summary>Screen and serial port</summary>
-        {trouble !== null && <p class="quiet">{trouble}</p>}
+        {trouble !== null && <p class="quiet">{isRefused ? lookTakes : trouble}</p>}
         <div class="grid">{(value?.items ?? []).map((guest) => <Shown key={guest.name} guest={guest} />)}</div>
       </details>
     </section>

@@ -1,11 +1,13 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { pino } from 'pino';
 import t from 'tap';
 import { FailureLimit, networkOf } from '../../../console/api/failure-limit.ts';
+import { listenOnNet, makeNetServer } from '../../../console/api/net-door.ts';
 import { TargetClient } from '../../../console/control-client.ts';
 import { nodeClock } from '../../../host/node/clock.ts';
-import { makeCertificate } from '../../../journal/identity.ts';
+import { fingerprintOf, makeCertificate, type OwnCertificate } from '../../../journal/identity.ts';
 import { targetUp } from '../fixed-reports.ts';
 import { openTargetApi } from './open-api.ts';
 
@@ -20,6 +22,25 @@ t.test('the certificate is checked before the token is sent', async (t) => {
   await t.rejects(new TargetClient({ ...place, fingerprint: null, ca: cert }).report(), { code: 'API_UNTRUSTED' });
   t.match(await api.local.tokens(), [{ name: String }], 'and none of these came through');
   await t.rejects(new TargetClient({ ...place, port: 1, fingerprint: api.fingerprint }).report(), { code: 'DAEMON_UNREACHABLE' });
+});
+
+t.test('another certificate of the role is shown to who connects from then on', async (t) => {
+  const next = await makeCertificate('api-test');
+  let show!: (shown: OwnCertificate) => void;
+  const server = makeNetServer({ host: '127.0.0.1', port: 0, ...await makeCertificate('api-test'), onShown: (listener) => { show = listener; } }, pino({ level: 'silent' }));
+  const { port } = await listenOnNet(server, { host: '127.0.0.1', port: 0, ...next }, pino({ level: 'silent' }));
+  t.teardown(() => server.close());
+  const seen = async (): Promise<string> => {
+    const socket = connectTls({ host: '127.0.0.1', port, rejectUnauthorized: false });
+    await once(socket, 'secureConnect');
+    const { fingerprint256 } = socket.getPeerCertificate();
+    t.equal(socket.getProtocol(), 'TLSv1.3');
+    socket.destroy();
+    return fingerprint256.replaceAll(':', '').toLowerCase();
+  };
+  t.not(await seen(), fingerprintOf(next.cert));
+  show(next);
+  t.equal(await seen(), fingerprintOf(next.cert));
 });
 
 t.test('a flood of wrong tokens is refused cheaply, and keeps nobody out', async (t) => {

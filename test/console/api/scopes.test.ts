@@ -2,6 +2,7 @@ import t, { type Test } from 'tap';
 import { isWithinScope, scopes, type AnyRoute, type RouteTable } from '../../../console/api/route.ts';
 import { sourceRoutes } from '../../../console/api/source-routes.ts';
 import { targetRoutes } from '../../../console/api/target-routes.ts';
+import { sourceActs, targetActs } from '../../../console/audited.ts';
 import { openSourceApi, openTargetApi, type OpenApi } from './open-api.ts';
 
 /** A path that fits, so that a request is refused for its scope and nothing else. */
@@ -38,8 +39,9 @@ t.test('what each scope may is a decision', async (t) => {
   const may = (table: RouteTable) => Object.fromEntries(scopes.map((scope) => [scope, Object.entries(table).filter(([, route]) => route.scope === scope).map(([name, { isLocal }]) => `${name}${isLocal === true ? ' (local)' : ''}`)]));
   const service = { read: ['about', 'openapi', 'explainAll', 'explain', 'events', 'live', 'ticket', 'audit'], operate: ['testAlerts'], administer: ['listTokens', 'createToken', 'revokeToken'] };
   t.strictSame(may(targetRoutes), {
-    read: [...service.read, 'report', 'groups', 'group', 'points', 'sealedPoints', 'timeline', 'describePoint', 'changes', 'plan', 'showGuests', 'showRehearsal', 'pairings'],
-    operate: [...service.operate, 'holdPoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse'],
+    read: [...service.read, 'report', 'groups', 'group', 'points', 'sealedPoints', 'timeline', 'describePoint', 'changes', 'plan', 'pairings'],
+    // What guests show is theirs, as what their disks hold.
+    operate: [...service.operate, 'holdPoint', 'verify', 'checkStart', 'testFailover', 'stopTest', 'rehearse', 'showGuests', 'showRehearsal'],
     administer: [...service.administer, 'lockPoint', 'forget', 'releasePoint', 'dismiss', 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'invite', 'revoke', 'revokeOldSecrets', 'rotate'],
   });
   t.strictSame(may(sourceRoutes), {
@@ -49,5 +51,11 @@ t.test('what each scope may is a decision', async (t) => {
   });
   for (const route of [...Object.values(targetRoutes), ...Object.values(sourceRoutes)] as AnyRoute[]) {
     if (route.scope === 'read') t.ok(route.method === 'GET' || route.isRead === true, `${route.path} is read and changes nothing`);
+  }
+});
+
+t.test('what is read leaves no trace in the audit trail, which is kept for ever', async (t) => {
+  for (const [table, acts] of [[targetRoutes, targetActs], [sourceRoutes, sourceActs]] as [RouteTable, object][]) {
+    for (const [name, route] of Object.entries(table)) if (route.method === 'GET') t.notOk(Object.hasOwn(acts, name), name);
   }
 });

@@ -35,7 +35,7 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
   if (process.getuid?.() !== 0) throw new Error('this benchmark mounts file systems: it needs root');
   const chosen = scenarios.filter(({ load }) => only === null || only.includes(load));
   if (chosen.length === 0) throw new Error(`no such load; there are ${scenarios.map(({ load }) => load).join(', ')}`);
-  const material = await makeMaterial(site.path('material'), sizeBytes);
+  const material = await makeMaterial(process.env['AFTERIMAGE_BENCH_MATERIAL'] ?? site.path('material'), sizeBytes);
   say(`material: ${JSON.stringify(material.facts)}`);
   const target = await startTarget(site, { profileFolder });
   const source = await startSource(site, (await target.client.invite()).token, { profileFolder });

@@ -80,7 +80,7 @@ t.test('what was sent and is as it was, and noise over noise, does not hide an a
 });
 
 t.test('what goes on now does not teach that it is usual; what a person dismissed does', async (t) => {
-  const points = Array.from({ length: 1000 }, (_, index) => ({ cutAtMs: index * 10_000 }));
+  const points = Array.from({ length: 1000 }, (_, index) => ({ cutAtMs: (index + 1) * 10_000 }));
   t.strictSame(learnable(points.slice(0, 300), 2_990_000, 0), []);
   t.equal(learnable(points, 9_990_000, 0).at(-1)!.cutAtMs, 6_390_000);
   t.equal(learnable(points, 9_990_000, 8_000_000).at(-1)!.cutAtMs, 8_000_000);

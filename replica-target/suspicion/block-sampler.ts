@@ -17,7 +17,7 @@ const zeroBlocksMax = 96;
 const batchBlocksMax = 1536;
 
 interface Tally {
-  bytes: number; zeroedBytes: number; extents: number; recordBytes: number; sampledBlocks: number;
+  bytes: number; zeroedBytes: number; extents: number; recordBytes: number; sampledBlocks: number; sameBytes: number;
   noiseBytes: number; turnedBytes: number; freshBytes: number; wipedBytes: number;
   /** Histograms; null: none was needed. A batch may have thousands of points. */
   turned: Float64Array | null; turnedPooled: number;
@@ -38,7 +38,7 @@ export class BlockSampler {
   constructor(ends: readonly JournalPosition[], random: Random) {
     this.#ends = ends;
     this.#tallies = ends.map(() => ({
-      bytes: 0, zeroedBytes: 0, extents: 0, recordBytes: 0, sampledBlocks: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0,
+      bytes: 0, zeroedBytes: 0, extents: 0, recordBytes: 0, sampledBlocks: 0, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0,
       turned: null, turnedPooled: 0, fresh: null, freshPooled: 0,
     }));
     this.#seed = random.bytes(4).readUInt32LE();
@@ -101,6 +101,10 @@ export class BlockSampler {
   #compare(tally: Tally, old: Buffer, after: Buffer): void {
     const bytes = this.#dataStride * shapeBlockBytes;
     tally.sampledBlocks += 1;
+    if (old.equals(after)) {
+      tally.sameBytes += bytes;
+      return;
+    }
     const before = shapeOf(old).shape;
     // Last, so that its histogram is the one at hand.
     const now = shapeOf(after);

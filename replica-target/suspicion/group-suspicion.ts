@@ -15,7 +15,7 @@ import type { GroupFolder } from '../store/group-folder.ts';
 import { errorCode } from '../store/store-fault.ts';
 import { pointKey } from '../points/retention-plan.ts';
 import { pointChanges, type PointChanges } from './point-changes.ts';
-import { gather, judge, nothingGathered, usualOf, usualPoints, type Gathering, type Sensitivity, type Suspicion, type SuspicionPolicy, type Usual } from './suspicion-plan.ts';
+import { gather, judge, learnable, nothingGathered, usualOf, usualPoints, type Gathering, type Sensitivity, type Suspicion, type SuspicionPolicy, type Usual } from './suspicion-plan.ts';
 
 const version = 1;
 const count = z.number().int().nonnegative();
@@ -115,10 +115,10 @@ export class GroupSuspicion {
   async applied(points: readonly PointFacts[], changes: readonly PointChanges[] | null): Promise<void> {
     const { sensitivity } = this.#o.policy();
     if (changes === null || sensitivity === 'off') return;
-    let usual = this.#usual(sensitivity);
+    let usual = this.#usual(sensitivity, points[0]?.cutAtMs ?? 0);
     for (const [index, { term, point, cutAtMs }] of points.entries()) {
       const sampled = { term, point, cutAtMs, changes: changes[index]! };
-      if (index > 0 && index % usualEvery === 0) usual = this.#usual(sensitivity);
+      if (index > 0 && index % usualEvery === 0) usual = this.#usual(sensitivity, cutAtMs);
       this.#gathering = gather(this.#gathering, sampled, usual, sensitivity);
       this.#remember(sampled);
       const suspicion = this.#active() === null ? judge(this.#gathering, sensitivity) : null;
@@ -150,7 +150,7 @@ export class GroupSuspicion {
     const { sensitivity } = this.#o.policy();
     return {
       sensitivity, active: this.#active(), dismissed: this.#flags.filter(({ dismissedAtMs }) => dismissedAtMs !== null), pointCount: this.#points.length,
-      incompressibleShare: sensitivity === 'off' ? null : this.#usual(sensitivity).incompressibleShare,
+      incompressibleShare: sensitivity === 'off' ? null : usualOf(this.#points.slice(-usualPoints).map(({ changes }) => changes), sensitivity).incompressibleShare,
     };
   }
 
@@ -159,8 +159,10 @@ export class GroupSuspicion {
     await this.#writing;
   }
 
-  #usual(sensitivity: Sensitivity): Usual {
-    return usualOf(this.#points.slice(-usualPoints).map(({ changes }) => changes), sensitivity);
+  /** When a point that was cut at `nowMs` is judged. */
+  #usual(sensitivity: Sensitivity, nowMs: number): Usual {
+    const dismissedMs = this.#flags.reduce((last, { dismissedAtMs }) => Math.max(last, dismissedAtMs ?? 0), 0);
+    return usualOf(learnable(this.#points, nowMs, dismissedMs).map(({ changes }) => changes), sensitivity);
   }
 
   #active(): SuspicionFlag | null {

@@ -12,6 +12,8 @@ export const pointChanges = z.object({
   /** What the records of `bytes` took as they came, compressed or not as the link had it. */
   recordBytes: count,
   sampledBlocks: count,
+  /** Of `bytes`: what is as it was. A source that tracks changes in 64 KiB sends the unchanged neighbours of each changed block. */
+  sameBytes: count.default(0),
   /** Of `bytes`: what looks like noise now. */
   noiseBytes: count,
   /** What had structure and is noise now; and what had not, or was blank, and is noise now. */
@@ -27,6 +29,7 @@ export type PointChanges = z.infer<typeof pointChanges>;
 
 /** What is shown of it (`afterimage points GUEST --json`). Members are added, never changed. */
 export interface ShownChanges {
+  /** Sent; the shares below are of what differs from what was there. */
   readonly bytes: number;
   readonly extents: number;
   /** Given back by the guest, or overwritten with zeroes. */
@@ -39,7 +42,8 @@ export interface ShownChanges {
   readonly compressedTo: number | null;
 }
 
-export function shownChanges({ bytes, zeroedBytes, extents, recordBytes, sampledBlocks, noiseBytes, turnedBytes }: PointChanges): ShownChanges {
-  const share = (of: number): number | null => (sampledBlocks === 0 || bytes === 0 ? null : Math.min(1, Math.round((of / bytes) * 1000) / 1000));
+export function shownChanges({ bytes, zeroedBytes, extents, recordBytes, sampledBlocks, sameBytes, noiseBytes, turnedBytes }: PointChanges): ShownChanges {
+  const differing = bytes - sameBytes;
+  const share = (of: number): number | null => (sampledBlocks === 0 || differing <= 0 ? null : Math.min(1, Math.round((of / differing) * 1000) / 1000));
   return { bytes, extents, zeroedBytes, incompressibleShare: share(noiseBytes), turnedShare: share(turnedBytes), compressedTo: bytes === 0 ? null : Math.round((recordBytes / bytes) * 1000) / 1000 };
 }

@@ -35,7 +35,7 @@ export interface Evidence {
   /** The point with which it began; null: there is as good as none. */
   readonly first: PointId | null;
   readonly bytes: number;
-  /** All that was changed since it began. */
+  /** Of what was changed since it began, all that could have been evidence. */
   readonly changedBytes: number;
   /** Of all points that gave any: chi-square, bytes under it, how many statistics it is the sum of. */
   readonly chi: number;
@@ -59,7 +59,7 @@ export const nothingGathered: Gathering = { turned: nothing, fresh: nothing, wip
 export interface Usual {
   /** Of a point, bytes: what may turn without being evidence. */
   readonly turnedBytes: number;
-  /** Median share of changed bytes that are noise; null without a past. */
+  /** Median share of what differs that is noise; null without a past. */
   readonly incompressibleShare: number | null;
   readonly points: number;
 }
@@ -82,10 +82,20 @@ const replacedShareMin = 0.5;
 const cipherMax = 1e-4;
 /** Below this many sampled bytes nothing is decided: the statistic's own deviation would be larger than what it is to tell apart. */
 const pooledBytesMin = 128 * 1024;
-/** What is usual is learnt from so many points; what an attacker can teach is bounded by a part of the alarm. */
+/** What is usual is learnt from points this old, six half-lives: what goes on now must not teach that it is usual. An attack of 1 MiB a point once did, ms. */
+const learntAfterMs = 3_600_000;
+/** From at least and at most so many points; what an attacker can teach is bounded by a part of the alarm, too. */
+const usualPointsMin = 16;
 export const usualPoints = 512;
 const usualShareMax = 1 / 4;
 
+/** Oldest first: the points that may teach what is usual when one of `nowMs` is judged: old ones, and those that a person has dismissed (up to `dismissedMs`; 0: never). */
+export function learnable<Point extends { readonly cutAtMs: number }>(points: readonly Point[], nowMs: number, dismissedMs: number): readonly Point[] {
+  const untilMs = Math.max(nowMs - learntAfterMs, dismissedMs);
+  return points.slice(0, points.findLastIndex(({ cutAtMs }) => cutAtMs <= untilMs) + 1).slice(-usualPoints);
+}
+
+/** `past`: of the points that may teach ({@link learnable}). */
 export function usualOf(past: readonly PointChanges[], sensitivity: Sensitivity): Usual {
   const sampled = past.filter(({ sampledBlocks }) => sampledBlocks > 0).slice(-usualPoints);
   if (sampled.length === 0) return { turnedBytes: 0, incompressibleShare: null, points: 0 };
@@ -94,8 +104,8 @@ export function usualOf(past: readonly PointChanges[], sensitivity: Sensitivity)
   // 1.4826: the median of absolute deviations in units of a standard deviation, of a normal distribution.
   const spread = 1.4826 * median(turned.map((bytes) => Math.abs(bytes - middle)));
   return {
-    turnedBytes: Math.min(middle + 4 * spread, alarmBytes[sensitivity] * usualShareMax),
-    incompressibleShare: median(sampled.map(({ noiseBytes, bytes }) => (bytes === 0 ? 0 : noiseBytes / bytes))),
+    turnedBytes: sampled.length < usualPointsMin ? 0 : Math.min(middle + 4 * spread, alarmBytes[sensitivity] * usualShareMax),
+    incompressibleShare: median(sampled.map(({ noiseBytes, bytes, sameBytes }) => (bytes <= sameBytes ? 0 : Math.min(1, noiseBytes / (bytes - sameBytes))))),
     points: sampled.length,
   };
 }
@@ -132,6 +142,15 @@ export function isCipherLike({ chi, pooled, pools }: Pick<Evidence, 'chi' | 'poo
   return chi - noiseMean * pools - 2 * noiseDeviation * Math.sqrt(pools) <= cipherMax * pooled;
 }
 
+/**
+ * What could have been evidence, of what was sent: neither blocks that are as they were, nor noise over noise, which is all that a
+ * cipher leaves of files that were compressed before. With them a file system of small files, or of many compressed ones, would hide
+ * the attack: of each 64 KiB that are sent, a small file takes 4.
+ */
+function tellingBytes({ bytes, sameBytes, noiseBytes, turnedBytes, freshBytes }: PointChanges): number {
+  return Math.max(turnedBytes, freshBytes, bytes - sameBytes - (noiseBytes - turnedBytes - freshBytes));
+}
+
 function added(before: Evidence, kept: number, { term, point, changes }: SampledPoint, more: { readonly bytes: number; readonly chi: number; readonly pooled: number }, sensitivity: Sensitivity): Evidence {
   const bytes = before.bytes * kept;
   const begins = more.bytes >= alarmBytes[sensitivity] * beginningShare;
@@ -140,7 +159,7 @@ function added(before: Evidence, kept: number, { term, point, changes }: Sampled
   return {
     first: old.first ?? { term, point },
     bytes: old.bytes * kept + more.bytes,
-    changedBytes: old.changedBytes * kept + changes.bytes,
+    changedBytes: old.changedBytes * kept + tellingBytes(changes),
     chi: old.chi * kept + more.chi,
     pooled: old.pooled * kept + more.pooled,
     pools: old.pools * kept + (more.pooled > 0 ? 1 : 0),

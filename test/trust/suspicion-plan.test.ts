@@ -4,14 +4,14 @@ import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import { shapeBlockBytes, shapeOf } from '../../replica-target/suspicion/block-shape.ts';
 import type { PointChanges } from '../../replica-target/suspicion/point-changes.ts';
-import { gather, isCipherLike, judge, nothingGathered, usualOf, type Gathering, type SampledPoint, type Suspicion, type Usual } from '../../replica-target/suspicion/suspicion-plan.ts';
+import { gather, isCipherLike, judge, nothingGathered, learnable, usualOf, type Gathering, type SampledPoint, type Suspicion, type Usual } from '../../replica-target/suspicion/suspicion-plan.ts';
 
 const mib = 1024 * 1024;
 const noise = (length: number): Buffer => createCipheriv('aes-256-ctr', Buffer.alloc(32, 7), Buffer.alloc(16)).update(Buffer.alloc(length));
 const nothingUsual: Usual = { turnedBytes: 0, incompressibleShare: null, points: 0 };
 
 function changes(facts: Partial<PointChanges> = {}): PointChanges {
-  return { bytes: 0, zeroedBytes: 0, extents: 1, recordBytes: 0, sampledBlocks: 100, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, turnedChi: 0, turnedPooled: 0, freshChi: 0, freshPooled: 0, ...facts };
+  return { bytes: 0, zeroedBytes: 0, extents: 1, recordBytes: 0, sampledBlocks: 100, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, turnedChi: 0, turnedPooled: 0, freshChi: 0, freshPooled: 0, ...facts };
 }
 /** So many bytes turned, with what a cipher's statistic is for as many; `excess`: what a compressor's is above it, for each byte. */
 const turned = (bytes: number, of = bytes, excess = 0): PointChanges => changes({ bytes: of, noiseBytes: bytes, turnedBytes: bytes, turnedPooled: Math.min(bytes, mib), turnedChi: bytes === 0 ? 0 : 255 + excess * Math.min(bytes, mib) });
@@ -70,6 +70,22 @@ t.test('files written anew, with the old ones given back, are noticed; without t
   t.equal(follow(Array.from({ length: 10 }, () => anew)), null);
   const found = follow([anew, changes({ bytes: mib, wipedBytes: 8 * mib }), anew, changes({ bytes: mib, wipedBytes: 9 * mib })]);
   t.strictSame(found?.suspicion, { kind: 'replaced', first: { term: 1, point: 1 }, bytes: found?.suspicion.bytes, changedBytes: found?.suspicion.changedBytes });
+});
+
+t.test('what was sent and is as it was, and noise over noise, does not hide an attack', async (t) => {
+  // As measured: 64 KiB sent for each small file, a third of them compressed before.
+  const small = { ...turned(mib, 8 * mib), noiseBytes: 2 * mib };
+  t.equal(follow(Array.from({ length: 20 }, () => small)), null, 'as if all of it had changed');
+  t.ok(follow(Array.from({ length: 20 }, () => ({ ...small, sameBytes: 5 * mib }))) !== null);
+});
+
+t.test('what goes on now does not teach that it is usual; what a person dismissed does', async (t) => {
+  const points = Array.from({ length: 1000 }, (_, index) => ({ cutAtMs: (index + 1) * 10_000 }));
+  t.strictSame(learnable(points.slice(0, 300), 2_990_000, 0), []);
+  t.equal(learnable(points, 9_990_000, 0).at(-1)!.cutAtMs, 6_390_000);
+  t.equal(learnable(points, 9_990_000, 8_000_000).at(-1)!.cutAtMs, 8_000_000);
+  t.equal(learnable(points, 9_990_000, 8_000_000).length, 512);
+  t.equal(usualOf(Array.from({ length: 10 }, () => turned(mib)), 'normal').turnedBytes, 0, 'too few');
 });
 
 t.test('what a guest does as a matter of course is taken off, and cannot be taught without bound', async (t) => {

@@ -85,7 +85,7 @@ t.test('noise into blank space, text over text, and what was noise before: no al
   const { registry, store, guest } = await begin(new SimulatedDisk(), clock);
   for (let turn = 0; turn < 3; turn++) {
     for (let at = 6 * mib; at < diskBytes; at += runBytes) guest.write(0, at, noise());
-    for (let at = 0; at < 6 * mib; at += runBytes) guest.write(0, at, text(at + turn));
+    for (let at = 0; at < 6 * mib; at += runBytes) guest.write(0, at, text(at + turn + 1));
     await point(store, guest, clock);
   }
   t.equal(store.report().suspicion?.active, null);

@@ -3,7 +3,7 @@
  * system image that is a guest's disk, fresh or used (its free space full of what deleted files held), and what loads unpack.
  */
 import { execFile } from 'node:child_process';
-import { copyFile, cp, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -16,7 +16,11 @@ const debsBytes = 50 * mib;
 
 export interface Material { readonly folder: string; readonly freshImage: string; readonly usedImage: string; readonly facts: Readonly<Record<string, number>> }
 
+/** What an earlier call left in the folder is taken as it is: making it takes minutes, and it is only read. */
 export async function makeMaterial(folder: string, diskBytes: number): Promise<Material> {
+  const madePath = join(folder, `made-${diskBytes}.json`);
+  const made = await readFile(madePath, 'utf8').catch(() => null);
+  if (made !== null) return JSON.parse(made) as Material;
   const [root, tree, media, debs] = [join(folder, 'root'), join(folder, 'root', 'tree'), join(folder, 'media'), join(folder, 'debs')];
   for (const each of [tree, media, debs]) await mkdir(each, { recursive: true });
   const inTree = await gather(['/usr/share/doc', '/usr/share/perl', '/usr/lib/python3', '/usr/lib/x86_64-linux-gnu', '/usr/share/man', '/usr/bin'], () => true, tree, treeBytes);
@@ -39,7 +43,9 @@ export async function makeMaterial(folder: string, diskBytes: number): Promise<M
   // Text and programs all over what is free, then deleted: what a disk looks like that has been used for a year.
   await writeFile(join(folder, 'use'), `set -e\nmkdir -p ${folder}/m\nmount -o loop ${usedImage} ${folder}/m\ncd ${folder}/m\nfor i in $(seq 400); do cat ${folder}/text ${folder}/programs > old$i 2>/dev/null || break; done\nsync -f .\nrm old*\nsync -f .\ncd /\numount ${folder}/m\n`);
   await run('unshare', ['--mount', '--propagation', 'private', 'bash', join(folder, 'use')]);
-  return { folder, freshImage, usedImage, facts: { tree_files: inTree.files, tree_bytes: inTree.bytes, media_files: inMedia.files, media_bytes: inMedia.bytes, packages: (await readdir(debs)).length } };
+  const material: Material = { folder, freshImage, usedImage, facts: { tree_files: inTree.files, tree_bytes: inTree.bytes, media_files: inMedia.files, media_bytes: inMedia.bytes, packages: (await readdir(debs)).length } };
+  await writeFile(madePath, JSON.stringify(material));
+  return material;
 }
 
 /** Copies files of at least 4 KiB, in the order of their names, until there is enough; of one folder no more than its part. */

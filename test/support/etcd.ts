@@ -1,6 +1,7 @@
 /** A real etcd of one member on loopback, in a temporary folder, ended by its own pid with the test. It can be frozen: reachable for nobody, and with all that it knew afterwards. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -39,5 +40,11 @@ export async function startEtcd(t: Teardown, args: readonly string[] = [], ask: 
     return witness.grant(60_000).then(() => true, (error: unknown) => { if (isFault(error)) return false; throw error; });
   }, { limitMs: 20_000, what: 'etcd to answer' });
   witness.close();
-  return { endpoint, freeze: () => { child.kill('SIGSTOP'); }, thaw: () => { child.kill('SIGCONT'); } };
+  return { endpoint, freeze: () => stopProcess(child.pid!), thaw: () => { child.kill('SIGCONT'); } };
+}
+
+/** The signal is only on its way when `kill` returns, and what is asked meanwhile would be answered. */
+function stopProcess(pid: number): void {
+  process.kill(pid, 'SIGSTOP');
+  for (const endMs = performance.now() + 5_000; !/\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));) if (performance.now() > endMs) throw new Error(`process ${pid} does not stop`);
 }

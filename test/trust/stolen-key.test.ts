@@ -110,7 +110,7 @@ t.test('a stolen source key tries everything and changes nothing in the past', a
     ['its name, for a group of its own', { t: 'announce', ...own, group: 'ee'.repeat(16), name: 'ledger' }, 'GROUP_FOREIGN'],
     ['a lower term', { t: 'announce', ...own, term: 2 }, 'TERM_OLD'],
     ['a term that leaves none for a failover', { t: 'announce', ...own, term: 0xffffffff }, 'WIRE_GARBAGE'],
-    ['another name, for which less is kept', { t: 'announce', ...own, name: 'scratch' }, 'GROUP_FOREIGN'],
+    ['another name, for which less is kept', { t: 'announce', ...own, name: 'scratch' }, 'GROUP_RENAMED'],
     ['a first sync over its points', { t: 'seedBegin', group: groupId, deltaId: 'ff'.repeat(8) }, 'RECORD_MISPLACED'],
     ['a first sync over another’s points', { t: 'seedBegin', group: otherGroup, deltaId: 'ff'.repeat(8) }, 'GROUP_UNKNOWN'],
     ['the end of a first sync', { t: 'seedEnd', group: groupId }, 'RECORD_MISPLACED'],

@@ -31,7 +31,6 @@ import { SourceState, type ProtectedGuest } from './source-state.ts';
 import { RelayCapture } from './relay/relay-capture.ts';
 import type { HandoverNote } from './supervisor/handover.ts';
 import type { SupervisorOptions } from './supervisor/supervisor-options.ts';
-import { PassTurns } from './resync/pass-turns.ts';
 import { Throttle } from './stream/throttle.ts';
 import { copyPaceMsMin, GuestSupervisor } from './supervisor/guest-supervisor.ts';
 

@@ -1,4 +1,4 @@
-/** `token`: who may use a daemon's API over the network, and for what. Not the pairing tokens of sources (`target token`). */
+/** `token`: who may use a daemon's API over the network, and for what. Not the pairing tokens of sources (`target invite`). */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { scopes, type Scope } from '../api/route.ts';
 import { tokenForMsMax } from '../api/service-routes.ts';

@@ -64,9 +64,8 @@ export interface NbdExportSource {
 
 /** What a TCP client has to prove before it is told anything. */
 export interface NbdTls {
-  /** PEM: who we are. */
-  readonly key: string;
-  readonly cert: string;
+  /** PEM: who we are, asked for each client: it may change. */
+  shown(): { readonly key: string; readonly cert: string };
   /** The key that a user shares with us (TLS-PSK); null for one whom we do not know. */
   keyOf(user: string): Buffer | null;
   /** SHA-256 of certificates of clients, 64 lower-case hex digits each. */

@@ -26,7 +26,7 @@ export function secureNbd(accepted: Socket, tls: NbdTls, limitMs: number): Promi
   return new Promise((resolve, reject) => {
     const users = new WeakMap<TLSSocket, string>();
     const server = createServer({
-      key: tls.key, cert: tls.cert, ciphers,
+      ...tls.shown(), ciphers,
       // "NBD implementations supporting TLS MUST support TLS version 1.2, SHOULD support any later versions."
       minVersion: 'TLSv1.2',
       // A resumed session would have to be told whose it was; nobody connects often enough to miss it.

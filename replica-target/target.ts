@@ -134,7 +134,7 @@ class Target implements TargetOperations {
         address: () => ({ host: advertised, port: advertisedPort === 0 ? listening.ingest!.address.port : advertisedPort }),
       });
       const viewSocketPath = options.nbd.socketPath;
-      const pointServer = await startPointServer(options.nbd, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, ...certificates.shown });
+      const pointServer = await startPointServer(options.nbd, { groups: exportedGroups(registry), clock: nodeClock, log: deps.log, shown: () => certificates.shown });
       closing.unshift(pointServer);
       // Guests that an earlier process started read from the views again from here on; what that process left of tests and failovers is taken up.
       const shared = { failover: options.failover, viewSocketPath, pointsOf: (groupId: string) => registry.find(groupId)?.restorePoints ?? null, turns: new GroupTurns(), clock: nodeClock, log: deps.log };

@@ -30,9 +30,8 @@ export interface PointServerDeps {
   readonly groups: ExportedGroups;
   readonly clock: Clock;
   readonly log: Logger;
-  /** The target's own, PEM. */
-  readonly key: string;
-  readonly cert: string;
+  /** The target's own certificate as it is now, PEM. */
+  readonly shown: NbdTls['shown'];
 }
 
 export interface PointServerReport {
@@ -62,7 +61,7 @@ const connectionsMax = 512;
 const keysBytesMax = 256 * 1024;
 
 /** Rejects with the system's error when it cannot listen; fault CONFIG_INVALID for keys that are not private. */
-export async function startPointServer(options: PointServerOptions, { groups, clock, log, key, cert }: PointServerDeps): Promise<PointServer> {
+export async function startPointServer(options: PointServerOptions, { groups, clock, log, shown }: PointServerDeps): Promise<PointServer> {
   const onFault = (fault: Fault): void => {
     // Clients come and go as they like; what one was answered with EIO for is wrong here.
     const level = fault.code === 'NBD_IO' ? 'error' : fault.code === 'NBD_TLS' ? 'warn' : 'info';
@@ -73,7 +72,7 @@ export async function startPointServer(options: PointServerOptions, { groups, cl
   const near = await listenNbd({ ...bounds, path: options.socketPath });
   let far: NbdServer | null = null;
   try {
-    far = options.listen === null ? null : await listenNbdTls({ ...bounds, host: options.listen.host, port: options.listen.port, tls: tlsOf(options.listen, key, cert, onFault) });
+    far = options.listen === null ? null : await listenNbdTls({ ...bounds, host: options.listen.host, port: options.listen.port, tls: tlsOf(options.listen, shown, onFault) });
   } catch (error) {
     await near.close();
     throw error;
@@ -101,11 +100,11 @@ function hostPort({ host, port }: { readonly host: string; readonly port: number
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-function tlsOf({ keysPath, clientFingerprints }: NonNullable<PointServerOptions['listen']>, key: string, cert: string, onFault: (fault: Fault) => void): NbdTls {
+function tlsOf({ keysPath, clientFingerprints }: NonNullable<PointServerOptions['listen']>, shown: NbdTls['shown'], onFault: (fault: Fault) => void): NbdTls {
   // At the start a file that cannot be used is an error; later it only turns clients away.
   if (keysPath !== null) readKeys(keysPath);
   return {
-    key, cert, clientFingerprints: new Set(clientFingerprints),
+    shown, clientFingerprints: new Set(clientFingerprints),
     keyOf(user) {
       if (keysPath === null) return null;
       try {

@@ -29,12 +29,18 @@ const note = new InputNote(order.notePath);
 watchAllocations();
 const coverage = new CoverageWatch();
 const known = order.isPlanted ? order.decoders.map(planted) : decoders();
-for (const name of order.decoders) {
-  const decoder = known.find((one) => one.name === name)!;
-  await tell({ news: 'decoder', decoder: name });
-  const { figures, crash } = await fuzzOne(decoder, { seed: order.seed, untilMs: performance.now() + order.msEach, inputsMax: order.inputsMax, coverage, onInput: (input) => note.put(input), takeStray });
-  await tell({ news: 'done', figures, crash, memoryPeakBytes: process.resourceUsage().maxRSS * 1024 });
-  await decoder.close?.();
+try {
+  for (const name of order.decoders) {
+    const decoder = known.find((one) => one.name === name)!;
+    await tell({ news: 'decoder', decoder: name });
+    const { figures, crash } = await fuzzOne(decoder, { seed: order.seed, untilMs: performance.now() + order.msEach, inputsMax: order.inputsMax, coverage, onInput: (input) => note.put(input), takeStray });
+    await tell({ news: 'done', figures, crash, memoryPeakBytes: process.resourceUsage().maxRSS * 1024 });
+    await decoder.close?.();
+  }
+} catch (error) {
+  // Thrown by the fuzzer itself: among what is thrown in callbacks it would be lost, and the process would wait for ever.
+  process.stderr.write(`${String(error)}\n`, () => process.exit(2));
+  await new Promise(() => undefined);
 }
 coverage.close();
 process.exit(0);

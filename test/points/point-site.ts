@@ -47,7 +47,7 @@ export async function startPointSite(t: Test, listen: PointServerOptions['listen
   const socketPath = join(folder, 'nbd');
   const logged: Record<string, unknown>[] = [];
   const log = pino({ level: 'debug' }, { write: (line: string) => { logged.push(JSON.parse(line) as Record<string, unknown>); } });
-  const server = await startPointServer({ socketPath, listen }, { groups: fileGroups({ web: points }), clock: nodeClock, log, ...identity });
+  const server = await startPointServer({ socketPath, listen }, { groups: fileGroups({ web: points }), clock: nodeClock, log, shown: () => identity });
   t.teardown(() => server.close());
   const uri = (exportName: string): string => `nbd+unix:///${exportName.split('/').map(encodeURIComponent).join('/')}?socket=${socketPath}`;
   return { folder, server, points, identity, copy, uri, logged };

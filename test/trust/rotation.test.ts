@@ -1,6 +1,10 @@
 import t from 'tap';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { generate } from 'selfsigned';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeRandom } from '../../host/node/random.ts';
@@ -16,7 +20,8 @@ import { attempt, isUp, limit, privateFolder, stolenFrom, trustSource, trustTarg
 const soon = (): AbortSignal => AbortSignal.timeout(60_000);
 
 t.test('both sides change their certificates while deltas stream: no point fails, the connection goes on', async (t) => {
-  const target = await trustTarget(t);
+  const folder = await privateFolder(t);
+  const target = await trustTarget(t, { nbd: { socketPath: join(folder, 'nbd.sock'), listen: { host: '127.0.0.1', port: 0, keysPath: null, clientFingerprints: ['ab'.repeat(32)] } } });
   const source = await trustSource(t);
   const { operations } = target.running;
   const { token } = await operations.invite({});
@@ -53,6 +58,7 @@ t.test('both sides change their certificates while deltas stream: no point fails
   t.match(operations.pairings().sources, [{ certificates: [{ fingerprint: fingerprintOf(own.cert) }] }]);
   t.not(fingerprintOf(own.cert), fingerprintOf(oldKey.cert));
   t.not(target.running.report().fingerprint, oldFingerprint);
+  t.equal(await nbdFingerprint(target.running.report().nbd.address!), target.running.report().fingerprint, 'clients of points are shown the new one, too, without a restart');
   await t.rejects(attempt(token, { certificate: oldKey, sourceId: source.sourceId, fingerprint: target.running.report().fingerprint }), { code: 'WIRE_SECRET' }, 'the old key opens nothing any more');
   await t.rejects(attempt(token, { certificate: own, sourceId: source.sourceId }), { code: 'WIRE_FINGERPRINT' }, 'nor is the old certificate shown');
   await target.restart();
@@ -148,3 +154,29 @@ t.test('the end of a certificate is in the reports', async (t) => {
   t.ok(source.targets.certificate().expiresAtMs > Date.now());
   t.not(fingerprintOf((await makeCertificate('bravo')).cert), target.running.report().certificate!.fingerprint);
 });
+
+/** SHA-256 of the certificate that an NBD server on TCP shows to who asks for TLS (the NBD protocol, NBD_OPT_STARTTLS). */
+async function nbdFingerprint(address: string): Promise<string> {
+  const [host, port] = address.split(':');
+  const socket = connect(Number(port), host);
+  let received = Buffer.alloc(0);
+  const onData = (chunk: Buffer): void => { received = Buffer.concat([received, chunk]); };
+  socket.on('data', onData);
+  const until = (bytes: number): Promise<void> => waitFor(() => received.length >= bytes, { ...limit, what: `${bytes} bytes of the server` });
+  await until(18);
+  const request = Buffer.alloc(20);
+  // Fixed newstyle, no zeroes; IHAVEOPT; NBD_OPT_STARTTLS; no data.
+  request.writeUInt32BE(3, 0);
+  request.write('IHAVEOPT', 4, 'latin1');
+  request.writeUInt32BE(5, 12);
+  socket.write(request);
+  await until(18 + 20);
+  socket.off('data', onData);
+  const secure = connectTls({ socket, rejectUnauthorized: false });
+  // Whoever shows no certificate is turned away behind the handshake.
+  secure.on('error', () => undefined);
+  await once(secure, 'secureConnect');
+  const { raw } = secure.getPeerCertificate();
+  secure.destroy();
+  return createHash('sha256').update(raw).digest('hex');
+}

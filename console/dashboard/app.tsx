@@ -1,6 +1,5 @@
 /** The dashboard of either role: draws what the live report says, and nothing that it does not. */
 import { render } from 'preact';
-import { useEffect } from 'preact/hooks';
 import { follow, report } from './live.ts';
 import { AuditPage } from './pages/audit-page.tsx';
 import { Connection } from './pages/connection.tsx';
@@ -12,7 +11,6 @@ import { place } from './route.ts';
 import { signOut, token } from './session.ts';
 
 function App() {
-  useEffect(follow, []);
   if (token.value === null) return <SignIn />;
   const now = report.value;
   return (
@@ -37,4 +35,6 @@ function Page() {
   return where.page === 'group' ? <GroupPage report={now} name={where.group} /> : <Overview report={now} />;
 }
 
+// Asked for before anything is drawn: the answer is on its way meanwhile.
+follow();
 render(<App />, document.querySelector('#app')!);

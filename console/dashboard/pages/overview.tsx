@@ -1,5 +1,5 @@
 /** All groups at a glance, the worst first. */
-import { useMemo, useState } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import type { TargetReport } from '../../../replica-target/report.ts';
 import { formatPoint } from '../../../journal/point.ts';
 import { absent, formatBytes, formatShare, formatSpan } from '../../render/units.ts';
@@ -9,16 +9,20 @@ import { groupHref } from '../route.ts';
 import { AlarmList } from './alarm-list.tsx';
 import { LevelBadge } from './level-badge.tsx';
 
+const names = new Intl.Collator();
 const order = ['bad', 'warn', 'other', 'good'] as const;
 /** Only so many groups need a way to find one. */
 const groupsToFilterMin = 8;
+/** Groups that are drawn at once: what a screen shows and some more. The others follow, so many between two frames. */
+const groupsAtOnce = 24;
 
 export function Overview({ report }: { readonly report: TargetReport }) {
   const [wanted, setWanted] = useState('');
   const rows = report.groups.map((group) => ({ group, health: groupHealth(report, group, agedMs.value) }));
   const counts = useMemo(() => order.map((level) => [level, rows.filter(({ health }) => health.level === level).length] as const), [report, agedMs.value]);
   const shown = rows.filter(({ group }) => group.name.toLowerCase().includes(wanted.toLowerCase()))
-    .sort((a, b) => order.indexOf(a.health.level) - order.indexOf(b.health.level) || a.group.name.localeCompare(b.group.name));
+    .sort((a, b) => order.indexOf(a.health.level) - order.indexOf(b.health.level) || names.compare(a.group.name, b.group.name));
+  const drawn = useGrowing(shown.length);
   return (
     <>
       <header class="page-head">
@@ -29,9 +33,24 @@ export function Overview({ report }: { readonly report: TargetReport }) {
       {report.groups.length > groupsToFilterMin && <input type="search" aria-label="Find a group" placeholder="Find a group" value={wanted} onInput={({ currentTarget }) => setWanted(currentTarget.value)} />}
       {report.groups.length === 0
         ? <p>No group is here yet. On the host of a guest: <code>afterimage pair TOKEN</code>, then <code>afterimage protect GUEST --qmp SOCKET</code>.</p>
-        : <ul class="cards">{shown.map(({ group, health }) => <GroupCard key={group.groupId} report={report} group={group} health={health} />)}</ul>}
+        : <ul class="cards">{shown.slice(0, drawn).map(({ group, health }) => <GroupCard key={group.groupId} report={report} group={group} health={health} />)}</ul>}
     </>
   );
+}
+
+/** Of so many, how many are drawn now: more from frame to frame, so that the page answers while it fills. */
+function useGrowing(count: number): number {
+  const [drawn, setDrawn] = useState(groupsAtOnce);
+  useEffect(() => {
+    if (drawn >= count) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const frame = requestAnimationFrame(() => { timer = setTimeout(() => setDrawn(drawn + groupsAtOnce)); });
+    return () => {
+      cancelAnimationFrame(frame);
+      clearTimeout(timer);
+    };
+  }, [drawn, count]);
+  return drawn;
 }
 
 const words = { good: 'protected', warn: 'to look at', bad: 'in trouble', other: 'run here' } as const;

@@ -1,5 +1,6 @@
 /** The person's end: what is printed where, whether there is a terminal, and the one question that is ever asked. */
 import { createInterface } from 'node:readline/promises';
+import { UsageError } from './exit-code.ts';
 import { plainLook, type Look } from './render/look.ts';
 
 /** Columns below which tables make no sense; `COLUMNS` of odd terminals is 0 or 1. */
@@ -22,6 +23,18 @@ export function printAside(text: string): void {
 
 export function printJson(value: unknown, isPretty = process.stdout.isTTY): void {
   process.stdout.write(`${JSON.stringify(value, undefined, isPretty ? 2 : undefined)}\n`);
+}
+
+/** All of standard input, as text. UsageError: it is longer than `bytesMax`. */
+export async function readInput(bytesMax: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) throw new UsageError(`standard input is longer than the ${bytesMax} bytes that are expected there`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
 }
 
 export function isInteractive(): boolean {

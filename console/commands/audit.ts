@@ -1,7 +1,6 @@
 /** `audit` and `audit verify`: what was done at a daemon, and whether the record of it is as it was written. Both read the files, and need no daemon: so that one that is not trusted any more need not be asked. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { auditFolder, readTrail, type AuditEntry, type AuditHead } from '../../host/audit-format.ts';
-import { nodeDisk } from '../../host/node/disk.ts';
 import { chooseAny, type ConfigOption } from '../choose-config.ts';
 import { exitCodes } from '../exit-code.ts';
 import { formatTrail, formatVerified } from '../render/audit.ts';
@@ -27,6 +26,7 @@ export function addAuditCommand(program: Command): void {
 }
 
 async function list(option: ListOptions): Promise<void> {
+  const { nodeDisk } = await import('../../host/node/disk.ts');
   const all: { readonly role: string; readonly entries: readonly AuditEntry[] }[] = [];
   for (const { role, options } of await chooseAny(option)) {
     const entries: AuditEntry[] = [];
@@ -42,6 +42,7 @@ async function list(option: ListOptions): Promise<void> {
 
 async function verify(option: VerifyOptions): Promise<void> {
   const folders = option.folder === undefined ? (await chooseAny(option)).map(({ options }) => auditFolder(options.dataFolder)) : [option.folder];
+  const { nodeDisk } = await import('../../host/node/disk.ts');
   const readings = [];
   for (const folder of folders) readings.push({ folder, ...await readTrail(nodeDisk, folder, undefined, option.head ?? null) });
   if (option.json === true) printJson(readings);

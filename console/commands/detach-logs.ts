@@ -1,6 +1,5 @@
 /** `source detach-logs`: what a service manager runs when the source has stopped, however it did. */
 import type { Command } from 'commander';
-import { detachWriteLogs } from '../../daemon/detach-logs.ts';
 import { chooseSource, type ConfigOption } from '../choose-config.ts';
 import { exitCodes } from '../exit-code.ts';
 import { print } from '../terminal.ts';
@@ -10,6 +9,7 @@ export function addDetachLogsCommand(source: Command): void {
   withConfig(source.command('detach-logs').description('without a daemon: take the write logs out of all protected guests; for ExecStopPost'))
     .action(async (option: ConfigOption) => {
       const config = await chooseSource(option, 'source detach-logs');
+      const { detachWriteLogs } = await import('../../daemon/detach-logs.ts');
       const guests = await detachWriteLogs(config.options.dataFolder);
       for (const { name, outcome, detail } of guests) {
         if (outcome === 'out') print(`${name}: no write log is in its path\n`);

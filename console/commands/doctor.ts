@@ -3,14 +3,13 @@
  * guest could start. Exit code 1 when something would not work.
  */
 import type { Command } from 'commander';
-import { SourceState } from '../../daemon/source-state.ts';
 import { isFault } from '../../journal/fault.ts';
 import { choosePresent, chooseTarget, type ConfigOption } from '../choose-config.ts';
 import type { Config } from '../config/config.ts';
 import { SourceClient, TargetClient } from '../control-client.ts';
 import { thisHost } from '../doctor/binaries.ts';
 import { fail, runChecks, type Check } from '../doctor/check.ts';
-import { planChecks, type DoctorQuestion } from '../doctor/checks-plan.ts';
+import type { DoctorQuestion } from '../doctor/checks-plan.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
 import { formatDoctor } from '../render/doctor.ts';
 import { formatStartReport } from '../render/start-check.ts';
@@ -34,6 +33,8 @@ async function doctor(option: DoctorOptions): Promise<void> {
   const configs = await choosePresent(option);
   const { targets, failed } = await pairedTargets(configs);
   const holders = await heldGuests(configs);
+  // Here and below: what most commands have no use for is loaded where it is used, as it takes longer than they do.
+  const { planChecks } = await import('../doctor/checks-plan.ts');
   const report = await runChecks([
     ...planChecks({
       host: thisHost, configs, targets, isKvmTried: option.tryKvm === true,
@@ -58,6 +59,7 @@ async function pairedTargets(configs: readonly Config[]): Promise<{ targets: Doc
   const source = configs.find(({ role }) => role === 'source');
   if (source === undefined) return { targets: [], failed: [] };
   try {
+    const { SourceState } = await import('../../daemon/source-state.ts');
     return { targets: await new SourceState(source.options.dataFolder).targets(), failed: [] };
   } catch (error) {
     // The source has never run.

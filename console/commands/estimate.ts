@@ -11,7 +11,6 @@ import { readDurationMs, readRate } from '../config/quantity.ts';
 import { rpoMsMax, rpoMsMin } from '../control-api.ts';
 import { TargetClient } from '../control-client.ts';
 import { measurementOfPoints, planEstimate, type ChangeMeasurement } from '../estimate/estimate-plan.ts';
-import { measureChanges } from '../estimate/measure-changes.ts';
 import { UsageError } from '../exit-code.ts';
 import { formatEstimate } from '../render/estimate.ts';
 import { formatSpan } from '../render/units.ts';
@@ -84,6 +83,7 @@ async function fromGuest(qmpPath: string, forMs: number): Promise<ChangeMeasurem
   const qmp = await connectQmp(qmpPath);
   try {
     const isShown = process.stderr.isTTY;
+    const { measureChanges } = await import('../estimate/measure-changes.ts');
     const { measured, leftOvers } = await measureChanges(qmp, {
       clock: nodeClock, forMs, signal: ending.signal,
       ...(isShown ? { onProgress: (passedMs: number) => printAside(`\r\u001b[2Kmeasured ${formatSpan(passedMs)} of ${formatSpan(forMs)}`) } : {}),

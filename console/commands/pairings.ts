@@ -7,9 +7,12 @@ import { SourceClient, TargetClient } from '../control-client.ts';
 import { UsageError } from '../exit-code.ts';
 import { formatRotation, formatSourcePairings, formatTargetPairings } from '../render/pairings.ts';
 import { formatSpan, printable } from '../render/units.ts';
-import { lookOf, print, printAside, printJson } from '../terminal.ts';
+import { lookOf, print, printAside, printJson, readInput } from '../terminal.ts';
 import { readName } from './guests.ts';
 import { withConfig } from './with-config.ts';
+
+/** Far above what any token has. */
+const tokenBytesMax = 8192;
 
 interface InviteOptions extends ConfigOption { readonly json?: true; readonly for?: number; readonly name?: string }
 
@@ -32,9 +35,9 @@ async function invite(option: InviteOptions): Promise<void> {
 }
 
 export function addPairingCommands(program: Command): void {
-  withConfig(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target invite` printed'))
+  withConfig(program.command('pair').description('pair this source with the target that made the token').argument('<token>', 'what `afterimage target invite` printed; `-`: taken from standard input, where no list of processes shows it'))
     .action(async (token: string, option: ConfigOption) => {
-      const target = await new SourceClient((await chooseSource(option, 'pair')).controlPath).pair(token.trim());
+      const target = await new SourceClient((await chooseSource(option, 'pair')).controlPath).pair((token === '-' ? await readInput(tokenBytesMax) : token).trim());
       print(`paired with ${target.name} at ${printable(target.address)}, fingerprint ${target.fingerprint}\n`);
     });
 

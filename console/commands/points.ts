@@ -9,7 +9,7 @@ import { readDurationMs } from '../config/quantity.ts';
 import type { TargetClient } from '../control-client.ts';
 import { exitCodes, UsageError } from '../exit-code.ts';
 import { exportFormats, nbdsUri, nbdUri, reachableAddress, type ExportFormat } from '../export/export-plan.ts';
-import { writeExport, type ExportProgress } from '../export/write-export.ts';
+import type { ExportProgress } from '../export/write-export.ts';
 import { openTarget, remotePlace, type DaemonOption } from '../open-client.ts';
 import { formatChosenPoint, formatExport, formatTimeline } from '../render/timeline.ts';
 import { printable } from '../render/units.ts';
@@ -83,6 +83,7 @@ async function exportPoint(name: string, option: ExportOptions): Promise<void> {
   const bar = new ProgressBar();
   try {
     const { nbd } = await target.report();
+    const { writeExport } = await import('../export/write-export.ts');
     const written = await writeExport(description, option.format, option.to, nbd.socketPath, abort.signal, (progress) => bar.show(progress));
     bar.end();
     if (option.json === true) printJson({ group: description.group, groupId: description.groupId, point: description.point, format: option.format, ...written });

@@ -8,8 +8,6 @@ import type { Command } from 'commander';
 import { choosePresent, type ConfigOption } from '../choose-config.ts';
 import { thisHost } from '../doctor/binaries.ts';
 import { runChecks } from '../doctor/check.ts';
-import { planChecks } from '../doctor/checks-plan.ts';
-import { collectBundle } from '../support-bundle.ts';
 import { print } from '../terminal.ts';
 import { readVersion } from '../version.ts';
 import { withConfig } from './with-config.ts';
@@ -24,6 +22,8 @@ export function addSupportBundleCommand(program: Command): void {
       const at = new Date();
       const name = `afterimage-support-${at.toISOString().replaceAll(/[:.]/g, '-').slice(0, 19)}`;
       const to = resolve(option.to ?? `${name}.tar.gz`);
+      const { planChecks } = await import('../doctor/checks-plan.ts');
+      const { collectBundle } = await import('../support-bundle.ts');
       const doctor = await runChecks(planChecks({ host: thisHost, configs, targets: [], guests: [], isKvmTried: false }));
       process.umask(0o077);
       const work = await mkdtemp(join(tmpdir(), 'afterimage-support-'));

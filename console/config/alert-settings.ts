@@ -1,6 +1,7 @@
 /** What either role's config says of metrics and alerts, as the options of console/metrics/ and console/alerts/. */
 import { defaultThresholds, settleMsDefault, type AlertOptions, type EmailOptions } from '../alerts/alert-options.ts';
-import { isLoopback, type MetricsOptions } from '../metrics/metrics-server.ts';
+import { isLoopback } from '../loopback.ts';
+import type { MetricsOptions } from '../metrics/metrics-server.ts';
 import type { SourceFile, TargetFile } from './schema.ts';
 import type { ConfigProblem, YamlSource } from './yaml-source.ts';
 

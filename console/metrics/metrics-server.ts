@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { SourceReport } from '../../daemon/report.ts';
 import type { TargetReport } from '../../replica-target/report.ts';
+import { isLoopback } from '../loopback.ts';
 import { metricsContentType, renderMetrics } from './render-metrics.ts';
 
 export interface MetricsOptions { readonly host: string; /** 0: any free one, which the log names. */ readonly port: number }
@@ -48,10 +49,6 @@ export async function serveMetrics({ host, port }: MetricsOptions, report: () =>
       await turn;
     },
   };
-}
-
-export function isLoopback(host: string): boolean {
-  return host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host) || /^::ffff:127\./.test(host);
 }
 
 function answer(response: ServerResponse, status: number, text: string, headers: Readonly<Record<string, string>> = {}): void {

@@ -48,13 +48,16 @@ export class BuiltCommand {
     await writeFile(join(this.folder, path), text);
   }
 
-  start(args: readonly string[], environment: NodeJS.ProcessEnv = {}): ChildProcess {
+  start(args: readonly string[], environment: NodeJS.ProcessEnv = {}, input: 'ignore' | 'pipe' = 'ignore'): ChildProcess {
     const { AFTERIMAGE_CONFIG: _config, NOTIFY_SOCKET: _notify, NODE_OPTIONS: _options, ...inherited } = process.env;
-    return spawn(process.execPath, [this.program, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...inherited, ...environment } });
+    return spawn(process.execPath, [this.program, ...args], { stdio: [input, 'pipe', 'pipe'], env: { ...inherited, ...environment } });
   }
 
-  run(args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Ended> {
-    const child = this.start(args, environment);
+  /** `input`: for its standard input; absent: it has none. */
+  run(args: readonly string[], environment: NodeJS.ProcessEnv = {}, input?: string): Promise<Ended> {
+    const child = this.start(args, environment, input === undefined ? 'ignore' : 'pipe');
+    // One that refuses its input ends before it has read it.
+    if (input !== undefined) child.stdin!.on('error', () => undefined).end(input);
     const timer = setTimeout(() => child.kill('SIGKILL'), commandMsMax);
     return ended(child).finally(() => clearTimeout(timer));
   }

@@ -131,6 +131,8 @@ t.test('a source from start to end', async (t) => {
   await Promise.all([
     ...[['unprotect', 'web', '--forget'], ['pause', 'web'], ['resume', 'web'], ['resync', 'web'], ['rate', 'web', '0'], ['qmp', 'web', '/run/w2.qmp']].map(async (args) => t.match(await ask(...args), { code: 0 }, args.join(' '))),
     (async () => t.match(await ask('pair', ' TOKEN '), { code: 0, stdout: 'paired with bravo at bravo:7228, fingerprint TOKEN\n' }))(),
+    (async () => t.match(await command.run(['pair', '-', '--config', sourceConfig], {}, 'HIDDEN\n'), { code: 0, stdout: 'paired with bravo at bravo:7228, fingerprint HIDDEN\n' }, 'from standard input'))(),
+    (async () => t.match(await command.run(['pair', '-', '--config', sourceConfig], {}, 'x'.repeat(100_000)), { code: 64, stderr: /longer than the 8192 bytes/ }))(),
   ]);
   t.match(await ask('mark', 'web', '--label', 'before upgrade'), { code: 0, stdout: /^web: point 1\.13 is mark, cut 1970-.*, labelled "before upgrade"\n$/ });
   t.match(await ask('mark', 'web', '--app', '--limit', '5s'), { code: 0, stdout: /is crash, cut .*, not app: AGENT_NONE: no port\n$/ });

@@ -3,12 +3,13 @@
  * through the product's own source and target. Stated: attacks noticed and missed, false alarms, seconds from the first encrypted
  * file to the alarm, whether the point that is named as the one before holds no encrypted file, and what looking costs the target.
  */
+import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatPoint } from '../../journal/point.ts';
 import type { SuspicionFlag } from '../../replica-target/suspicion/group-suspicion.ts';
 import type { Benchmark } from './benchmark.ts';
-import { startSource, startTarget, untilProtected } from './daemons.ts';
+import { endDaemon, startSource, startTarget, untilProtected } from './daemons.ts';
 import { rounded, spreadOf } from './figures.ts';
 import { startGuest, diskNode } from './ransomware/guest.ts';
 import { makeMaterial } from './ransomware/material.ts';
@@ -40,6 +41,7 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
   const target = await startTarget(site, { profileFolder });
   const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const outcomes: Outcome[] = [];
+  const groups = new Map<string, string>();
   for (let seed = 1; seed <= runs; seed++) for (const scenario of chosen) {
     const name = `${scenario.load}-${seed}`;
     const imagePath = site.freshPath('guest.raw');
@@ -67,14 +69,15 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
     const outcome = await outcomeOf(scenario, seed, firstMs, loadSeconds, flag, async () => (await target.client.timeline(name)).points);
     outcomes.push(outcome);
     say(JSON.stringify(outcome));
+    groups.set(name, groupId);
     await source.client.unprotect(name, false);
-    // For whoever chooses limits: what each point changed.
-    if (process.env['AFTERIMAGE_BENCH_KEEP'] !== undefined) {
-      await site.run('cp', [join(target.groupsFolder, groupId, 'suspicion.json'), join(process.env['AFTERIMAGE_BENCH_KEEP'], `${name}.json`)]).catch((error: unknown) => say(String(error)));
-    }
     await guest.end();
     await site.run('rm', ['-f', imagePath]);
   }
+  // For whoever chooses limits: what each point changed, all of which is written when the target ends.
+  await endDaemon(target);
+  const keepFolder = process.env['AFTERIMAGE_BENCH_KEEP'];
+  if (keepFolder !== undefined) for (const [name, groupId] of groups) await copyFile(join(target.groupsFolder, groupId, 'suspicion.json'), join(keepFolder, `${name}.json`));
   const cost = only === null ? await measureCost(site, material.usedImage) : null;
   return resultOf(outcomes, runs, sizeBytes, material.facts, cost);
 };

@@ -31,6 +31,7 @@ export const scenarios: readonly Scenario[] = [
   scenario('honest', 'database', 'a database at work', { isUsedDisk: true }),
   scenario('honest', 'rotate-logs', 'logs rotated and compressed', { isUsedDisk: true }),
   scenario('honest', 'dump-gzip-aged', 'a database and files dumped, by gzip', { isUsedDisk: true, isTuning: true }),
+  scenario('honest', 'commit-aged', 'files copied and added to a git repository: thousands of small compressed ones', { isUsedDisk: true }),
   scenario('honest', 'dump-zstd-aged', 'files dumped, by zstd', { isUsedDisk: true }),
   scenario('honest', 'dump-xz-aged', 'files dumped, by xz', { isUsedDisk: true }),
   scenario('honest', 'move-files', 'files copied and moved', { isUsedDisk: true }),

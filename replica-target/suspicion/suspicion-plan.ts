@@ -77,8 +77,8 @@ export interface Suspicion { readonly kind: (typeof suspicionKinds)[number]; rea
 const alarmBytes: Readonly<Record<Sensitivity, number>> = { low: 32 * 1024 ** 2, normal: 8 * 1024 ** 2, high: 2 * 1024 ** 2 };
 /** Writing anew is what honest programs do, too: so much more of it is asked for. */
 const replacedFactor = 2;
-/** First blocks of pieces that are an alarm, as a part of it: 1,024 pieces at `normal`. */
-const scatteredFactor = 1 / 2;
+/** First blocks of pieces that are an alarm, as a part of it: 512 pieces at `normal`. */
+const scatteredFactor = 1 / 4;
 /** Evidence halves in this time, ms. */
 const halfLifeMs = 10 * 60_000;
 /** Below this share of the alarm it is as good as none and begins anew; a point that brings less than the second is not where it begins. */
@@ -145,7 +145,8 @@ export function judge({ turned, scattered, fresh, wipedBytes }: Gathering, sensi
   if (turned.first !== null && turned.bytes >= enough && turned.bytes >= turned.changedBytes * turnedShareMin && isCipherLike(turned)) {
     return { kind: 'turned', first: turned.first, bytes: Math.round(turned.bytes), changedBytes: Math.round(turned.changedBytes) };
   }
-  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && isCipherLike(scattered)) {
+  // Their first blocks are a few of what turned: by either it may be told, and by the whole sooner.
+  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && (isCipherLike(scattered) || isCipherLike(turned))) {
     return { kind: 'scattered', first: scattered.first, bytes: Math.round(scattered.bytes), changedBytes: Math.round(scattered.changedBytes) };
   }
   const replaced = Math.min(fresh.bytes, wipedBytes);

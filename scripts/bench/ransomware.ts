@@ -12,10 +12,10 @@ import type { Benchmark } from './benchmark.ts';
 import { endDaemon, startSource, startTarget, untilProtected } from './daemons.ts';
 import { rounded, spreadOf } from './figures.ts';
 import { startGuest, diskNode } from './ransomware/guest.ts';
-import { makeMaterial } from './ransomware/material.ts';
+import { makeMaterial, type Material } from './ransomware/material.ts';
 import { measureCost } from './ransomware/cost.ts';
 import { scenarios, type Scenario } from './ransomware/scenarios.ts';
-import { until } from './site.ts';
+import { until, type Site } from './site.ts';
 
 const rpoMs = 2000;
 /** An attack that takes longer than this without an alarm is missed; honest work is ended after it, ms. */
@@ -23,10 +23,15 @@ const loadMsMax = 45_000;
 /** From the load's end to a later point's being applied at the target, ms. */
 const appliedMsMax = 180_000;
 
+interface Stand { readonly site: Site; readonly source: Awaited<ReturnType<typeof startSource>>; readonly target: Awaited<ReturnType<typeof startTarget>>; readonly material: Material }
+
+/** A load that could not be measured. */
+interface Failure { readonly load: string; readonly seed: number; readonly why: string }
+
 /** By its JSON names. */
 interface Outcome {
-  readonly load: string; readonly kind: Scenario['kind']; readonly seed: number; readonly tuning: boolean;
-  readonly alarm: boolean; readonly seconds_to_alarm: number | null; readonly load_seconds: number;
+  readonly load: string; readonly kind: Scenario['kind']; readonly seed: number; readonly tuning: boolean; readonly group_id: string;
+  readonly alarm: boolean; readonly alarm_kind: SuspicionFlag['kind'] | null; readonly seconds_to_alarm: number | null; readonly load_seconds: number;
   /** Of an attack that was noticed: the point that is named was cut before the first file was encrypted; and how long before. */
   readonly before_is_clean: boolean | null; readonly before_seconds: number | null;
   readonly evidence_mib: number | null;
@@ -41,15 +46,39 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
   const target = await startTarget(site, { profileFolder });
   const source = await startSource(site, (await target.client.invite()).token, { profileFolder });
   const outcomes: Outcome[] = [];
-  const groups = new Map<string, string>();
+  const failures: Failure[] = [];
   for (let seed = 1; seed <= runs; seed++) for (const scenario of chosen) {
-    const name = `${scenario.load}-${seed}`;
-    const imagePath = site.freshPath('guest.raw');
-    await site.run('cp', ['--sparse=always', scenario.isUsedDisk ? material.usedImage : material.freshImage, imagePath]);
-    const stand = await startGuest(site, imagePath);
+    try {
+      const outcome = await measured({ site, source, target, material }, scenario, seed);
+      outcomes.push(outcome);
+      say(JSON.stringify(outcome));
+    } catch (error) {
+      if (outcomes.length === 0) throw error;
+      // Half an hour of figures is not given up for one that could not be taken.
+      failures.push({ load: scenario.load, seed, why: error instanceof Error ? error.message : String(error) });
+      say(JSON.stringify(failures.at(-1)));
+    }
+  }
+  // For whoever chooses limits: what each point changed, all of which is written when the target ends.
+  await endDaemon(target);
+  const keepFolder = process.env['AFTERIMAGE_BENCH_KEEP'];
+  if (keepFolder !== undefined) for (const { load, seed, group_id: groupId } of outcomes) await copyFile(join(target.groupsFolder, groupId, 'suspicion.json'), join(keepFolder, `${load}-${seed}.json`));
+  const cost = only === null ? await measureCost(site, material.usedImage) : null;
+  return resultOf(outcomes, failures, runs, sizeBytes, material.facts, cost);
+};
+
+/** One load, on a guest of its own. */
+async function measured({ site, source, target, material }: Stand, scenario: Scenario, seed: number): Promise<Outcome> {
+  const name = `${scenario.load}-${seed}`;
+  const imagePath = site.freshPath('guest.raw');
+  await site.run('cp', ['--sparse=always', scenario.isUsedDisk ? material.usedImage : material.freshImage, imagePath]);
+  const stand = await startGuest(site, imagePath);
+  let end = stand.end;
+  try {
     const { groupId } = await source.client.protect({ name, qmpPath: stand.qmpPath, rpoMs, storageDaemonDisks: [diskNode] });
     await untilProtected(source, name);
     const guest = await stand.begin(scenario.load, seed, material.folder);
+    end = () => guest.end();
     const firstMs = await until('the load begins', () => guest.firstMs(), { running: guest.load, limitMs: 60_000, everyMs: 20 });
     let flag: SuspicionFlag | null = null;
     const look = async (): Promise<void> => { flag ??= (await target.client.report()).groups.find((group) => group.name === name)?.suspicion?.active ?? null; };
@@ -66,34 +95,27 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
       return flag !== null || (await target.client.timeline(name)).points.some(({ cutAtMs, changes }) => cutAtMs > endedMs && changes !== undefined);
     }, { limitMs: appliedMsMax, everyMs: 100 });
     await look();
-    const outcome = await outcomeOf(scenario, seed, firstMs, loadSeconds, flag, async () => (await target.client.timeline(name)).points);
-    outcomes.push(outcome);
-    say(JSON.stringify(outcome));
-    groups.set(name, groupId);
+    const outcome = await outcomeOf(scenario, seed, groupId, firstMs, loadSeconds, flag, async () => (await target.client.timeline(name)).points);
     await source.client.unprotect(name, false);
-    await guest.end();
+    return outcome;
+  } finally {
+    await end();
     await site.run('rm', ['-f', imagePath]);
   }
-  // For whoever chooses limits: what each point changed, all of which is written when the target ends.
-  await endDaemon(target);
-  const keepFolder = process.env['AFTERIMAGE_BENCH_KEEP'];
-  if (keepFolder !== undefined) for (const [name, groupId] of groups) await copyFile(join(target.groupsFolder, groupId, 'suspicion.json'), join(keepFolder, `${name}.json`));
-  const cost = only === null ? await measureCost(site, material.usedImage) : null;
-  return resultOf(outcomes, runs, sizeBytes, material.facts, cost);
-};
+}
 
 async function outcomeOf(
-  { load, kind, isTuning }: Scenario, seed: number, firstMs: number, loadSeconds: number, flag: SuspicionFlag | null, points: () => Promise<readonly { readonly term: number; readonly point: number; readonly cutAtMs: number }[]>,
+  { load, kind, isTuning }: Scenario, seed: number, groupId: string, firstMs: number, loadSeconds: number, flag: SuspicionFlag | null, points: () => Promise<readonly { readonly term: number; readonly point: number; readonly cutAtMs: number }[]>,
 ): Promise<Outcome> {
   const before = flag?.before == null ? undefined : (await points()).find((point) => formatPoint(point) === formatPoint(flag.before!));
   const beforeMs = before === undefined ? null : firstMs - before.cutAtMs;
   return {
-    load, kind, seed, tuning: isTuning, alarm: flag !== null, seconds_to_alarm: flag === null ? null : rounded((flag.sinceMs - firstMs) / 1000, 1), load_seconds: loadSeconds,
+    load, kind, seed, tuning: isTuning, group_id: groupId, alarm: flag !== null, alarm_kind: flag?.kind ?? null, seconds_to_alarm: flag === null ? null : rounded((flag.sinceMs - firstMs) / 1000, 1), load_seconds: loadSeconds,
     before_is_clean: kind !== 'attack' || beforeMs === null ? null : beforeMs >= 0, before_seconds: beforeMs === null ? null : rounded(beforeMs / 1000, 1), evidence_mib: flag === null ? null : rounded(flag.bytes / 1024 ** 2, 1),
   };
 }
 
-function resultOf(outcomes: readonly Outcome[], runs: number, sizeBytes: number, facts: Readonly<Record<string, number>>, cost: Awaited<ReturnType<typeof measureCost>> | null): Awaited<ReturnType<Benchmark>> {
+function resultOf(outcomes: readonly Outcome[], failures: readonly Failure[], runs: number, sizeBytes: number, facts: Readonly<Record<string, number>>, cost: Awaited<ReturnType<typeof measureCost>> | null): Awaited<ReturnType<Benchmark>> {
   const countsOf = (some: readonly Outcome[]): Record<string, number> => {
     const attacks = some.filter(({ kind }) => kind === 'attack');
     const honest = some.filter(({ kind }) => kind === 'honest');
@@ -111,13 +133,14 @@ function resultOf(outcomes: readonly Outcome[], runs: number, sizeBytes: number,
     name: 'ransomware', unit: 's', ours: spread?.median ?? 0, peer: 0, ratio: 0, runs,
     extras: {
       ...all, seconds_to_alarm: spread, tuning: countsOf(outcomes.filter(({ tuning }) => tuning)), held_out: countsOf(outcomes.filter(({ tuning, seed }) => !tuning || seed > 1)),
-      cost, rpo_ms: rpoMs, image_bytes: sizeBytes, material: facts, outcomes,
+      cost, rpo_ms: rpoMs, image_bytes: sizeBytes, material: facts, outcomes, failures,
     },
     rows: spread === null ? [] : [{ what: 'first encrypted file to alarm', unit: 's', spread }],
     notes: [
       `${all['hits']} of ${all['attacks']} attacks noticed, ${all['false_alarms']} false alarms in ${all['honest']} honest loads; a point every ${rpoMs / 1000} s; no peer has this figure`,
       ...wrong.map(({ kind, load, seed }) => `${kind === 'attack' ? 'missed' : 'false alarm'}: ${load}, seed ${seed}`),
       ...outcomes.filter(({ kind }) => kind === 'blind').map(({ load, seed, alarm }) => `${load}, seed ${seed}: ${alarm ? 'an alarm, as by content it is one' : 'no alarm'}`),
+      ...failures.map(({ load, seed, why }) => `not measured: ${load}, seed ${seed}: ${why.split('\n')[0]!}`),
       ...(cost === null ? [] : [`looking costs the target ${cost.cpu_seconds_per_gib.added} CPU seconds a GiB beside ${cost.cpu_seconds_per_gib.without} of applying`]),
     ],
   };

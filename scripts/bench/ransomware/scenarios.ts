@@ -15,7 +15,7 @@ const scenario = (kind: Scenario['kind'], load: string, what: string, { isUsedDi
 
 export const scenarios: readonly Scenario[] = [
   scenario('attack', 'in-place', 'files encrypted in place, whole', { isTuning: true }),
-  scenario('attack', 'in-place-busy', 'the same beside a database at work', { isUsedDisk: true }),
+  scenario('attack', 'in-place-busy', 'the same beside a database at work', { isUsedDisk: true, isTuning: true }),
   scenario('attack', 'rename-in-place', 'in place, then renamed', { isUsedDisk: true }),
   scenario('attack', 'slow-in-place', 'in place, five files a second', { isUsedDisk: true }),
   scenario('attack', 'first-block', 'the first 4 KiB of each file', { isTuning: true }),

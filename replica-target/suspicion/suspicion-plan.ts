@@ -36,6 +36,8 @@ export interface SampledPoint extends PointId { readonly cutAtMs: number; readon
 export interface Evidence {
   /** The point with which it began; null: there is as good as none. */
   readonly first: PointId | null;
+  /** While there is no `first`: the last point, if it gave any, too little to begin with. An attack begins in the midst of a point. */
+  readonly lead: PointId | null;
   readonly bytes: number;
   /** Of what was changed since it began, all that could have been evidence. */
   readonly changedBytes: number;
@@ -56,7 +58,7 @@ export interface Gathering {
   readonly cutAtMs: number;
 }
 
-const nothing: Evidence = { first: null, bytes: 0, changedBytes: 0, chi: 0, pooled: 0, pools: 0 };
+const nothing: Evidence = { first: null, lead: null, bytes: 0, changedBytes: 0, chi: 0, pooled: 0, pools: 0 };
 export const nothingGathered: Gathering = { turned: nothing, scattered: nothing, fresh: nothing, wipedBytes: 0, cutAtMs: 0 };
 
 /** What is usual for a guest: from the points of its past. */
@@ -81,7 +83,7 @@ const replacedFactor = 2;
 const scatteredFactor = 1 / 4;
 /** Evidence halves in this time, ms. */
 const halfLifeMs = 10 * 60_000;
-/** Below this share of the alarm it is as good as none and begins anew; a point that brings less than the second is not where it begins. */
+/** Below this share of the alarm it is as good as none and begins anew; a point that brings less than the second is not where it begins, unless the next one is. */
 const forgottenShare = 1 / 64;
 const beginningShare = 1 / 512;
 /** Of what changed meanwhile so much at least must be evidence: an update that reuses blocks of old files stays below, whatever its size. */
@@ -175,9 +177,10 @@ function added(before: Evidence, kept: number, { term, point, changes }: Sampled
   const bytes = before.bytes * kept;
   const begins = more.bytes >= alarmBytes[sensitivity] * beginningShare;
   const old = before.first === null || (bytes < alarmBytes[sensitivity] * forgottenShare && !begins) ? nothing : before;
-  if (old.first === null && !begins) return nothing;
+  if (old.first === null && !begins) return more.bytes > 0 ? { ...nothing, lead: { term, point } } : nothing;
   return {
-    first: old.first ?? { term, point },
+    first: old.first ?? before.lead ?? { term, point },
+    lead: null,
     bytes: old.bytes * kept + more.bytes,
     changedBytes: old.changedBytes * kept + tellingBytes(changes),
     chi: old.chi * kept + more.chi,

@@ -18,7 +18,8 @@ import { scenarios, type Scenario } from './ransomware/scenarios.ts';
 import { until, type Site } from './site.ts';
 
 const rpoMs = 2000;
-/** An attack that takes longer than this without an alarm is missed; honest work is ended after it, ms. */
+/** An attack that takes longer than this without an alarm is missed; honest work is ended after the second, ms. */
+const attackMsMax = 120_000;
 const loadMsMax = 45_000;
 /** From the load's end to a later point's being applied at the target, ms. */
 const appliedMsMax = 180_000;
@@ -82,7 +83,7 @@ async function measured({ site, source, target, material }: Stand, scenario: Sce
     const firstMs = await until('the load begins', () => guest.firstMs(), { running: guest.load, limitMs: 60_000, everyMs: 20 });
     let flag: SuspicionFlag | null = null;
     const look = async (): Promise<void> => { flag ??= (await target.client.report()).groups.find((group) => group.name === name)?.suspicion?.active ?? null; };
-    while (!guest.isDone && flag === null && Date.now() - firstMs < loadMsMax) {
+    while (!guest.isDone && flag === null && Date.now() - firstMs < (scenario.kind === 'attack' ? attackMsMax : loadMsMax)) {
       if (guest.load.isGone) throw new Error(`${name} failed: ${guest.load.lastWords()}`);
       await look();
       await delay(100);

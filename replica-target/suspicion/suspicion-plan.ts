@@ -79,8 +79,13 @@ export interface Suspicion { readonly kind: (typeof suspicionKinds)[number]; rea
 const alarmBytes: Readonly<Record<Sensitivity, number>> = { low: 32 * 1024 ** 2, normal: 8 * 1024 ** 2, high: 2 * 1024 ** 2 };
 /** Writing anew is what honest programs do, too: so much more of it is asked for. */
 const replacedFactor = 2;
-/** First blocks of pieces that are an alarm, as a part of it: 512 pieces at `normal`. */
-const scatteredFactor = 1 / 4;
+/**
+ * First blocks of pieces that are an alarm, as a part of it: 256 pieces at `normal`. Measured: honest work up to 28, in-place and
+ * first-block attacks 10 to 50 a second.
+ */
+const scatteredFactor = 1 / 8;
+/** So many bytes of first blocks must have been sampled, some 18: in a large point each stands for hundreds, and a single one proves nothing. */
+const scatteredPooledMin = 64 * 1024;
 /** Evidence halves in this time, ms. */
 const halfLifeMs = 10 * 60_000;
 /** Below this share of the alarm it is as good as none and begins anew; a point that brings less than the second is not where it begins, unless the next one is. */
@@ -148,7 +153,7 @@ export function judge({ turned, scattered, fresh, wipedBytes }: Gathering, sensi
     return { kind: 'turned', first: turned.first, bytes: Math.round(turned.bytes), changedBytes: Math.round(turned.changedBytes) };
   }
   // Their first blocks are a few of what turned: by either it may be told, and by the whole sooner.
-  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && (isCipherLike(scattered) || isCipherLike(turned))) {
+  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && scattered.pooled >= scatteredPooledMin && (isCipherLike(scattered) || isCipherLike(turned))) {
     return { kind: 'scattered', first: scattered.first, bytes: Math.round(scattered.bytes), changedBytes: Math.round(scattered.changedBytes) };
   }
   const replaced = Math.min(fresh.bytes, wipedBytes);

@@ -108,12 +108,13 @@ const pieces = (count: number, otherBytes = 0, excess = 0): PointChanges => {
 t.test('many pieces that turned, each by itself, are an alarm, however little they are of what changed', async (t) => {
   const quiet = Array.from({ length: 20 }, () => changes({ bytes: 200_000 }));
   const rows: readonly (readonly [string, readonly PointChanges[], number, Suspicion['kind'] | null])[] = [
-    ['the first 4 KiB of 600 files at once', [pieces(600)], 5000, 'scattered'],
+    ['the first 4 KiB of 300 files at once', [pieces(300)], 5000, 'scattered'],
     ['of 100 files a point', Array.from({ length: 12 }, () => pieces(100)), 5000, 'scattered'],
     ['the same beside a busy database', Array.from({ length: 12 }, () => pieces(100, 50 * mib)), 5000, 'scattered'],
-    ['of 450 files, and no more', [pieces(450), ...quiet], 5000, null],
+    ['of 225 files, and no more', [pieces(225), ...quiet], 5000, null],
     ['of 50 files an hour, for days', Array.from({ length: 200 }, () => pieces(50)), 3_600_000, null],
     ['2,400 files that a compressor wrote over old ones', Array.from({ length: 24 }, () => pieces(100, 0, 9e-4)), 5000, null],
+    ['two sampled blocks of a large point, that stand for 700 each', [{ ...turned(30 * mib, 200 * mib), firstBytes: 1400 * shapeBlockBytes, firstPooled: 7168, firstChi: 255 }], 5000, null],
     ['one file of 30 MiB, beside other work', [{ ...turned(30 * mib, 200 * mib), firstBytes: 4096, firstPooled: 3584, firstChi: 255 }], 5000, null],
   ];
   for (const [what, points, everyMs, expected] of rows) {
@@ -124,14 +125,14 @@ t.test('many pieces that turned, each by itself, are an alarm, however little th
 });
 
 t.test('however pieces are spread over the points of a minute: above the limit an alarm, below it none', async (t) => {
-  const spread = fc.array(fc.nat({ max: 150 }), { minLength: 1, maxLength: 12 });
+  const spread = fc.array(fc.nat({ max: 80 }), { minLength: 1, maxLength: 12 });
   fc.assert(fc.property(spread, fc.nat({ max: 100 * mib }), (counts, otherBytes) => {
     const sum = counts.reduce((all, one) => all + one, 0);
     const found = follow(counts.map((one) => pieces(one, otherBytes)));
     // Half of the evidence of an hour ago is long gone; of a minute ago 7 %.
     const isAlarm = found?.suspicion.kind === 'scattered';
-    if (sum < 512) assert(!isAlarm, `${sum} pieces`);
-    if (sum > 512 / 0.9 && otherBytes > 16 * mib) assert(isAlarm, `${sum} pieces`);
+    if (sum < 256) assert(!isAlarm, `${sum} pieces`);
+    if (sum > 256 / 0.9 && otherBytes > 16 * mib) assert(isAlarm, `${sum} pieces`);
   }), { numRuns: 500 });
 });
 
@@ -143,12 +144,12 @@ t.test('it begins with the point before, if that had a little of it, as an attac
 });
 
 t.test('what a guest scatters as a matter of course is taken off, up to a bound', async (t) => {
-  const past = Array.from({ length: 100 }, (_, index) => pieces(100 + index % 7, 50 * mib));
+  const past = Array.from({ length: 100 }, (_, index) => pieces(40 + index % 7, 50 * mib));
   const usual = usualOf(past, 'normal');
   t.equal(follow(past)?.suspicion.kind, 'scattered');
   t.equal(follow(past, usual), null);
   t.equal(follow([...past, pieces(2000, 50 * mib)], usual)?.at, 101);
-  t.ok(usualOf(Array.from({ length: 500 }, () => pieces(10_000)), 'normal').firstBytes <= 128 * shapeBlockBytes);
+  t.ok(usualOf(Array.from({ length: 500 }, () => pieces(10_000)), 'normal').firstBytes <= 64 * shapeBlockBytes);
 });
 
 t.test('the sum of many small pools is only taken for a cipher\'s when it could tell', async (t) => {

@@ -14,7 +14,7 @@
  * over old files is a false alarm. Evidence leaks away, so that what comes in small portions
  * over hours does not add up; what the guest does of it as a matter of course is taken off.
  */
-import type { PointId } from '../../journal/point.ts';
+import { comparePoints, type PointId } from '../../journal/point.ts';
 import { noiseDeviation, noiseMean } from './block-shape.ts';
 import type { PointChanges } from './point-changes.ts';
 
@@ -136,11 +136,12 @@ export function usualOf(past: readonly PointChanges[], sensitivity: Sensitivity)
 export function gather(before: Gathering, point: SampledPoint, usual: Usual, sensitivity: Sensitivity): Gathering {
   const { cutAtMs, changes } = point;
   const kept = before.cutAtMs === 0 ? 0 : 2 ** (-Math.max(0, cutAtMs - before.cutAtMs) / halfLifeMs);
+  const enough = alarmBytes[sensitivity];
   const { turnedBytes, turnedChi, turnedPooled, firstBytes, firstChi, firstPooled, freshBytes, freshChi, freshPooled } = changes;
   return {
-    turned: added(before.turned, kept, point, { bytes: Math.max(0, turnedBytes - usual.turnedBytes), chi: turnedChi, pooled: turnedPooled }, sensitivity),
-    scattered: added(before.scattered, kept, point, { bytes: Math.max(0, firstBytes - usual.firstBytes), chi: firstChi, pooled: firstPooled }, sensitivity),
-    fresh: added(before.fresh, kept, point, { bytes: freshBytes, chi: freshChi, pooled: freshPooled }, sensitivity),
+    turned: added(before.turned, kept, point, { bytes: Math.max(0, turnedBytes - usual.turnedBytes), chi: turnedChi, pooled: turnedPooled }, enough),
+    scattered: added(before.scattered, kept, point, { bytes: Math.max(0, firstBytes - usual.firstBytes), chi: firstChi, pooled: firstPooled }, enough * scatteredFactor),
+    fresh: added(before.fresh, kept, point, { bytes: freshBytes, chi: freshChi, pooled: freshPooled }, enough),
     wipedBytes: before.wipedBytes * kept + changes.wipedBytes,
     cutAtMs: Math.max(before.cutAtMs, cutAtMs),
   };
@@ -152,9 +153,11 @@ export function judge({ turned, scattered, fresh, wipedBytes }: Gathering, sensi
   if (turned.first !== null && turned.bytes >= enough && turned.bytes >= turned.changedBytes * turnedShareMin && isCipherLike(turned)) {
     return { kind: 'turned', first: turned.first, bytes: Math.round(turned.bytes), changedBytes: Math.round(turned.changedBytes) };
   }
-  // Their first blocks are a few of what turned: by either it may be told, and by the whole sooner.
-  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && scattered.pooled >= scatteredPooledMin && (isCipherLike(scattered) || isCipherLike(turned))) {
-    return { kind: 'scattered', first: scattered.first, bytes: Math.round(scattered.bytes), changedBytes: Math.round(scattered.changedBytes) };
+  // Their first blocks are a few of what turned: by either it may be told, and by the whole sooner. Of a piece its first block is seldom the first that is sampled.
+  const isWholeCipherLike = isCipherLike(turned);
+  if (scattered.first !== null && scattered.bytes >= enough * scatteredFactor && scattered.pooled >= scatteredPooledMin && (isWholeCipherLike || isCipherLike(scattered))) {
+    const isWholeEarlier = isWholeCipherLike && turned.first !== null && comparePoints(turned.first, scattered.first) < 0;
+    return { kind: 'scattered', first: isWholeEarlier ? turned.first : scattered.first, bytes: Math.round(scattered.bytes), changedBytes: Math.round(scattered.changedBytes) };
   }
   const replaced = Math.min(fresh.bytes, wipedBytes);
   if (fresh.first !== null && replaced >= enough * replacedFactor && fresh.bytes >= fresh.changedBytes * replacedShareMin && isCipherLike(fresh)) {
@@ -178,10 +181,10 @@ function tellingBytes({ bytes, sameBytes, noiseBytes, turnedBytes, freshBytes }:
   return Math.max(turnedBytes, freshBytes, bytes - sameBytes - (noiseBytes - turnedBytes - freshBytes));
 }
 
-function added(before: Evidence, kept: number, { term, point, changes }: SampledPoint, more: { readonly bytes: number; readonly chi: number; readonly pooled: number }, sensitivity: Sensitivity): Evidence {
+function added(before: Evidence, kept: number, { term, point, changes }: SampledPoint, more: { readonly bytes: number; readonly chi: number; readonly pooled: number }, enough: number): Evidence {
   const bytes = before.bytes * kept;
-  const begins = more.bytes >= alarmBytes[sensitivity] * beginningShare;
-  const old = before.first === null || (bytes < alarmBytes[sensitivity] * forgottenShare && !begins) ? nothing : before;
+  const begins = more.bytes >= enough * beginningShare;
+  const old = before.first === null || (bytes < enough * forgottenShare && !begins) ? nothing : before;
   if (old.first === null && !begins) return more.bytes > 0 ? { ...nothing, lead: { term, point } } : nothing;
   return {
     first: old.first ?? before.lead ?? { term, point },

@@ -6,7 +6,8 @@
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { formatPoint } from '../../journal/point.ts';
+import { comparePoints } from '../../journal/point.ts';
+import type { RestorePoint } from '../../replica-target/points/points.ts';
 import type { SuspicionFlag } from '../../replica-target/suspicion/group-suspicion.ts';
 import type { Benchmark } from './benchmark.ts';
 import { endDaemon, startSource, startTarget, untilProtected } from './daemons.ts';
@@ -23,6 +24,8 @@ const attackMsMax = 120_000;
 const loadMsMax = 45_000;
 /** From the load's end to a later point's being applied at the target, ms. */
 const appliedMsMax = 180_000;
+/** Of a point of so many bytes every block is looked at (block-sampler.ts, 384 of 4 KiB). */
+const wholeBytes = 384 * 4096;
 
 interface Stand { readonly site: Site; readonly source: Awaited<ReturnType<typeof startSource>>; readonly target: Awaited<ReturnType<typeof startTarget>>; readonly material: Material }
 
@@ -33,7 +36,7 @@ interface Failure { readonly load: string; readonly seed: number; readonly why: 
 interface Outcome {
   readonly load: string; readonly kind: Scenario['kind']; readonly seed: number; readonly tuning: boolean; readonly group_id: string;
   readonly alarm: boolean; readonly alarm_kind: SuspicionFlag['kind'] | null; readonly seconds_to_alarm: number | null; readonly load_seconds: number;
-  /** Of an attack that was noticed: the point that is named was cut before the first file was encrypted; and how long before. */
+  /** Of an attack that was noticed: the point that is named holds none of it ({@link isClean}); and how long before its first write that was cut. */
   readonly before_is_clean: boolean | null; readonly before_seconds: number | null;
   readonly evidence_mib: number | null;
 }
@@ -54,7 +57,7 @@ export const ransomware: Benchmark = async ({ site, say, arguments: { sizeBytes,
       outcomes.push(outcome);
       say(JSON.stringify(outcome));
     } catch (error) {
-      if (outcomes.length === 0) throw error;
+      if (outcomes.length === 0 || site.isCleared) throw error;
       // Half an hour of figures is not given up for one that could not be taken.
       failures.push({ load: scenario.load, seed, why: error instanceof Error ? error.message : String(error) });
       say(JSON.stringify(failures.at(-1)));
@@ -106,14 +109,24 @@ async function measured({ site, source, target, material }: Stand, scenario: Sce
 }
 
 async function outcomeOf(
-  { load, kind, isTuning }: Scenario, seed: number, groupId: string, firstMs: number, loadSeconds: number, flag: SuspicionFlag | null, points: () => Promise<readonly { readonly term: number; readonly point: number; readonly cutAtMs: number }[]>,
+  { load, kind, isTuning }: Scenario, seed: number, groupId: string, firstMs: number, loadSeconds: number, flag: SuspicionFlag | null, points: () => Promise<readonly RestorePoint[]>,
 ): Promise<Outcome> {
-  const before = flag?.before == null ? undefined : (await points()).find((point) => formatPoint(point) === formatPoint(flag.before!));
+  const all = flag === null ? [] : await points();
+  const before = all.find((point) => flag?.before != null && comparePoints(point, flag.before) === 0);
   const beforeMs = before === undefined ? null : firstMs - before.cutAtMs;
   return {
     load, kind, seed, tuning: isTuning, group_id: groupId, alarm: flag !== null, alarm_kind: flag?.kind ?? null, seconds_to_alarm: flag === null ? null : rounded((flag.sinceMs - firstMs) / 1000, 1), load_seconds: loadSeconds,
-    before_is_clean: kind !== 'attack' || beforeMs === null ? null : beforeMs >= 0, before_seconds: beforeMs === null ? null : rounded(beforeMs / 1000, 1), evidence_mib: flag === null ? null : rounded(flag.bytes / 1024 ** 2, 1),
+    before_is_clean: kind !== 'attack' || before === undefined ? null : isClean(all, before, firstMs), before_seconds: beforeMs === null ? null : rounded(beforeMs / 1000, 1), evidence_mib: flag === null ? null : rounded(flag.bytes / 1024 ** 2, 1),
   };
+}
+
+/**
+ * Whether a point holds nothing of an attack: it was cut before the attack's first write (into the guest's page cache), or nothing
+ * that came since until it was noise. That can be said of points of which every block is looked at.
+ */
+function isClean(points: readonly RestorePoint[], named: RestorePoint, firstMs: number): boolean {
+  return points.filter((point) => point.cutAtMs >= firstMs && comparePoints(point, named) <= 0)
+    .every(({ changes }) => changes !== undefined && changes.bytes <= wholeBytes && (changes.incompressibleShare ?? 0) === 0);
 }
 
 function resultOf(outcomes: readonly Outcome[], failures: readonly Failure[], runs: number, sizeBytes: number, facts: Readonly<Record<string, number>>, cost: Awaited<ReturnType<typeof measureCost>> | null): Awaited<ReturnType<Benchmark>> {

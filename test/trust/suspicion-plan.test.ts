@@ -138,7 +138,7 @@ t.test('however pieces are spread over the points of a minute: above the limit a
 
 t.test('it begins with the point before, if that had a little of it, as an attack begins in the midst of one', async (t) => {
   const quiet = Array.from({ length: 20 }, () => changes({ bytes: 200_000 }));
-  for (const [before, expected] of [[[], 21], [[pieces(2)], 21], [[pieces(2), pieces(2), pieces(2)], 23], [[pieces(2), changes({ bytes: 200_000 })], 23]] as const) {
+  for (const [before, expected] of [[[], 21], [[turned(8192)], 21], [[turned(8192), turned(8192), turned(8192)], 23], [[turned(8192), changes({ bytes: 200_000 })], 23], [[turned(mib), turned(8192)], 21]] as const) {
     t.strictSame(follow([...quiet, ...before, ...Array.from({ length: 6 }, () => pieces(150))])?.suspicion.first, { term: 1, point: expected });
   }
 });

@@ -112,6 +112,17 @@ export class DiskPlan {
     this.#records = records;
   }
 
+  /** Whether the byte at `offset` is written with data; after coalescing. */
+  writes(offset: number): boolean {
+    let [low, high] = [0, this.count];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#ends[middle]! <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return low < this.count && this.#starts[low]! <= offset && this.#extentRecords[low]! >= 0;
+  }
+
   markUsed(used: Uint8Array): void {
     for (const record of this.#records) if (record >= 0) used[record] = 1;
   }

@@ -64,7 +64,7 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
       if (pieces.length === 0) continue;
       const place = { segment: places.segment(record), at: places.at(record) };
       const { bytes, release } = await source.read(place, places.recordBytes(record));
-      await tasks.add(() => writePieces(file, o.folder.segment(place.segment), place, bytes, pieces, sampler).finally(release));
+      await tasks.add(() => writePieces(file, one, o.folder.segment(place.segment), place, bytes, pieces, sampler).finally(release));
     }
     await tasks.drain();
   } finally {
@@ -73,7 +73,7 @@ async function writeDisk(o: ReplicaPlace, plan: ApplyPlan, one: DiskPlan, tasks:
   }
 }
 
-async function writePieces(file: DiskFile, path: string, place: JournalPosition, bytes: Buffer, pieces: readonly Extent[], sampler: BlockSampler | null): Promise<void> {
+async function writePieces(file: DiskFile, plan: DiskPlan, path: string, place: JournalPosition, bytes: Buffer, pieces: readonly Extent[], sampler: BlockSampler | null): Promise<void> {
   const reading = readRecord(bytes);
   if (!reading.ok) throw corrupt(path, place.at, reading.detail);
   const { header } = reading.record;
@@ -82,7 +82,7 @@ async function writePieces(file: DiskFile, path: string, place: JournalPosition,
   sampler?.record(place, pieces.length, pieces.reduce((sum, { start, end }) => sum + end - start, 0), header.payloadBytes / header.length);
   for (const piece of pieces) {
     const after = run.subarray(piece.start - header.offset, piece.end - header.offset);
-    await sampler?.data(file, place, piece.start, after);
+    await sampler?.data(file, plan, place, piece.start, after);
     await file.write(after, piece.start);
   }
 }

@@ -8,19 +8,22 @@ import type { DiskFile } from '../../host/disk.ts';
 import type { Random } from '../../host/random.ts';
 import type { DiskPlan } from '../store/apply-plan.ts';
 import type { JournalPosition } from '../store/journal-recovery.ts';
-import { addLastTo, chiSquareOf, shapeBlockBytes, shapeOf } from './block-shape.ts';
+import { addLastTo, addTo, chiSquareOf, shapeBlockBytes, shapeOf } from './block-shape.ts';
 import type { PointChanges } from './point-changes.ts';
 
 /** Looked at of the data of each point, and of what it zeroes; and of a whole batch. One takes 15 µs. */
 const dataBlocksMax = 384;
 const zeroBlocksMax = 96;
 const batchBlocksMax = 1536;
+/** Not looked at of a piece's first block: who encrypts may put a header there that is the same in each file. */
+const headerBytes = 512;
 
 interface Tally {
   bytes: number; zeroedBytes: number; extents: number; recordBytes: number; sampledBlocks: number; sameBytes: number;
-  noiseBytes: number; turnedBytes: number; freshBytes: number; wipedBytes: number;
+  noiseBytes: number; turnedBytes: number; freshBytes: number; wipedBytes: number; firstBytes: number;
   /** Histograms; null: none was needed. A batch may have thousands of points. */
   turned: Float64Array | null; turnedPooled: number;
+  first: Float64Array | null; firstPooled: number;
   fresh: Float64Array | null; freshPooled: number;
 }
 
@@ -38,8 +41,8 @@ export class BlockSampler {
   constructor(ends: readonly JournalPosition[], random: Random) {
     this.#ends = ends;
     this.#tallies = ends.map(() => ({
-      bytes: 0, zeroedBytes: 0, extents: 0, recordBytes: 0, sampledBlocks: 0, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0,
-      turned: null, turnedPooled: 0, fresh: null, freshPooled: 0,
+      bytes: 0, zeroedBytes: 0, extents: 0, recordBytes: 0, sampledBlocks: 0, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, firstBytes: 0,
+      turned: null, turnedPooled: 0, first: null, firstPooled: 0, fresh: null, freshPooled: 0,
     }));
     this.#seed = random.bytes(4).readUInt32LE();
   }
@@ -68,13 +71,19 @@ export class BlockSampler {
     tally.recordBytes += Math.round(bytes * storedShare);
   }
 
-  /** Before [start, start + after.length) of the image is overwritten with `after`, from the record at `place`. */
-  async data(file: DiskFile, place: JournalPosition, start: number, after: Buffer): Promise<void> {
+  /** Before [start, start + after.length) of the image is overwritten with `after`, from the record at `place`; `plan`: of this disk, as a whole or as a slice. */
+  async data(file: DiskFile, plan: DiskPlan, place: JournalPosition, start: number, after: Buffer): Promise<void> {
     const tally = this.#tallyOf(place);
     for (const at of this.#chosen(start, start + after.length, this.#dataStride)) {
       const now = after.subarray(at - start, at - start + shapeBlockBytes);
-      if (file.readNow?.(this.#before, shapeBlockBytes, at) === shapeBlockBytes) this.#compare(tally, this.#before, now);
-      else this.#compare(tally, await readBlock(file, at), now);
+      const length = this.#compare(tally, this.#readNow(file, at) ?? await readBytes(file, at), now);
+      if (length === null) continue;
+      // What was not sent is as it was. What came in another record is not at hand: whether this is a first block is not known then.
+      const beside = Math.min(shapeBlockBytes, at - start);
+      if (beside === 0 ? plan.writes(at - 1) : !(this.#readNow(file, at - beside, beside) ?? await readBytes(file, at - beside, beside)).equals(after.subarray(at - start - beside, at - start))) continue;
+      tally.firstBytes += this.#dataStride * shapeBlockBytes;
+      tally.firstPooled += length - headerBytes;
+      addTo(tally.first ??= new Float64Array(256), now.subarray(headerBytes, length));
     }
   }
 
@@ -84,42 +93,46 @@ export class BlockSampler {
     tally.zeroedBytes += end - start;
     tally.extents += 1;
     for (const at of this.#chosen(start, end, this.#zeroStride)) {
-      const before = file.readNow?.(this.#before, shapeBlockBytes, at) === shapeBlockBytes ? this.#before : await readBlock(file, at);
-      if (shapeOf(before).shape === 'structured') tally.wipedBytes += this.#zeroStride * shapeBlockBytes;
+      if (shapeOf(this.#readNow(file, at) ?? await readBytes(file, at)).shape === 'structured') tally.wipedBytes += this.#zeroStride * shapeBlockBytes;
     }
   }
 
   /** For each point, oldest first. */
   finish(): PointChanges[] {
-    return this.#tallies.map(({ turned, fresh, ...facts }) => ({
+    return this.#tallies.map(({ turned, first, fresh, ...facts }) => ({
       ...facts,
       turnedChi: turned === null ? 0 : chiSquareOf(turned, facts.turnedPooled),
+      firstChi: first === null ? 0 : chiSquareOf(first, facts.firstPooled),
       freshChi: fresh === null ? 0 : chiSquareOf(fresh, facts.freshPooled),
     }));
   }
 
-  #compare(tally: Tally, old: Buffer, after: Buffer): void {
+  /** Length of the block, up to its trailing zeroes, if it turned; else null. */
+  #compare(tally: Tally, old: Buffer, after: Buffer): number | null {
     const bytes = this.#dataStride * shapeBlockBytes;
     tally.sampledBlocks += 1;
     if (old.equals(after)) {
       tally.sameBytes += bytes;
-      return;
+      return null;
     }
     const before = shapeOf(old).shape;
     // Last, so that its histogram is the one at hand.
     const now = shapeOf(after);
     if (now.shape === 'blank' && before === 'structured') tally.wipedBytes += bytes;
-    if (now.shape !== 'noise') return;
+    if (now.shape !== 'noise') return null;
     tally.noiseBytes += bytes;
     if (before === 'structured') {
       tally.turnedBytes += bytes;
       tally.turnedPooled += now.length;
       addLastTo(tally.turned ??= new Float64Array(256));
-    } else if (before !== 'noise') {
+      return now.length;
+    }
+    if (before !== 'noise') {
       tally.freshBytes += bytes;
       tally.freshPooled += now.length;
       addLastTo(tally.fresh ??= new Float64Array(256));
     }
+    return null;
   }
 
   /** Whole blocks within [start, end): of each `stride` neighbours one, at a place that the seed decides. */
@@ -130,6 +143,11 @@ export class BlockSampler {
       const block = group * stride + (stride === 1 ? 0 : mixed(group, this.#seed) % stride);
       if (block >= first && block <= last) yield block * shapeBlockBytes;
     }
+  }
+
+  /** To be looked at before anything else is read; null: it has to be waited for. */
+  #readNow(file: DiskFile, at: number, length = shapeBlockBytes): Buffer | null {
+    return file.readNow?.(this.#before, length, at) === length ? this.#before.subarray(0, length) : null;
   }
 
   #tallyOf(place: JournalPosition): Tally {
@@ -145,9 +163,9 @@ export class BlockSampler {
 }
 
 /** What lies beyond the end of the image is zero. */
-async function readBlock(file: DiskFile, at: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(shapeBlockBytes);
-  await file.read(bytes, 0, shapeBlockBytes, at);
+async function readBytes(file: DiskFile, at: number, length = shapeBlockBytes): Promise<Buffer> {
+  const bytes = Buffer.alloc(length);
+  await file.read(bytes, 0, length, at);
   return bytes;
 }
 

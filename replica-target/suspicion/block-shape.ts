@@ -42,6 +42,11 @@ export function addLastTo(pool: Float64Array): void {
   for (let value = 0; value < 256; value++) pool[value]! += counts[value]!;
 }
 
+/** Adds the histogram of these bytes. */
+export function addTo(pool: Float64Array, bytes: Uint8Array): void {
+  for (let i = 0; i < bytes.length; i++) pool[bytes[i]!]! += 1;
+}
+
 /** Pearson's statistic of `total` bytes, by value, against equal shares. */
 export function chiSquareOf(byValue: ArrayLike<number>, total: number): number {
   let squares = 0;

@@ -15,16 +15,20 @@ import type { GroupFolder } from '../store/group-folder.ts';
 import { errorCode } from '../store/store-fault.ts';
 import { pointKey } from '../points/retention-plan.ts';
 import { pointChanges, type PointChanges } from './point-changes.ts';
-import { gather, judge, learnable, nothingGathered, usualOf, usualPoints, type Gathering, type Sensitivity, type Suspicion, type SuspicionPolicy, type Usual } from './suspicion-plan.ts';
+import { gather, judge, learnable, nothingGathered, suspicionKinds, usualOf, usualPoints, type Gathering, type Sensitivity, type Suspicion, type SuspicionPolicy, type Usual } from './suspicion-plan.ts';
 
 const version = 1;
 const count = z.number().int().nonnegative();
 const pointId = z.object({ term: count, point: count });
 const flag = z.object({
-  kind: z.enum(['turned', 'replaced']), first: pointId,
+  kind: z.enum(suspicionKinds), first: pointId,
   /** The newest that could be restored from before `first`; null: there was none. */
   before: pointId.nullable(),
-  bytes: count, changedBytes: count, sinceMs: count, holdIds: z.array(z.string()), dismissedAtMs: count.nullable(),
+  /** They grow while it stands, as the evidence does. */
+  bytes: count, changedBytes: count,
+  sinceMs: count, holdIds: z.array(z.string()), dismissedAtMs: count.nullable(),
+  /** The newest that would have been a suspicion of its own, had this one not stood: of another kind, or begun later; null: none. */
+  again: z.object({ kind: z.enum(suspicionKinds), first: pointId, bytes: count, sinceMs: count }).nullable().default(null),
 });
 const state = z.object({
   version: z.literal(version),
@@ -121,8 +125,11 @@ export class GroupSuspicion {
       if (index > 0 && index % usualEvery === 0) usual = this.#usual(sensitivity, cutAtMs);
       this.#gathering = gather(this.#gathering, sampled, usual, sensitivity);
       this.#remember(sampled);
-      const suspicion = this.#active() === null ? judge(this.#gathering, sensitivity) : null;
-      if (suspicion !== null) await this.#raise(suspicion);
+      const suspicion = judge(this.#gathering, sensitivity);
+      if (suspicion === null) continue;
+      const active = this.#active();
+      if (active === null) await this.#raise(suspicion);
+      else await this.#follow(active, suspicion);
     }
     this.#isUnwritten = true;
     if (this.#o.clock.monotonicMs() - this.#writtenMs >= writeMs) await this.#write().catch((error: unknown) => this.#notWritten(error));
@@ -194,9 +201,24 @@ export class GroupSuspicion {
       }
     }
     const before = earlier.at(-1);
-    this.#flags.push({ kind, first, before: before === undefined ? null : { term: before.term, point: before.point }, bytes, changedBytes, sinceMs: Math.round(clock.nowMs()), holdIds, dismissedAtMs: null });
+    this.#flags.push({ kind, first, before: before === undefined ? null : { term: before.term, point: before.point }, bytes, changedBytes, sinceMs: Math.round(clock.nowMs()), holdIds, dismissedAtMs: null, again: null });
     log?.error({ group: name(), first: formatPoint(first), before: before === undefined ? null : formatPoint(before), kind, bytes }, `something may be encrypting ${name()}`);
     await this.#write().catch((error: unknown) => this.#notWritten(error));
+  }
+
+  /** What is judged while `active` stands: shown with it, and told as no alarm of its own. */
+  async #follow(active: SuspicionFlag, { kind, first, bytes, changedBytes }: Suspicion): Promise<void> {
+    const { again } = active;
+    const become = (more: Partial<SuspicionFlag>): void => { this.#flags = this.#flags.map((one) => (one === active ? { ...active, ...more } : one)); };
+    if (active.kind === kind && comparePoints(first, active.first) <= 0) {
+      if (bytes > active.bytes) become({ bytes, changedBytes });
+    } else if (again !== null && comparePoints(first, again.first) <= 0) {
+      if (again.kind === kind && bytes > again.bytes) become({ again: { ...again, bytes } });
+    } else {
+      become({ again: { kind, first, bytes, sinceMs: Math.round(this.#o.clock.nowMs()) } });
+      this.#o.log?.error({ group: this.#o.name(), first: formatPoint(first), kind, bytes }, `what may be encrypting ${this.#o.name()} goes on`);
+      await this.#write().catch((error: unknown) => this.#notWritten(error));
+    }
   }
 
   /** One after the other, each with what is known when its turn comes. */

@@ -23,6 +23,8 @@ export const pointChanges = z.object({
   wipedBytes: count,
   /** Chi-square of all sampled bytes of `turnedBytes`, and how many there were; the same of `freshBytes`. */
   turnedChi: count, turnedPooled: count,
+  /** Of `turnedBytes`: first blocks, those with a neighbour before them that is as it was. As many pieces of the disk turned, each by itself. */
+  firstBytes: count.default(0), firstChi: count.default(0), firstPooled: count.default(0),
   freshChi: count, freshPooled: count,
 });
 export type PointChanges = z.infer<typeof pointChanges>;

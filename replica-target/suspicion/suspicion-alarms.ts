@@ -2,6 +2,8 @@
 import type { Alarm } from '../../journal/alarm.ts';
 import { formatPoint } from '../../journal/point.ts';
 import type { GroupStoreReport } from '../store/store.ts';
+import { shapeBlockBytes } from './block-shape.ts';
+import type { Suspicion } from './suspicion-plan.ts';
 
 const mib = 1024 * 1024;
 
@@ -9,11 +11,18 @@ export function suspicionAlarms(groups: readonly Pick<GroupStoreReport, 'name' |
   return groups.flatMap(({ name, suspicion }): Alarm[] => {
     const active = suspicion?.active ?? null;
     if (active === null) return [];
-    const { first, before, bytes, kind, sinceMs } = active;
-    const what = kind === 'turned' ? 'of what it holds became like encrypted data' : 'was written anew like encrypted data, and what was there before given back,';
+    const { first, before, sinceMs, again } = active;
     return [{
       code: 'GUEST_SUSPECT', group: name, sinceMs,
-      message: `something may be encrypting ${name}: ${Math.round(bytes / mib)} MiB ${what} since point ${formatPoint(first)}; ${before === null ? 'there is no point from before' : `the point before it began is ${formatPoint(before)} (--at before-suspicion)`}`,
+      message: `something may be encrypting ${name}: ${whatOf(active)} since point ${formatPoint(first)}${again === null ? '' : `, and ${whatOf(again)} since point ${formatPoint(again.first)}`}; ${before === null ? 'there is no point from before' : `the point before it began is ${formatPoint(before)} (--at before-suspicion)`}`,
     }];
   });
+}
+
+function whatOf({ kind, bytes }: { readonly kind: Suspicion['kind']; readonly bytes: number }): string {
+  switch (kind) {
+    case 'turned': return `${Math.round(bytes / mib)} MiB of what it holds became like encrypted data`;
+    case 'scattered': return `${Math.round(bytes / shapeBlockBytes)} separate pieces of what it holds became like encrypted data`;
+    case 'replaced': return `${Math.round(bytes / mib)} MiB was written anew like encrypted data, and what was there before given back,`;
+  }
 }

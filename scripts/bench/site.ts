@@ -48,6 +48,8 @@ export class Site {
     return new Site(await mkdtemp(join(tmpdir(), 'af-bench-')));
   }
 
+  get isCleared(): boolean { return this.#isCleared; }
+
   path(name: string): string {
     return join(this.folder, name);
   }

@@ -43,7 +43,7 @@ export const verified = { startedAtMs: 1, endedAtMs: 2, journalBytes: 3, history
 
 /** `calls` is told what arrives. */
 const shown = { name: 'web', screenPng: null, screenWhy: 'the guest has no display', serial: 'login: ' };
-const dismissed: Awaited<ReturnType<TargetOperations['dismiss']>> = { kind: 'turned', first: { term: 1, point: 7 }, before: { term: 1, point: 6 }, bytes: 9, changedBytes: 10, sinceMs: 1, holdIds: [], dismissedAtMs: 2 };
+const dismissed: Awaited<ReturnType<TargetOperations['dismiss']>> = { kind: 'turned', first: { term: 1, point: 7 }, before: { term: 1, point: 6 }, bytes: 9, changedBytes: 10, sinceMs: 1, holdIds: [], dismissedAtMs: 2, again: null };
 
 export function targetOperations(calls: unknown[][], more: Partial<TargetOperations> = {}): TargetOperations {
   const told = async (...call: unknown[]): Promise<void> => { calls.push(call); };

@@ -28,6 +28,8 @@ export class ModelGuest {
   readonly snapshots = new Map<string, readonly Buffer[]>();
   newest: PointId | null = null;
   term = 1;
+  /** By so much its points are cut later than one a second. */
+  laterMs = 0;
   #runs: Run[] = [];
   #deltas = 0n;
 
@@ -84,7 +86,7 @@ export class ModelGuest {
       if (options.runsPerPart !== undefined && (index + 1) % options.runsPerPart === 0) records.push(makeRecord(head('part'), encodePayload({ part: ++parts })));
     }
     records.push(makeRecord(head('seal'), encodePayload({
-      base: this.newest, kind: 'crash', cutAtMs: 1_700_000_000_000 + point * 1000, records: records.length + 1,
+      base: this.newest, kind: 'crash', cutAtMs: 1_700_000_000_000 + point * 1000 + this.laterMs, records: records.length + 1,
       changedBytes: this.#runs.reduce((total, { length }) => total + length, 0),
       disks: this.disks.map((bytes, disk) => ({ disk, sizeBytes: bytes.length })),
     })));

@@ -1,6 +1,8 @@
 /** When changes are suspected, by the figures alone: what a block looks like, what gathers, what is usual, and what stays honest. */
+import assert from 'node:assert/strict';
 import { createCipheriv } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
 import t from 'tap';
 import { shapeBlockBytes, shapeOf } from '../../replica-target/suspicion/block-shape.ts';
 import type { PointChanges } from '../../replica-target/suspicion/point-changes.ts';
@@ -8,10 +10,10 @@ import { gather, isCipherLike, judge, nothingGathered, learnable, usualOf, type 
 
 const mib = 1024 * 1024;
 const noise = (length: number): Buffer => createCipheriv('aes-256-ctr', Buffer.alloc(32, 7), Buffer.alloc(16)).update(Buffer.alloc(length));
-const nothingUsual: Usual = { turnedBytes: 0, incompressibleShare: null, points: 0 };
+const nothingUsual: Usual = { turnedBytes: 0, firstBytes: 0, incompressibleShare: null, points: 0 };
 
 function changes(facts: Partial<PointChanges> = {}): PointChanges {
-  return { bytes: 0, zeroedBytes: 0, extents: 1, recordBytes: 0, sampledBlocks: 100, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, turnedChi: 0, turnedPooled: 0, freshChi: 0, freshPooled: 0, ...facts };
+  return { bytes: 0, zeroedBytes: 0, extents: 1, recordBytes: 0, sampledBlocks: 100, sameBytes: 0, noiseBytes: 0, turnedBytes: 0, freshBytes: 0, wipedBytes: 0, turnedChi: 0, turnedPooled: 0, firstBytes: 0, firstChi: 0, firstPooled: 0, freshChi: 0, freshPooled: 0, ...facts };
 }
 /** So many bytes turned, with what a cipher's statistic is for as many; `excess`: what a compressor's is above it, for each byte. */
 const turned = (bytes: number, of = bytes, excess = 0): PointChanges => changes({ bytes: of, noiseBytes: bytes, turnedBytes: bytes, turnedPooled: Math.min(bytes, mib), turnedChi: bytes === 0 ? 0 : 255 + excess * Math.min(bytes, mib) });
@@ -95,4 +97,63 @@ t.test('what a guest does as a matter of course is taken off, and cannot be taug
   t.equal(follow(past, usual), null);
   t.ok(follow([...past, turned(20 * mib, 21 * mib)], usual) !== null);
   t.ok(usualOf(Array.from({ length: 500 }, () => turned(100 * mib)), 'normal').turnedBytes <= 2 * mib);
+});
+
+/** So many pieces turned, each its first 4 KiB alone, among so much else that changed. */
+const pieces = (count: number, otherBytes = 0, excess = 0): PointChanges => {
+  const bytes = count * shapeBlockBytes;
+  return { ...turned(bytes, bytes + otherBytes, excess), firstBytes: bytes, firstPooled: bytes, firstChi: count === 0 ? 0 : 255 + excess * bytes };
+};
+
+t.test('many pieces that turned, each by itself, are an alarm, however little they are of what changed', async (t) => {
+  const quiet = Array.from({ length: 20 }, () => changes({ bytes: 200_000 }));
+  const rows: readonly (readonly [string, readonly PointChanges[], number, Suspicion['kind'] | null])[] = [
+    ['the first 4 KiB of 300 files at once', [pieces(300)], 5000, 'scattered'],
+    ['of 100 files a point', Array.from({ length: 12 }, () => pieces(100)), 5000, 'scattered'],
+    ['the same beside a busy database', Array.from({ length: 12 }, () => pieces(100, 50 * mib)), 5000, 'scattered'],
+    ['of 225 files, and no more', [pieces(225), ...quiet], 5000, null],
+    ['of 50 files an hour, for days', Array.from({ length: 200 }, () => pieces(50)), 3_600_000, null],
+    ['2,400 files that a compressor wrote over old ones', Array.from({ length: 24 }, () => pieces(100, 0, 9e-4)), 5000, null],
+    ['two sampled blocks of a large point, that stand for 700 each', [{ ...turned(30 * mib, 200 * mib), firstBytes: 1400 * shapeBlockBytes, firstPooled: 7168, firstChi: 255 }], 5000, null],
+    ['one file of 30 MiB, beside other work', [{ ...turned(30 * mib, 200 * mib), firstBytes: 4096, firstPooled: 3584, firstChi: 255 }], 5000, null],
+  ];
+  for (const [what, points, everyMs, expected] of rows) {
+    const found = follow([...quiet, ...points], nothingUsual, everyMs);
+    t.equal(found?.suspicion.kind ?? null, expected, what);
+    if (expected !== null) t.strictSame(found?.suspicion.first, { term: 1, point: 21 }, what);
+  }
+});
+
+t.test('however pieces are spread over the points of a minute: above the limit an alarm, below it none', async (t) => {
+  const spread = fc.array(fc.nat({ max: 80 }), { minLength: 1, maxLength: 12 });
+  fc.assert(fc.property(spread, fc.nat({ max: 100 * mib }), (counts, otherBytes) => {
+    const sum = counts.reduce((all, one) => all + one, 0);
+    const found = follow(counts.map((one) => pieces(one, otherBytes)));
+    // Half of the evidence of an hour ago is long gone; of a minute ago 7 %.
+    const isAlarm = found?.suspicion.kind === 'scattered';
+    if (sum < 256) assert(!isAlarm, `${sum} pieces`);
+    if (sum > 256 / 0.9 && otherBytes > 16 * mib) assert(isAlarm, `${sum} pieces`);
+  }), { numRuns: 500 });
+});
+
+t.test('it begins with the point before, if that had a little of it, as an attack begins in the midst of one', async (t) => {
+  const quiet = Array.from({ length: 20 }, () => changes({ bytes: 200_000 }));
+  for (const [before, expected] of [[[], 21], [[turned(8192)], 21], [[turned(8192), turned(8192), turned(8192)], 23], [[turned(8192), changes({ bytes: 200_000 })], 23], [[turned(mib), turned(8192)], 21]] as const) {
+    t.strictSame(follow([...quiet, ...before, ...Array.from({ length: 6 }, () => pieces(150))])?.suspicion.first, { term: 1, point: expected });
+  }
+});
+
+t.test('what a guest scatters as a matter of course is taken off, up to a bound', async (t) => {
+  const past = Array.from({ length: 100 }, (_, index) => pieces(40 + index % 7, 50 * mib));
+  const usual = usualOf(past, 'normal');
+  t.equal(follow(past)?.suspicion.kind, 'scattered');
+  t.equal(follow(past, usual), null);
+  t.equal(follow([...past, pieces(2000, 50 * mib)], usual)?.at, 101);
+  t.ok(usualOf(Array.from({ length: 500 }, () => pieces(10_000)), 'normal').firstBytes <= 64 * shapeBlockBytes);
+});
+
+t.test('the sum of many small pools is only taken for a cipher\'s when it could tell', async (t) => {
+  const gzip = (pooled: number, pools: number): { chi: number; pooled: number; pools: number } => ({ chi: 255 * pools + 9e-4 * pooled, pooled, pools });
+  for (const [pooled, pools] of [[127 * 1024, 1], [mib / 8, 16], [mib / 5, 16], [mib / 4, 16], [mib / 2, 16], [mib, 16], [4 * mib, 16], [2 * mib, 256], [64 * mib, 256]] as const) t.equal(isCipherLike(gzip(pooled, pools)), false, `${pooled} in ${pools}`);
+  t.ok(isCipherLike({ chi: 255 * 16, pooled: mib, pools: 16 }));
 });

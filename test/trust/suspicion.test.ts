@@ -80,6 +80,54 @@ t.test('a guest that is encrypted in place: the alarm, the point before, the hol
   await again.close();
 });
 
+t.test('while a suspicion stands: what it is of grows, and what begins later is shown with it, over a restart too', async (t) => {
+  const clock = new SimulatedClock();
+  const disk = new SimulatedDisk();
+  const { registry, store, guest } = await begin(disk, clock);
+  const encrypt = async (from: number, to: number): Promise<void> => {
+    for (let at = from; at < to; at += runBytes) guest.write(0, at, noise());
+    await point(store, guest, clock);
+  };
+  await encrypt(0, 2.5 * mib);
+  const found = store.report().suspicion!.active!;
+  t.match(found, { kind: 'turned', first: { term: 1, point: 3 }, again: null });
+  await encrypt(2.5 * mib, 3.5 * mib);
+  const grown = store.report().suspicion!.active!;
+  t.ok(grown.bytes > found.bytes + mib / 2, `${found.bytes} became ${grown.bytes}`);
+  t.match(grown, { first: found.first, sinceMs: found.sinceMs, holdIds: found.holdIds, again: null });
+
+  clock.advance(86_400_000);
+  guest.laterMs = 86_400_000;
+  for (let at = 0; at < 6 * mib; at += runBytes) guest.write(0, at, text(at + 5));
+  await point(store, guest, clock);
+  t.equal(store.report().suspicion!.active!.again, null);
+  await encrypt(0, 3 * mib);
+  const { active } = store.report().suspicion!;
+  t.match(active, { first: found.first, before: found.before, bytes: grown.bytes, again: { kind: 'turned', first: { term: 1, point: 6 }, sinceMs: clock.nowMs() } });
+  t.match(suspicionAlarms([store.report()]), [{ message: /since point 1\.3, and 3 MiB of what it holds became like encrypted data since point 1\.6; the point before it began is 1\.2/ }]);
+  await registry.close();
+  const again = await open(disk, clock);
+  t.strictSame(again.groups()[0]!.report().suspicion?.active, active);
+  t.match(await again.groups()[0]!.dismissSuspicion(), { again: active!.again });
+  t.equal(again.groups()[0]!.report().suspicion?.active, null, 'one dismissal ends both');
+  await again.close();
+});
+
+t.test('a piece of each of many files: the alarm counts them', async (t) => {
+  const clock = new SimulatedClock();
+  const { registry, store, guest } = await begin(new SimulatedDisk(), clock);
+  for (let turn = 0; turn < 4; turn++) {
+    for (let at = turn * 4096; at < 6 * mib; at += 4 * 4096) guest.write(0, at, noise().subarray(0, 4096));
+    for (let at = 6 * mib; at < diskBytes; at += runBytes) guest.write(0, at, text(at + turn));
+    await point(store, guest, clock);
+    if (store.report().suspicion!.active !== null) break;
+  }
+  const { active } = store.report().suspicion!;
+  t.match(active, { kind: 'scattered', first: { term: 1, point: 3 }, before: { term: 1, point: 2 } });
+  t.match(suspicionAlarms([store.report()]), [{ message: /\d{3} separate pieces of what it holds/ }]);
+  await registry.close();
+});
+
 t.test('noise into blank space, text over text, and what was noise before: no alarm', async (t) => {
   const clock = new SimulatedClock();
   const { registry, store, guest } = await begin(new SimulatedDisk(), clock);

@@ -15,7 +15,7 @@ const scenario = (kind: Scenario['kind'], load: string, what: string, { isUsedDi
 
 export const scenarios: readonly Scenario[] = [
   scenario('attack', 'in-place', 'files encrypted in place, whole', { isTuning: true }),
-  scenario('attack', 'in-place-busy', 'the same beside a database at work', { isUsedDisk: true }),
+  scenario('attack', 'in-place-busy', 'the same beside a database at work', { isUsedDisk: true, isTuning: true }),
   scenario('attack', 'rename-in-place', 'in place, then renamed', { isUsedDisk: true }),
   scenario('attack', 'slow-in-place', 'in place, five files a second', { isUsedDisk: true }),
   scenario('attack', 'first-block', 'the first 4 KiB of each file', { isTuning: true }),
@@ -31,6 +31,7 @@ export const scenarios: readonly Scenario[] = [
   scenario('honest', 'database', 'a database at work', { isUsedDisk: true }),
   scenario('honest', 'rotate-logs', 'logs rotated and compressed', { isUsedDisk: true }),
   scenario('honest', 'dump-gzip-aged', 'a database and files dumped, by gzip', { isUsedDisk: true, isTuning: true }),
+  scenario('honest', 'commit-aged', 'files copied and added to a git repository: thousands of small compressed ones', { isUsedDisk: true }),
   scenario('honest', 'dump-zstd-aged', 'files dumped, by zstd', { isUsedDisk: true }),
   scenario('honest', 'dump-xz-aged', 'files dumped, by xz', { isUsedDisk: true }),
   scenario('honest', 'move-files', 'files copied and moved', { isUsedDisk: true }),

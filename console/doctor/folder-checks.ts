@@ -12,7 +12,7 @@ const trialBytes = 1024 * 1024;
 const blockBytes = 512;
 
 /** The folder itself, or the nearest one above it that is there already. */
-async function nearest(folder: string): Promise<string> {
+export async function nearest(folder: string): Promise<string> {
   for (let at = folder; ; at = dirname(at)) {
     try {
       if ((await stat(at)).isDirectory()) return at;

@@ -104,18 +104,19 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
   t.equal(await capabilities(pid), '0', 'without what the daemon has');
   // The source, which is root, follows it by the target's word: through a socket of that user's, into its own spool.
   t.match(await report(), { name: 'web1', qmpPath: new RegExp(`^user://\\d+${at('target')}/`) });
-  const newTermPoint = async (): Promise<void> => {
-    await waitFor(async () => (await report()).newestPoint?.term === over.term, { limitMs: 60_000, what: `a point of term ${over.term}: ${JSON.stringify(await report())}` });
-    await newPoint();
-  };
-  await newTermPoint();
   t.match(await machine.run('runuser', '-u', 'afterimage', '--', 'sh', '-c', `curl -s --unix-socket ${at('source/s.sock')} -X POST http://daemon/v1/guests/web1/pause`), /CONTROL_PEER/, 'its user may ask the source for nothing else');
-  await machine.run('systemctl', 'restart', 'afterimage-source');
-  await newPoint();
   await machine.run('systemctl', 'restart', 'afterimage-target');
   t.match((await target.report()).failovers, [{ group: 'web1', isRunning: true, pid: over.pid }], 'a restart does not end it, and the daemon finds it again');
   await machine.run('systemctl', 'kill', '--kill-who=main', '--signal=SIGKILL', 'afterimage-target');
   await waitFor(() => target.report().then(({ failovers }) => failovers[0]?.isRunning === true, () => false), { limitMs: 60_000, what: 'a daemon that was killed to be back' });
+
+  // From the commit on what it writes becomes points, over restarts of the source too.
+  await target.commitFailover('web1');
+  await waitFor(async () => (await report()).newestPoint?.term === over.term, { limitMs: 120_000, what: `a point of term ${over.term}` });
+  await newPoint();
+  await machine.run('systemctl', 'restart', 'afterimage-source');
+  await newPoint();
+  t.match(await report(), { phase: 'protected', term: over.term });
 
   await machine.run('dpkg', '-r', 'afterimage');
   t.equal(await machine.property('afterimage-target', 'ActiveState'), 'inactive');

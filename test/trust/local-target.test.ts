@@ -102,7 +102,7 @@ t.test('over the control socket it may ask for what adoption takes, and for noth
   t.match(await askAs(t, neighbour, path, 'POST', '/v1/adoptions', { ...request0, from: { uid: 0, targetName: 'bravo' } }), /^400 /, 'who asks is not for it to say');
 
   const others = Object.entries(sourceRoutes).filter(([name]) => !['identity', 'adopt', 'surrender', 'abandon'].includes(name));
-  const answers = await askAllAs(t, neighbour, path, others.map(([, route]) => ({ method: route.method, path: route.path.replace(/\{\w+\}/g, 'web'), ...(route.method === 'GET' ? {} : { body: {} }) })));
+  const answers = await askAllAs(t, neighbour, path, others.map(([, route]) => ({ method: route.method, path: route.path.replace(/\{\w+\}/g, 'web'), ...(['POST', 'PUT'].includes(route.method) ? { body: {} } : {}) })));
   for (const [index, [name]] of others.entries()) t.match(answers[index], /^403 .*CONTROL_PEER.*nothing else/, name);
   t.ok(others.length > 15, `${others.length} others`);
   // A member of its group, and once the mode was changed anybody.

@@ -48,7 +48,7 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
     await machine.run('sh', '-c', `printf '[Service]\\nReadWritePaths=${at('source')} ${at(role)}\\n' > /etc/systemd/system/afterimage-${role}.service.d/test.conf`);
   }
   await machine.run('chown', 'afterimage:', at('target'));
-  await writeFile(at('source.yaml'), `role: source\nname: alpha\ndata: /var/lib/afterimage/source\nspool: { folder: ${at('source')}, budget: 128MiB, keepFree: 1MiB }\ncontrol: ${at('source')}/s.sock\nlocalTarget: { user: afterimage, name: bravo }\n`);
+  await writeFile(at('source.yaml'), `role: source\nname: alpha\ndata: /var/lib/afterimage/source\nspool: { folder: ${at('source')}/spool, budget: 128MiB, keepFree: 1MiB }\ncontrol: ${at('source')}/s.sock\nlocalTarget: { user: afterimage, name: bravo }\n`);
   await writeFile(at('target.yaml'), `role: target\nname: bravo\nlisten: { host: 127.0.0.1 }\nadvertise: 127.0.0.1\ndata: /var/lib/afterimage/target\nkeepFree: 1MiB\ncontrol: ${at('target')}/t.sock\nfailover: { accel: tcg, overlayFolder: ${at('target')}/overlays, source: ${at('source')}/s.sock }\n`);
   await machine.run('cp', at('source.yaml'), at('target.yaml'), '/etc/afterimage/');
   await machine.run('systemctl', 'daemon-reload');

@@ -23,7 +23,7 @@ const normal = { sensitivity: 'normal' as const, holdMs: 7 * 86_400_000 };
 t.test('samples load', async (t) => {
   const at = (name: string): string => new URL(name, samples).pathname;
   t.strictSame(await loadConfig(at('source.yaml')), {
-    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source.sock', localTarget: { user: 'afterimage', name: 'alpha' }, api: { host: '0.0.0.0', port: 7230, tls: null }, logLevel: 'info', metrics: { host: '127.0.0.1', port: 9728 },
+    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source/control.sock', localTarget: { user: 'afterimage', name: 'alpha' }, api: { host: '0.0.0.0', port: 7230, tls: null }, logLevel: 'info', metrics: { host: '127.0.0.1', port: 9728 },
     alerts: {
       webhooks: [], email: null, command: ['/usr/local/bin/page-me'], quietHours: null, repeatEveryMs: null, settleMs: 60_000, heartbeat: null,
       thresholds: { rpoWarn: 3, rpoError: 10, absentMs: 300_000, provenMs: null, certificateMs: 30 * 86_400_000, volumeFullMs: 86_400_000 },
@@ -40,7 +40,7 @@ t.test('samples load', async (t) => {
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
-    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', api: { host: '0.0.0.0', port: 7229, tls: null }, logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
+    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target/control.sock', api: { host: '0.0.0.0', port: 7229, tls: null }, logLevel: 'info', localSourcePath: '/run/afterimage/source/control.sock',
     metrics: { host: '127.0.0.1', port: 9729 },
     alerts: {
       webhooks: [

@@ -10,6 +10,8 @@ import { pipeline } from 'node:stream/promises';
 
 export interface RecordedFile { readonly path: string; readonly sha256: string }
 
+/** asm-generic/fcntl.h: O_PATH */
+const pathOnly = 0x20_0000;
 /** A large initrd has 200 MiB; whatever is larger is no such file. */
 const fileBytesMax = 512 * 1024 ** 2;
 
@@ -28,18 +30,26 @@ export async function recordFiles(paths: readonly (string | undefined)[], uid?: 
 }
 
 /**
- * With a file that a QEMU named, open for reading. Rejects with an error of a `code`: those of open(2); EINVAL, no regular file (a pipe would be waited for); EACCES, `uid` is given
+ * With a file that a QEMU named, open for reading. Rejects with an error of a `code`: those of open(2); EINVAL, no regular file (a pipe would be waited for, a device may do something); EACCES, `uid` is given
  * and the file is neither that user's nor for all to read. By the open file, so that nothing can be put in its place.
  */
 export async function withNamedFile<T>(path: string, uid: number | undefined, act: (file: FileHandle, facts: { readonly size: number }) => Promise<T>): Promise<T> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  // First the name alone: some devices do something as soon as they are opened.
+  const named = await open(path, pathOnly);
   try {
-    const facts = await file.stat();
+    const facts = await named.stat();
     if (!facts.isFile()) throw Object.assign(new Error('it is no regular file'), { code: 'EINVAL' });
     if (uid !== undefined && facts.uid !== uid && (facts.mode & 0o004) === 0) throw Object.assign(new Error(`user ${uid} may not read it`), { code: 'EACCES' });
-    return await act(file, facts);
+    const file = await open(`/proc/self/fd/${named.fd}`, constants.O_RDONLY).catch((error: NodeJS.ErrnoException) => {
+      throw Object.assign(new Error(`it cannot be read (${error.code})`), { code: error.code });
+    });
+    try {
+      return await act(file, facts);
+    } finally {
+      await file.close();
+    }
   } finally {
-    await file.close();
+    await named.close();
   }
 }
 

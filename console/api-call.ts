@@ -4,7 +4,9 @@
  * daemon as they were thrown there, DAEMON_UNREACHABLE when no one answers, API_UNTRUSTED.
  */
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { connect as connectUnix, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
+import { foreignListener, splitListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 import { faultOf } from './api/problem.ts';
 
@@ -19,7 +21,7 @@ export interface RemotePlace {
   readonly ca?: string;
 }
 
-/** Path of a control socket, or a daemon elsewhere. */
+/** Path of a control socket, or `user://UID/PATH` where a process of that user has to listen (host/node/listener.ts), or a daemon elsewhere. */
 export type ApiPlace = string | RemotePlace;
 
 export interface ApiRequest { readonly method: string; readonly path: string; readonly body?: unknown; readonly timeoutMs: number; readonly headers?: Readonly<Record<string, string>> }
@@ -55,10 +57,37 @@ export async function callApi(place: ApiPlace, { method, path, body, timeoutMs, 
 }
 
 async function connectionTo(place: ApiPlace, signal: AbortSignal): Promise<RequestOptions> {
-  if (typeof place === 'string') return { socketPath: place, agent: false };
+  if (typeof place === 'string') {
+    const { path, uid } = splitListener(place);
+    if (uid === undefined) return { socketPath: path, agent: false };
+    const socket = await connectToUser(path, uid, signal);
+    return { createConnection: () => socket };
+  }
   const socket = await connectSafely(place, signal);
   // With an agent, Node would not ask for the connection.
   return { createConnection: () => socket };
+}
+
+/** Fault API_UNTRUSTED. Rejects with the signal's reason. */
+function connectToUser(path: string, uid: number, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectUnix({ path });
+    const give = (error: unknown): void => {
+      signal.removeEventListener('abort', stop);
+      socket.destroy();
+      reject(error as Error);
+    };
+    const stop = (): void => give(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    socket.once('error', give);
+    socket.once('connect', () => {
+      const foreign = foreignListener(socket, uid);
+      if (foreign !== null) return give(new Fault('API_UNTRUSTED', `a process of user ${foreign} listens at ${path}, where one of user ${uid} has to`, { place: path, found: foreign }));
+      signal.removeEventListener('abort', stop);
+      socket.off('error', give);
+      resolve(socket);
+    });
+  });
 }
 
 /** Fault API_UNTRUSTED. */

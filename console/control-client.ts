@@ -69,6 +69,7 @@ export class ControlClient {
 
 export class SourceClient extends ControlClient {
   report(): Promise<SourceReport> { return this.call(sourceRoutes.report, {}); }
+  async sourceId(): Promise<string> { return (await this.call(sourceRoutes.identity, {})).sourceId; }
   pair(token: string): Promise<PairedTarget> { return this.call(sourceRoutes.pair, { body: { token } }); }
   pairings(): Promise<SourcePairingsReport> { return this.call(sourceRoutes.pairings, {}); }
   revoke(which: string): Promise<{ readonly name: string }> { return this.call(sourceRoutes.revoke, { body: { which } }); }

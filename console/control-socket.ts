@@ -1,15 +1,15 @@
 /**
  * Opens the control socket so that nobody but its owner (and root) can ever connect: the socket is born with mode 0600, in a
- * folder in which nobody else can replace it. A socket that a dead daemon left is removed; one that answers is not.
+ * folder in which nobody else can replace it. To one group it may be opened after that, of whom one user is let in (control.ts). A socket that a dead daemon left is removed; one that answers is not.
  */
-import { chmod, lstat, mkdir, stat, unlink } from 'node:fs/promises';
+import { chmod, chown, lstat, mkdir, stat, unlink } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Fault } from '../journal/fault.ts';
 
-/** Fault CONTROL_SOCKET. */
-export async function listenOnControlSocket(server: Server, path: string): Promise<void> {
+/** `gid`: a group whose members may connect as well. Fault CONTROL_SOCKET. */
+export async function listenOnControlSocket(server: Server, path: string, gid: number | null = null): Promise<void> {
   await checkFolder(dirname(path), path);
   await removeStale(path);
   await new Promise<void>((resolve, reject) => {
@@ -28,6 +28,15 @@ export async function listenOnControlSocket(server: Server, path: string): Promi
   });
   // Says the same as the umask did; kept for file systems that give sockets a mode of their own.
   await chmod(path, 0o600);
+  if (gid === null) return;
+  try {
+    // By whoever may put something else at the path: root, and the daemon itself.
+    await chown(path, process.geteuid!(), gid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    throw refusal(path, `it cannot be opened to group ${gid}: that takes root, or a daemon whose user is in that group`, error);
+  }
+  await chmod(path, 0o660);
 }
 
 async function checkFolder(folder: string, path: string): Promise<void> {

@@ -56,6 +56,8 @@ export interface ControlOptions<Operations> {
   readonly listen?: NetListen | null;
   /** In place of those that are built with the daemon; null: none. */
   readonly assetsFolder?: string | null;
+  /** The user as whom the target of this host runs, and what that target is called: it may ask what routes with `isForTarget` offer. */
+  readonly localTarget?: { readonly uid: number; readonly gid: number; readonly name: string } | null;
   /** Every act is noted there under whoever asked for it. */
   readonly audit?: AuditNoter | undefined;
   readonly testAlerts?: ApiServices['testAlerts'];
@@ -82,13 +84,13 @@ export function openTargetControl(path: string, operations: TargetOperations, lo
 interface Role<Operations> { readonly role: 'source' | 'target'; readonly table: RouteTable; readonly operations: Operations; readonly acts: Acts<Operations>; readonly report: () => ApiReport; readonly log: Logger }
 
 async function openControl<Operations extends object>(path: string, { role, table, operations, acts: audits, report, log }: Role<Operations>, options: ControlOptions<Operations>): Promise<Control> {
-  const { folder = null, version = '', listen = null } = options;
+  const { folder = null, version = '', listen = null, localTarget = null } = options;
   if (folder !== null) await mkdir(folder, { recursive: true, mode: 0o700 });
   const tokens = await OperatorTokens.open(folder === null ? null : join(folder, 'tokens.json'), nodeClock);
   const acts = await IdempotentActs.open(folder === null ? null : join(folder, 'acts'), nodeClock, log);
   const tickets = new Tickets(nodeClock);
   const feed = new ReportFeed({ report, ...(options.lookMs === undefined ? {} : { lookMs: options.lookMs }) });
-  const streams = new Streams({ feed, isGood: (actor) => actor.kind === 'local' || tokens.isGood(actor.tokenId) });
+  const streams = new Streams({ feed, isGood: (actor) => actor.kind !== 'token' || tokens.isGood(actor.tokenId) });
   let document: unknown;
   const services: ApiServices = { role, version, tokens, tickets, readTrail: options.readTrail ?? null, testAlerts: options.testAlerts ?? null, document: () => document ??= openApiDocument(table, role, version) };
   const dispatch: DispatcherOptions<Operations> = { table, services, acts, log, operationsFor: (actor) => (options.audit === undefined ? operations : audited(operations, audits, options.audit, () => auditedActor(actor))), ...(options.audit === undefined ? {} : { audit: serviceAudit(options.audit) }) };
@@ -102,9 +104,9 @@ async function openControl<Operations extends object>(path: string, { role, tabl
   };
   try {
     const server = createServer();
-    const local = await openApp({ ...shared, server, door: { identify: localPeers(server, log), headers: { 'x-content-type-options': 'nosniff' } } });
+    const local = await openApp({ ...shared, server, door: { identify: localPeers(server, localTarget, log), headers: { 'x-content-type-options': 'nosniff' } } });
     apps.push(local);
-    await listenOnControlSocket(local.server, path);
+    await listenOnControlSocket(local.server, path, localTarget?.gid);
     const address = listen === null ? null : await openNet(listen, { ...shared, tokens, tickets, log }, apps);
     return { address, close };
   } catch (error) {
@@ -158,13 +160,14 @@ function upgrade<Operations>({ table }: DispatcherOptions<Operations>, streams: 
 /** The kernel's overflow user: whose user cannot be found out is nobody's friend. */
 const nobody = 65_534;
 
-/** Who is at the other end of the control socket. Fault CONTROL_PEER: neither root nor the user that the daemon runs as. */
-function localPeers(server: Server, log: Logger): (request: IncomingMessage) => Actor {
+/** Who is at the other end of the control socket. Fault CONTROL_PEER: neither root nor the user that the daemon runs as, nor that of this host's target. */
+function localPeers(server: Server, localTarget: NonNullable<ControlOptions<never>['localTarget']> | null, log: Logger): (request: IncomingMessage) => Actor {
   const peers = new WeakMap<Socket, number>();
   server.on('connection', (socket: Socket) => peers.set(socket, uidOf(socket)));
   return ({ socket }) => {
     const uid = peers.get(socket) ?? uidOf(socket);
     if (uid === 0 || uid === process.geteuid?.()) return { kind: 'local', uid };
+    if (uid === localTarget?.uid) return { kind: 'target', uid, name: localTarget.name };
     log.warn({ code: 'CONTROL_PEER', uid }, `user ${uid} asked something of the control socket, and was refused`);
     throw new Fault('CONTROL_PEER', `user ${uid} may not ask anything of this daemon: root may, and the user that it runs as`, { uid });
   };
@@ -193,7 +196,7 @@ function serviceAudit(trail: AuditNoter): NonNullable<DispatcherOptions<unknown>
 }
 
 function auditedActor(actor: Actor): AuditActor {
-  return actor.kind === 'local' ? { kind: 'local', uid: actor.uid ?? nobody } : { kind: 'token', name: actor.name };
+  return actor.kind === 'token' ? { kind: 'token', name: actor.name } : { kind: 'local', uid: actor.uid ?? nobody };
 }
 
 async function closeWithin(app: FastifyInstance, ms: number): Promise<void> {

@@ -33,6 +33,11 @@ export async function isQemuThere(path: string): Promise<boolean> {
   }
 }
 
+/** Whether any of its guests' QEMUs is there; of no guest: false. */
+export async function isRunningHere(guest: ProtectedGuest | undefined): Promise<boolean> {
+  return guest !== undefined && (await Promise.all(qmpPathsOf(guest).map(isQemuThere))).includes(true);
+}
+
 /** The target that a guest came from, where there is no doubt. */
 export function onlyOther(links: ReadonlyMap<string, unknown>, name: string): string | undefined {
   const others = [...links.keys()].filter((one) => one !== name);

@@ -90,6 +90,13 @@ export interface ProtectRequest {
   readonly storageDaemonDisks?: readonly string[] | undefined;
 }
 
+/** The target role of this host, where it runs as another user than the source and is not trusted with more than that user has (neighbour-plan.ts). */
+export interface Neighbour {
+  readonly uid: number;
+  /** What that target is called. */
+  readonly targetName: string;
+}
+
 /** A guest that the target role of this host has just started, and that stands still. */
 export interface AdoptRequest {
   readonly name: string;
@@ -147,11 +154,11 @@ export interface SourceOperations {
   protect(request: ProtectRequest): Promise<{ readonly name: string; readonly groupId: string; readonly target: string }>;
   /**
    * Follows a guest from the instant at which it stands, in the place of whatever was followed as this group before. Faults: QMP_*, GUEST_UNSUITED,
-   * GUEST_TAKEN (another group has its name), TARGET_UNPAIRED (a token is needed).
+   * GUEST_TAKEN (another group has its name), TARGET_UNPAIRED (a token is needed). `from`: who asks, if that is not the daemon's own user or root; then also ADOPTION_REFUSED.
    */
-  adopt(request: AdoptRequest): Promise<void>;
-  /** Its QEMU is gone: it is followed no more. A group that is not known is fine. */
-  abandon(groupId: string): Promise<void>;
+  adopt(request: AdoptRequest, from?: Neighbour): Promise<void>;
+  /** Its QEMU is gone: it is followed no more. A group that is not known is fine. `from`: as for `adopt`. */
+  abandon(groupId: string, from?: Neighbour): Promise<void>;
   /** What this host has of a guest that is live elsewhere in `term`: handed over, or lost to a failover. Null: nothing, or its QEMU here still runs. */
   surrender(groupId: string, term: number): Promise<SurrenderedGuest | null>;
   /** Takes everything of ours out of the guest. `isForgotten`: the target removes its group too. */

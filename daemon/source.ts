@@ -23,9 +23,10 @@ import { pausedFolder, PausedNotes } from './joint/paused-notes.ts';
 import { thawLeftovers } from './freeze/thaw-leftovers.ts';
 import { GuestLeases, type OnLeaseLost } from './lease/guest-leases.ts';
 import { anyPower, whyUnstoppable, withOwnPower } from './lease/own-power.ts';
-import type { AdoptRequest, GroupMember, MarkRequest, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
+import { boundAbandon, boundAdoption } from './neighbour-plan.ts';
+import type { AdoptRequest, GroupMember, MarkRequest, Neighbour, PairedTarget as PairedTargetReply, ProtectRequest, RunningSource, SourceDeps, SourceOptions, SourceOperations, SurrenderedGuest } from './operations.ts';
 import type { MarkedPoint, SourceReport } from './report.ts';
-import { isQemuThere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
+import { isRunningHere, onlyOther, placeOf, placesOf, qmpPathsOf } from './guest-places.ts';
 import { PairedTargets, pairLimitMs, type Linked, type SourcePairingsReport, type SourceRotationReport } from './pairing/paired-targets.ts';
 import { SourceState, type ProtectedGuest } from './source-state.ts';
 import { RelayCapture } from './relay/relay-capture.ts';
@@ -171,7 +172,9 @@ class Source implements SourceOperations {
     return { name: guest.name, groupId: guest.groupId, target: guest.target };
   }
 
-  async adopt({ base, token, target, points, members, ...adopted }: AdoptRequest): Promise<void> {
+  async adopt(request: AdoptRequest, from?: Neighbour): Promise<void> {
+    const { base, token, target, points, members, ...adopted } = from === undefined ? request
+      : boundAdoption(request, from, { guests: [...this.#guests.values()].map(({ guest }) => guest), isTargetKnown: (name) => this.#links.has(name), isRunning: await isRunningHere(this.#guests.get(request.name)?.guest) });
     const { name, groupId } = adopted;
     const before = this.#guests.get(name);
     if (before !== undefined && before.guest.groupId !== groupId) throw new Fault('GUEST_TAKEN', `another guest is protected here as ${name}`, { name });
@@ -202,9 +205,10 @@ class Source implements SourceOperations {
     await this.#supervise(guest);
   }
 
-  async abandon(groupId: string): Promise<void> {
+  async abandon(groupId: string, from?: Neighbour): Promise<void> {
     const found = [...this.#guests.values()].find(({ guest }) => guest.groupId === groupId);
     if (found === undefined) return;
+    if (from !== undefined) boundAbandon(found.guest, from);
     await this.#endSupervision(found);
     this.#guests.delete(found.guest.name);
     await this.#leases?.remove(groupId);
@@ -222,7 +226,7 @@ class Source implements SourceOperations {
       return { point: isSame ? handover.point : null, images: handover.images.map(placeOf) };
     }
     const known = (await this.#state.lastPoint('points', found.guest.name))?.term ?? found.guest.term ?? 1;
-    if (images.length === 0 || term <= known || (await Promise.all(qmpPathsOf(found.guest).map(isQemuThere))).includes(true) || (await Promise.all(images.map(isUntouched))).includes(null)) return null;
+    if (images.length === 0 || term <= known || await isRunningHere(found.guest) || (await Promise.all(images.map(isUntouched))).includes(null)) return null;
     await this.#keepGuest(found.guest.name, (guest) => ({ ...guest, supersededBy: term }));
     this.#deps.log.warn({ guest: found.guest.name, term }, `${found.guest.name} is live elsewhere since term ${term}; its disks here are taken for its way home`);
     return { point: null, images: images.map(placeOf) };

@@ -2,6 +2,7 @@
  * Finds the channel to a guest's agent by asking its QEMU: the virtio-serial port named as the agent expects, the chardev behind
  * it, and where that listens. Changes nothing, connects to nothing.
  */
+import { ofListener } from '../host/node/listener.ts';
 import { askOrNull } from './guest-disks.ts';
 import type { QmpConnection } from './qmp.ts';
 
@@ -22,13 +23,15 @@ interface Chardev { readonly label: string; readonly filename: string; readonly 
 /** Where `-device` puts what has an id, and what has none. */
 const deviceFolders = ['/machine/peripheral', '/machine/peripheral-anon'];
 
-export async function findAgentChannel(qmp: QmpConnection): Promise<AgentChannel> {
+/** `uid`: who has to listen at the guest's monitor, and so has to here as well: the path is then `user://UID/PATH` (guest-place.ts). */
+export async function findAgentChannel(qmp: QmpConnection, uid?: number): Promise<AgentChannel> {
   const label = await findChardev(qmp);
   if (label === null) return { kind: 'none', why: `the guest has no virtio-serial port named ${agentPortName}` };
   const chardevs = await askOrNull<readonly Chardev[]>(qmp, 'query-chardev');
   const found = chardevs?.find((chardev) => chardev.label === label);
   if (found === undefined) return { kind: 'none', why: `the port ${agentPortName} has no chardev` };
-  return describeChannel(found);
+  const channel = describeChannel(found);
+  return channel.kind === 'none' || uid === undefined ? channel : { ...channel, path: ofListener(channel.path, uid) };
 }
 
 /** QEMU 7.2 writes `unix:PATH,server=on`, before a client has come with `disconnected:` ahead (chardev/char-socket.c). Pure. */

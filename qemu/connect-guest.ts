@@ -18,6 +18,8 @@ export interface GuestConnection {
   readonly owner: { readonly uid: number; readonly gid: number };
 }
 
+/** The kernel's overflow group (/proc/sys/kernel/overflowgid). */
+const nobodyGid = 65_534;
 /** A manager is asked by programs of its own, which take longer to start than a socket to answer, ms. */
 const managerMsMin = 10_000;
 
@@ -25,7 +27,7 @@ const managerMsMin = 10_000;
 export async function connectGuest(text: string, options: QmpConnectOptions = {}): Promise<GuestConnection> {
   const place = readPlace(text);
   switch (place.kind) {
-    case 'socket': return overSocket(place.path, options);
+    case 'socket': return overSocket(place.path, { ...options, listenerUid: place.uid });
     case 'pve': return overSocket(await pveMonitor(place), options);
     case 'libvirt': {
       const found = await lookUpDomain(place.uri, place.domain, options.signal);
@@ -49,7 +51,8 @@ async function overSocket(path: string, options: QmpConnectOptions): Promise<Gue
   const qmp = await connectQmp(path, options);
   try {
     const { uid, gid } = await stat(path);
-    return { qmp, owner: { uid, gid } };
+    // What lies at the path may be exchanged: what is made for the guest is for who listened.
+    return { qmp, owner: options.listenerUid === undefined ? { uid, gid } : { uid: options.listenerUid, gid: uid === options.listenerUid ? gid : nobodyGid } };
   } catch (error) {
     qmp.close();
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;

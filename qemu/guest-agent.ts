@@ -11,6 +11,7 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
+import { foreignListener, splitListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 import { AgentReplyReader, type AgentItem } from './agent-reply-reader.ts';
 import { textOf } from './peer-text.ts';
@@ -28,8 +29,9 @@ export interface AgentInfo {
   readonly commands: ReadonlySet<string>;
 }
 
-/** Connects; the agent itself is first heard of with the first command. Faults: AGENT_UNREACHABLE. */
-export function connectGuestAgent(path: string, connectMs = answerMsDefault): Promise<GuestAgent> {
+/** Connects; the agent itself is first heard of with the first command. `place`: the socket's path, or `user://UID/PATH` (guest-place.ts). Faults: AGENT_UNREACHABLE. */
+export function connectGuestAgent(place: string, connectMs = answerMsDefault): Promise<GuestAgent> {
+  const { path, uid } = splitListener(place);
   return new Promise((resolve, reject) => {
     const socket = createConnection({ path });
     const settle = (act: () => void): void => {
@@ -43,7 +45,11 @@ export function connectGuestAgent(path: string, connectMs = answerMsDefault): Pr
     });
     const timer = setTimeout(() => fail(`nothing within ${connectMs} ms`), connectMs);
     socket.on('error', (error: NodeJS.ErrnoException) => fail(explainConnect(error), error));
-    socket.once('connect', () => settle(() => resolve(new GuestAgent(path, socket))));
+    socket.once('connect', () => {
+      const foreign = foreignListener(socket, uid);
+      if (foreign !== null) return fail(`a process of user ${foreign} listens there, where one of user ${uid} has to`);
+      return settle(() => resolve(new GuestAgent(path, socket)));
+    });
   });
 }
 

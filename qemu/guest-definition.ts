@@ -1,5 +1,5 @@
 /** What the manager of a guest knows of it, for its start elsewhere: carried along in the record of its hardware. Changes nothing. */
-import { parsePlace } from './guest-place.ts';
+import { parsePlace, type GuestPlace } from './guest-place.ts';
 import { recordHardware, type GuestHardware } from './hardware.ts';
 import { virsh } from './libvirt/virsh.ts';
 import { readPveConfig } from './pve/pve-guest.ts';
@@ -7,14 +7,14 @@ import type { QmpConnection } from './qmp.ts';
 
 /** The record of its hardware, with its definition where it is found by its manager. Faults: those of `QmpConnection.execute`, LIBVIRT_*, QMP_UNREACHABLE. */
 export async function recordGuest(qmp: QmpConnection, place: string): Promise<GuestHardware> {
-  const hardware = await recordHardware(qmp);
-  const manager = await definitionOf(place);
+  const found = parsePlace(place);
+  const hardware = await recordHardware(qmp, found?.kind === 'socket' ? found.uid : undefined);
+  const manager = await definitionOf(found);
   return manager === undefined ? hardware : { ...hardware, manager };
 }
 
 /** Undefined: nobody manages it. */
-async function definitionOf(text: string): Promise<GuestHardware['manager']> {
-  const place = parsePlace(text);
+async function definitionOf(place: GuestPlace | undefined): Promise<GuestHardware['manager']> {
   switch (place?.kind) {
     case undefined: case 'socket': return undefined;
     // As it runs: only then libvirt says which disk is which device (the alias). Passwords are left out.

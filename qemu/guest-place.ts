@@ -1,12 +1,15 @@
 /**
  * Where a guest's QEMU is found, as one word of text: the path of a QMP socket of its own, the domain of a libvirt (`libvirt://DOMAIN`), or the number of a
- * guest of Proxmox VE (`pve://VMID`). Every role keeps and hands on this text alone; connect-guest.ts turns it into a connection. Pure.
+ * guest of Proxmox VE (`pve://VMID`). A socket that a user named whom its daemon does not trust with more than that user has is `user://UID/PATH`: it is spoken to
+ * only while that very user's process listens there (host/node/listener.ts), whatever lies at the path by then. Every role keeps and hands on this text alone; connect-guest.ts turns it into a connection. Pure.
  */
 import { isAbsolute } from 'node:path';
+import { ofListener, splitListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 
 export type GuestPlace =
-  | { readonly kind: 'socket'; readonly path: string }
+  /** `uid`: whose process has to listen there; absent: anybody's. */
+  | { readonly kind: 'socket'; readonly path: string; readonly uid?: number }
   /** `domain`: name or UUID. `uri`: as virsh takes it. */
   | { readonly kind: 'libvirt'; readonly domain: string; readonly uri: string }
   /** `root`: the folder that stands for `/`, for trials without Proxmox VE. */
@@ -20,6 +23,8 @@ const [vmidMin, vmidMax] = [100, 999_999_999];
 /** Undefined: it is none. */
 export function parsePlace(text: string): GuestPlace | undefined {
   if (isAbsolute(text)) return { kind: 'socket', path: text };
+  const ofUser = splitListener(text);
+  if (ofUser.uid !== undefined) return { kind: 'socket', path: ofUser.path, uid: ofUser.uid };
   const found = /^(libvirt|pve):\/\/([^/?#]+)(?:\?(.*))?$/.exec(text);
   if (found === null || /[\p{Cc}\s]/u.test(text)) return undefined;
   const [, scheme, host, query = ''] = found;
@@ -44,7 +49,7 @@ export function readPlace(text: string): GuestPlace {
 /** The text of a place: the same for the same place. */
 export function formatPlace(place: GuestPlace): string {
   switch (place.kind) {
-    case 'socket': return place.path;
+    case 'socket': return place.uid === undefined ? place.path : ofListener(place.path, place.uid);
     case 'libvirt': return `libvirt://${encodeURIComponent(place.domain)}${place.uri === libvirtUriDefault ? '' : `?uri=${encodeURIComponent(place.uri)}`}`;
     case 'pve': return `pve://${place.vmid}${place.root === '/' ? '' : `?root=${encodeURIComponent(place.root)}`}`;
     default: return place satisfies never;

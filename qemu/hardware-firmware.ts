@@ -2,10 +2,10 @@
  * Records a guest's firmware: the flash images and, while it is small, the content of the variable store (boot entries,
  * enrolled keys), read from the file beneath its node. The code is recorded by path alone: the target has its own copy.
  */
-import { readFile, stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import type { NodeInfo, NodeLookup } from './disk-inventory-plan.ts';
 import { askOrNull } from './guest-disks.ts';
+import { withNamedFile } from './hardware-files.ts';
 import type { GuestHardware } from './hardware.ts';
 import type { QmpConnection } from './qmp.ts';
 
@@ -15,7 +15,8 @@ const varsBytesMax = 1024 * 1024;
 type Firmware = NonNullable<GuestHardware['firmware']>;
 interface Flash { readonly unit: number; readonly qdev: string; readonly node: NodeInfo; readonly filePath: string }
 
-export async function recordFirmware(qmp: QmpConnection, lookup: NodeLookup, biosPath: string | undefined): Promise<{ firmware: Firmware | undefined; notes: string[] }> {
+/** `uid`: as for `recordFiles`. */
+export async function recordFirmware(qmp: QmpConnection, lookup: NodeLookup, biosPath: string | undefined, uid?: number): Promise<{ firmware: Firmware | undefined; notes: string[] }> {
   const notes: string[] = [];
   const flashes = await listFlashes(qmp, lookup);
   const code = flashes.find(({ unit }) => unit === 0);
@@ -28,7 +29,7 @@ export async function recordFirmware(qmp: QmpConnection, lookup: NodeLookup, bio
   if (vars !== undefined) {
     firmware.varsPath = vars.filePath;
     firmware.varsFormat = vars.node.drv;
-    const content = await readVariables(vars.filePath);
+    const content = await readVariables(vars.filePath, uid);
     if ('base64' in content) firmware.varsContentBase64 = content.base64;
     else notes.push(`The firmware’s variables in ${vars.filePath} are not kept: ${content.why}.`);
   }
@@ -48,13 +49,11 @@ async function listFlashes(qmp: QmpConnection, lookup: NodeLookup): Promise<Flas
   return flashes;
 }
 
-async function readVariables(path: string): Promise<{ base64: string } | { why: string }> {
+async function readVariables(path: string, uid: number | undefined): Promise<{ base64: string } | { why: string }> {
   // A relative path is relative to where QEMU was started, which nobody tells.
   if (!isAbsolute(path)) return { why: 'its path is not absolute' };
   try {
-    const { size } = await stat(path);
-    if (size > varsBytesMax) return { why: `it has ${size} bytes, more than ${varsBytesMax}` };
-    return { base64: (await readFile(path)).toString('base64') };
+    return await withNamedFile(path, uid, async (file, { size }) => (size > varsBytesMax ? { why: `it has ${size} bytes, more than ${varsBytesMax}` } : { base64: (await file.readFile()).toString('base64') }));
   } catch (error) {
     if (!(error instanceof Error) || !('code' in error)) throw error;
     return { why: error.message };

@@ -87,8 +87,8 @@ export const guestHardware = z.object({
 export type GuestHardware = z.infer<typeof guestHardware>;
 export type HardwareDevice = GuestHardware['devices'][number];
 
-/** Faults: those of `QmpConnection.execute`. */
-export async function recordHardware(qmp: QmpConnection): Promise<GuestHardware> {
+/** `uid`: the user as whom the guest's QEMU runs, if the files that it names are read only as far as that user might. Faults: those of `QmpConnection.execute`. */
+export async function recordHardware(qmp: QmpConnection, uid?: number): Promise<GuestHardware> {
   const notes: string[] = [];
   const [inventory, lookup] = await Promise.all([takeDiskInventory(qmp), lookUpNodes(qmp)]);
   const machine = await recordMachine(qmp);
@@ -96,7 +96,7 @@ export async function recordHardware(qmp: QmpConnection): Promise<GuestHardware>
   notes.push(...devices.notes);
   const cpu = await recordCpu(qmp);
   notes.push(...cpu.notes);
-  const firmware = await recordFirmware(qmp, lookup, machine.firmware);
+  const firmware = await recordFirmware(qmp, lookup, machine.firmware, uid);
   notes.push(...firmware.notes);
   const memory = await recordMemory(qmp);
   notes.push(...memory.notes);
@@ -120,7 +120,7 @@ export async function recordHardware(qmp: QmpConnection): Promise<GuestHardware>
     serialPorts: Math.min(4, devices.serialPorts),
     firmware: firmware.firmware,
     kernel: machine.kernel,
-    files: await recordFiles([machine.kernel?.kernel, machine.kernel?.initrd, firmware.firmware?.codePath, firmware.firmware?.biosPath]),
+    files: await recordFiles([machine.kernel?.kernel, machine.kernel?.initrd, firmware.firmware?.codePath, firmware.firmware?.biosPath], uid),
     boot: machine.boot,
     rtcBase: rtc.rtcBase,
     notes: notes.map((note) => note.slice(0, 500)),

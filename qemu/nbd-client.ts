@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { createConnection, type Socket } from 'node:net';
+import { foreignListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 import { enterExport, optionReplyBytesMax, type NbdEntered } from './nbd-client-handshake.ts';
 import { NbdInlet } from './nbd-inlet.ts';
@@ -18,6 +19,8 @@ import { contentHeadBytes, errorPayloadBytesMax, NbdReplyReader, type NbdUnderWa
 
 export interface NbdConnectOptions {
   readonly path: string;
+  /** Whose process has to listen there; absent: anybody's. Another's is NBD_CLOSED. */
+  readonly listenerUid?: number | undefined;
   readonly exportName: string;
   /** Each must be there, or the connection is refused: `base:allocation`, `qemu:dirty-bitmap:NAME`, `qemu:allocation-depth`. */
   readonly metaContexts?: readonly string[];
@@ -116,6 +119,11 @@ class Connection implements NbdClient {
         buffer: () => this.#inlet.nextBuffer(),
         callback: (bytes, buffer) => this.#inlet.received(bytes, buffer),
       },
+    });
+    // The client speaks second: nothing has been sent by then.
+    this.#socket.on('connect', () => {
+      const uid = foreignListener(this.#socket, options.listenerUid);
+      if (uid !== null) this.fail(new Fault('NBD_CLOSED', `a process of user ${uid} listens at ${options.path}, where one of user ${options.listenerUid} has to`, { path: options.path, uid }));
     });
     this.#socket.on('error', (error) => { this.#socketError = error; });
     this.#socket.on('end', () => this.fail(this.#lost()));

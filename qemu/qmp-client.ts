@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
+import { foreignListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 import { LineSplitter } from './line-splitter.ts';
 import { textOf } from './peer-text.ts';
@@ -21,6 +22,8 @@ export interface QmpConnectOptions {
   readonly commandTimeoutMs?: number;
   /** Ends the attempt, not the connection once it stands; rejects with the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Whose process has to listen at the path; absent: anybody's. Another's is QMP_UNREACHABLE. */
+  readonly listenerUid?: number | undefined;
 }
 
 /** The longest answers are `query-qmp-schema` (about 200 KiB) and node lists of large guests (a few MiB). */
@@ -36,7 +39,7 @@ const leftOversMax = 16;
 /** Faults: QMP_UNREACHABLE, QMP_GARBAGE, QMP_CLOSED (the peer went away while greeting). */
 export async function connectQmp(path: string, options: QmpConnectOptions = {}): Promise<QmpConnection> {
   options.signal?.throwIfAborted();
-  const client = new QmpClient(path, options.commandTimeoutMs ?? commandTimeoutMsDefault);
+  const client = new QmpClient(path, options.commandTimeoutMs ?? commandTimeoutMsDefault, options.listenerUid);
   const timeoutMs = options.connectTimeoutMs ?? connectTimeoutMsDefault;
   const timer = setTimeout(() => client.fail(unreachable(path, timeoutMs, client.isConnected)), timeoutMs);
   const abort = (): void => client.close();
@@ -93,13 +96,17 @@ class QmpClient implements QmpConnection {
   #settleClosed!: (fault: Fault) => void;
   #settleReady!: { resolve(): void; reject(fault: Fault): void };
 
-  constructor(path: string, commandTimeoutMs: number) {
+  constructor(path: string, commandTimeoutMs: number, listenerUid: number | undefined) {
     this.#path = path;
     this.#commandTimeoutMs = commandTimeoutMs;
     this.closed = new Promise((resolve) => { this.#settleClosed = resolve; });
     this.ready = new Promise((resolve, reject) => { this.#settleReady = { resolve, reject }; });
     this.#socket = createConnection({ path });
-    this.#socket.on('connect', () => { this.isConnected = true; });
+    this.#socket.on('connect', () => {
+      this.isConnected = true;
+      const uid = foreignListener(this.#socket, listenerUid);
+      if (uid !== null) this.fail(new Fault('QMP_UNREACHABLE', `a process of user ${uid} listens at ${path}, where one of user ${listenerUid} has to: it is not spoken to`, { path, uid, error: 'ECONNREFUSED' }));
+    });
     this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
     this.#socket.on('error', (error) => { this.#socketError = error; });
     this.#socket.on('close', () => this.fail(this.#lost()));

@@ -68,7 +68,7 @@ export function mountRoutes<Operations>(app: FastifyInstance, options: Dispatche
         if (!isAct) return sendAnswer(reply, await run());
         const key = keyOf(request);
         if (key === null) return sendAnswer(reply, await run());
-        const owner = actor.kind === 'local' ? `local ${actor.uid ?? ''}` : `token ${actor.tokenId}`;
+        const owner = actor.kind === 'token' ? `token ${actor.tokenId}` : `${actor.kind} ${actor.uid ?? ''}`;
         const done = await options.acts.once({ owner, key, request: `${request.method} ${request.url}\n${jsonText(request.body ?? null)}`, act: name, isSecret: route.isSecret === true }, run);
         return sendAnswer(reply.header('idempotency-replayed', String(done.isReplayed)), done.answer);
       },
@@ -76,9 +76,13 @@ export function mountRoutes<Operations>(app: FastifyInstance, options: Dispatche
   }
 }
 
-/** Also for upgrades, which no router sees. Fault OPERATOR_SCOPE. */
+/** Also for upgrades, which no router sees. Faults: OPERATOR_SCOPE, CONTROL_PEER. */
 export function admit(route: AnyRoute, actor: Actor): Actor {
   if (actor.kind === 'local') return actor;
+  if (actor.kind === 'target') {
+    if (route.isForTarget === true) return actor;
+    throw new Fault('CONTROL_PEER', `user ${actor.uid} may ask this daemon to follow the guests that its target starts, and nothing else`, { uid: actor.uid });
+  }
   if (route.isLocal === true) throw new Fault('OPERATOR_SCOPE', `${route.method} ${route.path} is for this host’s other role, through the control socket alone`, { token: actor.name });
   if (!isWithinScope(actor.scope, route.scope)) throw new Fault('OPERATOR_SCOPE', `the token ${actor.name} is of scope ${actor.scope}, and ${route.method} ${route.path} takes ${route.scope}`, { token: actor.name, scope: actor.scope, needed: route.scope });
   return actor;

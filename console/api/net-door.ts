@@ -75,7 +75,7 @@ export class NetDoor implements Door {
   }
 
   isGood(actor: Actor): boolean {
-    return actor.kind === 'local' || this.#o.tokens.isGood(actor.tokenId);
+    return actor.kind !== 'token' || this.#o.tokens.isGood(actor.tokenId);
   }
 
   #refuse(address: string, what: string): never {

@@ -50,7 +50,7 @@ export function statusOf(code: FaultCode): number {
   switch (code) {
     case 'REQUEST_INVALID': case 'PAIRING_TOKEN': return 400;
     case 'OPERATOR_TOKEN': return 401;
-    case 'OPERATOR_SCOPE': case 'CONTROL_PEER': return 403;
+    case 'OPERATOR_SCOPE': case 'CONTROL_PEER': case 'ADOPTION_REFUSED': return 403;
     case 'GROUP_UNKNOWN': case 'POINT_UNKNOWN': case 'DISK_UNKNOWN': return 404;
     case 'POINT_GONE': return 410;
     case 'KEY_REUSED': return 422;

@@ -16,11 +16,19 @@ export function isWithinScope(given: Scope, needed: Scope): boolean {
   return scopes.indexOf(given) >= scopes.indexOf(needed);
 }
 
-/** Who asks. Of a local one, the user of the process at the other end of the socket; null where the system does not say. */
-export type Actor = { readonly kind: 'local'; readonly uid: number | null } | { readonly kind: 'token'; readonly tokenId: string; readonly name: string; readonly scope: Scope };
+/**
+ * Who asks. Of a local one, the user of the process at the other end of the socket; null where the system does not say. `target`: a process of the user as whom the target of
+ * this host runs, which may ask a source what routes with `isForTarget` offer; `name`: that target's.
+ */
+export type Actor = { readonly kind: 'local'; readonly uid: number | null } | { readonly kind: 'target'; readonly uid: number; readonly name: string } | { readonly kind: 'token'; readonly tokenId: string; readonly name: string; readonly scope: Scope };
 
 export function describeActor(actor: Actor): string {
-  return actor.kind === 'local' ? `local user ${actor.uid ?? 'unknown'}` : `token ${actor.name}`;
+  switch (actor.kind) {
+    case 'local': return `local user ${actor.uid ?? 'unknown'}`;
+    case 'target': return `this host’s target, user ${actor.uid}`;
+    case 'token': return `token ${actor.name}`;
+    default: return actor satisfies never;
+  }
 }
 
 export interface RouteContext<Operations> {
@@ -42,6 +50,8 @@ export interface Route<Operations = unknown, P extends z.ZodType = z.ZodType, Q 
   readonly summary: string;
   /** Only through the unix socket: what the roles of one host ask of each other. */
   readonly isLocal?: true;
+  /** Of `isLocal`: also for the target of this host when it runs as another user, who may ask nothing else. */
+  readonly isForTarget?: true;
   /** The answer holds a secret: it is never written down for a retry. */
   readonly isSecret?: true;
   /** Changes nothing although it is no GET: not audited, and an Idempotency-Key means nothing. */

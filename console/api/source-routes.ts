@@ -1,10 +1,10 @@
 /** The source's routes: one entry each, from which all else comes (route.ts). */
 import { z } from 'zod';
-import type { SourceOperations } from '../../daemon/operations.ts';
+import type { Neighbour, SourceOperations } from '../../daemon/operations.ts';
 import { Fault } from '../../journal/fault.ts';
 import { safeName } from '../../journal/wire.ts';
 import { requestBodies } from '../control-api.ts';
-import { routeOf, type RouteTable } from './route.ts';
+import { routeOf, type Actor, type RouteTable } from './route.ts';
 import { serviceRoutes } from './service-routes.ts';
 import { rotationShape } from './shapes/certificate-shapes.ts';
 import { guestShape, markedPointShape, pairedTargetShape, protectedShape, sourceReportShape, surrenderedShape } from './shapes/source-shapes.ts';
@@ -13,11 +13,20 @@ const route = routeOf<SourceOperations>();
 
 const ofGuest = z.strictObject({ guest: safeName });
 
+/** Nothing: whoever asks has all that the daemon has. */
+function neighbourOf(actor: Actor): [] | [Neighbour] {
+  return actor.kind === 'target' ? [{ uid: actor.uid, targetName: actor.name }] : [];
+}
+
 export const sourceRoutes = {
   ...serviceRoutes,
   report: route({
     method: 'GET', path: '/v1/report', scope: 'read', summary: 'All that the source knows of itself', response: sourceReportShape,
     handle: ({ operations }) => operations.report(),
+  }),
+  identity: route({
+    method: 'GET', path: '/v1/identity', scope: 'read', isLocal: true, isForTarget: true, summary: 'Who this host’s source is', response: z.looseObject({ sourceId: z.string() }),
+    handle: ({ operations }) => ({ sourceId: operations.report().sourceId }),
   }),
   guests: route({
     method: 'GET', path: '/v1/guests', scope: 'read', summary: 'The guests that are protected here', response: z.looseObject({ items: z.array(guestShape) }),
@@ -84,15 +93,15 @@ export const sourceRoutes = {
     handle: ({ operations }, { params: { guest }, body: { qmpPath } }) => operations.setQmpPath(guest, qmpPath),
   }),
   adopt: route({
-    method: 'POST', path: '/v1/adoptions', scope: 'administer', isLocal: true, summary: 'Follow a guest that this host’s target has just started', body: requestBodies.adopt,
-    handle: ({ operations }, { body }) => operations.adopt(body),
+    method: 'POST', path: '/v1/adoptions', scope: 'administer', isLocal: true, isForTarget: true, summary: 'Follow a guest that this host’s target has just started', body: requestBodies.adopt,
+    handle: ({ operations, actor }, { body }) => operations.adopt(body, ...neighbourOf(actor)),
   }),
   surrender: route({
-    method: 'POST', path: '/v1/groups/{groupId}/surrender', scope: 'administer', isLocal: true, summary: 'What this host has of a guest that is live elsewhere', params: requestBodies.abandon, body: requestBodies.surrender.omit({ groupId: true }), response: surrenderedShape,
+    method: 'POST', path: '/v1/groups/{groupId}/surrender', scope: 'administer', isLocal: true, isForTarget: true, summary: 'What this host has of a guest that is live elsewhere', params: requestBodies.abandon, body: requestBodies.surrender.omit({ groupId: true }), response: surrenderedShape,
     handle: async ({ operations }, { params: { groupId }, body: { term } }) => ({ guest: await operations.surrender(groupId, term) }),
   }),
   abandon: route({
-    method: 'POST', path: '/v1/groups/{groupId}/abandon', scope: 'administer', isLocal: true, summary: 'Follow a guest no more whose QEMU is gone', params: requestBodies.abandon,
-    handle: ({ operations }, { params: { groupId } }) => operations.abandon(groupId),
+    method: 'POST', path: '/v1/groups/{groupId}/abandon', scope: 'administer', isLocal: true, isForTarget: true, summary: 'Follow a guest no more whose QEMU is gone', params: requestBodies.abandon,
+    handle: ({ operations, actor }, { params: { groupId } }) => operations.abandon(groupId, ...neighbourOf(actor)),
   }),
 } as const satisfies RouteTable;

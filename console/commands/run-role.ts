@@ -11,16 +11,19 @@ import type { RunningSource, StartSource } from '../../daemon/operations.ts';
 import { auditFolder, type AuditEntry } from '../../host/audit-format.ts';
 import { AuditTrail, type AuditNoter } from '../../host/audit-trail.ts';
 import { ClockWatch } from '../../host/clock-watch.ts';
+import { findAccount } from '../../host/node/account.ts';
 import { nodeClock } from '../../host/node/clock.ts';
 import { nodeDisk } from '../../host/node/disk.ts';
+import { capabilities, keepFromChildren } from '../../host/node/libc.ts';
 import { preparePrivateFolder } from '../../host/node/private-folder.ts';
 import { collectSeldom } from '../../host/node/collector.ts';
+import { Fault } from '../../journal/fault.ts';
 import type { OwnCertificate } from '../../journal/identity.ts';
 import type { RunningTarget, StartTarget } from '../../replica-target/operations.ts';
 import { ownCertificate, readCertificate } from '../api/certificate.ts';
 import type { NetListen } from '../api/net-door.ts';
 import type { ApiServices } from '../api/services.ts';
-import type { Config } from '../config/config.ts';
+import type { Config, SourceConfig } from '../config/config.ts';
 import { SourceClient, TargetClient } from '../control-client.ts';
 import { openSourceControl, openTargetControl, type Control, type ControlOptions } from '../control.ts';
 import { openDaemonSide, type DaemonSide } from '../daemon-side.ts';
@@ -98,15 +101,25 @@ async function startRole(config: Config, log: Logger, version: string, audit: Tr
       // The other role's code is never loaded: its native parts may be missing on this host.
       const { startSource }: { startSource: StartSource } = await import('../../daemon/source.ts');
       const role = await startSource(config.options, { log, version, audit, askChanges: (controlPath, groupId, since, point) => new TargetClient(controlPath).changedSince(groupId, since, point) });
-      return openBeside(config, role, log, version, async (side) => openSourceControl(config.controlPath, role.operations, log, await controlOptions(config, version, null, audit, side)));
+      return openBeside(config, role, log, version, async (side) => openSourceControl(config.controlPath, role.operations, log, { ...await controlOptions(config, version, null, audit, side), localTarget: await findLocalTarget(config) }));
     }
     case 'target': {
+      // Guests that it boots must not be able to take off what keeps locked points from this very user.
+      keepFromChildren(capabilities.linuxImmutable);
       const { startTarget }: { startTarget: StartTarget } = await import('../../replica-target/target.ts');
       const role = await startTarget(config.options, { log, version, audit, controlPath: config.controlPath, ...(config.localSourcePath === null ? {} : { localSource: localSourceAt(config.localSourcePath) }) });
       return openBeside(config, role, log, version, async (side) => openTargetControl(config.controlPath, role.operations, log, await controlOptions(config, version, role.certificate, audit, side)));
     }
     default: return config satisfies never;
   }
+}
+
+/** Fault CONFIG_INVALID. */
+async function findLocalTarget({ path, localTarget }: SourceConfig): Promise<{ uid: number; gid: number; name: string } | null> {
+  if (localTarget === null) return null;
+  const account = await findAccount(localTarget.user);
+  if (account === null) throw new Fault('CONFIG_INVALID', `${path}: localTarget.user: there is no user ${localTarget.user} on this host`, { path, user: localTarget.user });
+  return { ...account, name: localTarget.name };
 }
 
 function livenessOf(config: Config): Promise<string | null> {

@@ -43,7 +43,12 @@ export interface ApiListen {
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null;
 }
 
-export interface SourceConfig extends ConfigCommon { readonly role: 'source'; readonly options: SourceOptions }
+export interface SourceConfig extends ConfigCommon {
+  readonly role: 'source';
+  readonly options: SourceOptions;
+  /** The user as whom the target of this host runs, by name or number, and what that target is called; null: there is none, or it runs as this source's user or root. */
+  readonly localTarget: { readonly user: string; readonly name: string } | null;
+}
 export interface TargetConfig extends ConfigCommon {
   readonly role: 'target';
   readonly options: TargetOptions;
@@ -128,7 +133,7 @@ function sourceConfig(path: string, yaml: YamlSource, file: SourceFile, hostName
   checkTls(yaml, file.tls, problems);
   if (problems.length > 0) throw invalid(path, problems);
   return {
-    role: 'source', path, controlPath, api: apiListen(file), logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
+    role: 'source', path, controlPath, localTarget: file.localTarget === undefined ? null : { user: file.localTarget.user, name: file.localTarget.name ?? name }, api: apiListen(file), logLevel: file.log?.level ?? 'info', metrics: metricsOptions(file), alerts,
     options: {
       name, dataFolder: file.data, ...tlsOptions(file.tls),
       spool: { folder, budgetBytes: file.spool?.budget ?? defaultBudgetBytes, keepFreeBytes: file.spool?.keepFree ?? defaultKeepFreeBytes },

@@ -82,6 +82,8 @@ function sizeAtLeast(min: number, expected: string): readonly [string, (value: u
 }
 
 const name = ['a name of at most 63 letters, digits, dots, dashes and underscores', ofText((text) => (safeName.safeParse(text).success ? text : undefined))] as const;
+/** As Debian's adduser takes them, or a number. */
+const user = ['a user’s name or number', (value: unknown) => (typeof value === 'number' ? (Number.isInteger(value) && value >= 0 ? String(value) : undefined) : ofText((text) => (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$/.test(text) ? text : undefined))(value))] as const;
 /** A zero byte in a path would be refused by every system call. */
 const path = ['an absolute path', ofText((text) => (isAbsolute(text) && !text.includes('\0') ? tidied(text) : undefined))] as const;
 const duration = (minMs: number, maxMs: number, expected: string) => [expected, ofText((text) => {
@@ -259,6 +261,7 @@ export const sourceShape = section({
   limits,
   witness: section({ ...witness, onLeaseLost: optional(...onLeaseLost) }).optional(),
   control: optional(...socketPath),
+  localTarget: section({ user: field(...user), name: optional(...name) }).optional(),
   api,
   log,
   metrics,

@@ -7,6 +7,7 @@ import { agentCheck } from './agent-check.ts';
 import { fallocateCheck, fileSystemCheck, permissionCheck, secretFilesCheck, spaceCheck } from './folder-checks.ts';
 import { guestCheck, socketModeCheck } from './guest-check.ts';
 import { clockCheck, nodeCheck, portCheck, reachableCheck } from './host-checks.ts';
+import { immutableCheck } from './immutable-check.ts';
 import { kvmCheck } from './kvm-check.ts';
 import { qemuCheck, qemuFeaturesCheck, qemuImgCheck } from './qemu-checks.ts';
 
@@ -43,7 +44,7 @@ function checksOf(config: Config): Check[] {
       return [...common, permissionCheck('spool', folder, false), fileSystemCheck('spool', folder, true), fallocateCheck('spool', folder), spaceCheck('spool', folder, keepFreeBytes, budgetBytes), ...agents];
     }
     case 'target':
-      return [...common, fileSystemCheck(data, dataFolder, false), fallocateCheck(data, dataFolder), spaceCheck(data, dataFolder, config.options.keepFreeBytes, null), portCheck(config)];
+      return [...common, fileSystemCheck(data, dataFolder, false), fallocateCheck(data, dataFolder), spaceCheck(data, dataFolder, config.options.keepFreeBytes, null), immutableCheck(dataFolder, config.controlPath), portCheck(config)];
     default: return config satisfies never;
   }
 }

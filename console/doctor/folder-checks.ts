@@ -12,7 +12,7 @@ const trialBytes = 1024 * 1024;
 const blockBytes = 512;
 
 /** The folder itself, or the nearest one above it that is there already. */
-async function nearest(folder: string): Promise<string> {
+export async function nearest(folder: string): Promise<string> {
   for (let at = folder; ; at = dirname(at)) {
     try {
       if ((await stat(at)).isDirectory()) return at;
@@ -37,7 +37,8 @@ export function permissionCheck(what: string, folder: string, isPrivate: boolean
       if (there !== folder) return ok(`${folder} will be made`);
       const { mode } = await stat(folder);
       const shown = (mode & 0o7777).toString(8);
-      if (isPrivate && (mode & 0o077) !== 0) return fail(`${folder} has mode ${shown}: others may enter`, `chmod 700 ${folder}`);
+      // Passed through (0711) is how a source's has to be: QEMUs of other users open their images in the spool by name.
+      if (isPrivate && (mode & 0o066) !== 0) return fail(`${folder} has mode ${shown}: others may look into it`, `chmod go-rw ${folder}`);
       return (mode & 0o002) !== 0 && (mode & 0o1000) === 0 ? fail(`${folder} has mode ${shown}: everybody may replace what is in it`, `chmod o-w ${folder}`) : ok(`${folder}, mode ${shown}`);
     },
   };

@@ -12,6 +12,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
+import { splitListener } from '../../host/node/listener.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
 import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts';
@@ -174,8 +175,7 @@ export class CbtCapture implements Capture {
   }
 
   rest(): Promise<void> { return this.#spool.rest(); }
-
-  async agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp); }
+  agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp, splitListener(this.#o.qmpPath).uid); }
   power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock, endsAtPowerOff(this.#o.qmpPath)); }
 
   begin(base: PointId): Promise<void> { return this.#inTurn(() => beginAt(this.#linked().qmp, { groupId: this.#o.groupId, disks: this.#disks }, base)); }

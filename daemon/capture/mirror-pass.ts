@@ -8,7 +8,7 @@
  * rejects, nothing is left there either, unless the connection is over. The mirror copies in the background: it delays no write of the guest, but
  * QEMU's drains wait for its requests, which the NBD server answers or ends within its limit.
  */
-import { chown, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, chown, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../host/clock.ts';
@@ -125,7 +125,11 @@ export async function mirrorDisks(context: PassContext, disks: readonly PassDisk
   let server: NbdServer | null = null;
   try {
     server = await listenNbd({ path, exports, onFault: context.onFault, ...(context.stallLimitMs === undefined ? {} : { stallLimitMs: context.stallLimitMs }), ...(sink.buffers === undefined ? {} : { buffers: sink.buffers }) });
-    if (process.getuid?.() === 0) for (const entry of folder === null ? [path] : [folder, path]) await chown(entry, context.owner.uid, context.owner.gid);
+    if (process.getuid?.() === 0) {
+      await chown(path, context.owner.uid, context.owner.gid);
+      // The folder stays ours: whoever owns it could put a link in the socket's place, for us to give them what it leads to.
+      if (folder !== null) await chmod(folder, 0o711);
+    }
     const waiting = disks.map((disk, index) => ({ disk, blocks: covered[index]! }));
     const work = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await mirrorDisk(context, next.disk, next.blocks, path, options, pause, over.signal);

@@ -4,6 +4,7 @@
  * gets in one delta what it missed. It reads points only: it cuts none, and knows no bitmaps.
  */
 import type { Clock } from '../../host/clock.ts';
+import { splitListener } from '../../host/node/listener.ts';
 import type { Extent } from '../../journal/extents.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { recordHeaderBytes, runBytesMax } from '../../journal/limits.ts';
@@ -36,7 +37,7 @@ export interface RelayCaptureOptions {
   readonly groupId: string;
   /** Points of this term and later are sent on. */
   readonly term: number;
-  /** Unix socket on which the target of this host serves points. */
+  /** Unix socket on which the target of this host serves points: its path, or `user://UID/PATH` (host/node/listener.ts). */
   readonly pointsPath: string;
   /** What changed between two points of the target of this host, by disk. Fault POINT_UNKNOWN: it cannot say any more. */
   readonly changes: (since: PointId, point: PointId) => Promise<readonly { readonly disk: number; readonly extents: readonly Extent[] }[]>;
@@ -206,7 +207,8 @@ export class RelayCapture implements Capture {
   async #pieces({ disk }: CapturedDisk, point: PointId, changes: Changes | null): Promise<Piece[]> {
     const extents = changes === null ? null : changes.find((one) => one.disk === disk)?.extents ?? [];
     if (extents?.length === 0) return [];
-    const client = await connectNbd({ path: this.#o.pointsPath, exportName: `${this.#o.groupId}/${disk}@${formatPoint(point)}`, requestsMax: readsMax, metaContexts: ['base:allocation'] });
+    const { path, uid } = splitListener(this.#o.pointsPath);
+    const client = await connectNbd({ path, listenerUid: uid, exportName: `${this.#o.groupId}/${disk}@${formatPoint(point)}`, requestsMax: readsMax, metaContexts: ['base:allocation'] });
     this.#clients.push(client);
     return piecesOf(client, disk, extents ?? [{ start: 0, end: client.sizeBytes }], Math.min(runBytesMax, client.sizes.payloadBytesMax));
   }

@@ -13,6 +13,7 @@ const preadCall = libc.func('int64_t preadv2(int fd, iovec *vectors, int count, 
 const flockCall = libc.func('int flock(int fd, int operation)');
 const ioctlCall = libc.func('int ioctl(int fd, unsigned long request, _Inout_ int *value)');
 const getsockoptCall = libc.func('int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)');
+const prctlCall = libc.func('int prctl(int option, unsigned long first, unsigned long second, unsigned long third, unsigned long fourth)');
 const fcntlCall = libc.func('int fcntl(int fd, int command, _Inout_ void *lock)');
 
 /** linux/falloc.h */
@@ -34,6 +35,9 @@ const lockBytes = { writes: 101, sharesNoWriting: 201 } as const;
 
 /** linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS (as on 64-bit Linux), FS_IMMUTABLE_FL */
 const fileFlags = { get: 0x8008_6601, set: 0x4008_6602, immutable: 0x10 } as const;
+/** linux/prctl.h: PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER; linux/capability.h */
+const ambient = { prctl: 47, lower: 3 } as const;
+export const capabilities = { linuxImmutable: 9 } as const;
 /** asm-generic/socket.h: SOL_SOCKET, SO_PEERCRED; struct ucred is pid, uid and gid, 32 bits each. */
 const peerCredentials = { level: 1, name: 17, bytes: 12 } as const;
 
@@ -112,7 +116,12 @@ function flagsOf(fd: number): number {
   return flags[0]!;
 }
 
-/** Who connected to this unix socket, as the kernel noted it then (unix(7), SO_PEERCRED). */
+/** Programs that this thread starts from now on go without the capability, which a service manager may have given as ambient; this process keeps it (capabilities(7)). */
+export function keepFromChildren(capability: number): void {
+  if (prctlCall(ambient.prctl, ambient.lower, capability, 0, 0) === -1) throw failed('prctl', capability);
+}
+
+/** Who connected to this unix socket, or listens at its other end, as the kernel noted it then (unix(7), SO_PEERCRED). */
 export function peerOfSocket(fd: number): { readonly pid: number; readonly uid: number } {
   const found = Buffer.alloc(peerCredentials.bytes);
   if (getsockoptCall(fd, peerCredentials.level, peerCredentials.name, found, [found.length]) === -1) throw failed('getsockopt', fd);

@@ -3,12 +3,13 @@
  * a file of ours is to be written, or another's file in place of ours. What the folder shows to others is not its matter: files
  * are 0600 each.
  */
-import { lstat, mkdir, stat } from 'node:fs/promises';
+import { chmod, lstat, mkdir, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { Fault } from '../../journal/fault.ts';
 
-/** Made with `mode` where it is not there. Fault FOLDER_UNSAFE: it is another user's, or others may write to it. */
+/** Made with exactly `mode` where it is not there, and so are folders on the way. Fault FOLDER_UNSAFE: it is another user's, or others may write to it. */
 export async function preparePrivateFolder(path: string, mode = 0o700): Promise<void> {
-  await mkdir(path, { recursive: true, mode });
+  await make(path, mode);
   const refuse = (why: string): Fault => new Fault('FOLDER_UNSAFE', `${path} cannot be used: ${why}`, { path });
   // A link is fine where its owner is one who may choose the place: the data folder is often one to a large volume.
   const name = await lstat(path);
@@ -16,6 +17,21 @@ export async function preparePrivateFolder(path: string, mode = 0o700): Promise<
   if (!folder.isDirectory()) throw refuse('it is no folder');
   for (const { uid } of [name, folder]) if (!isTrusted(uid)) throw refuse(`it belongs to user ${uid}, who could put other files there`);
   if ((folder.mode & 0o022) !== 0) throw refuse(`others may write to it (mode ${(folder.mode & 0o7777).toString(8)})`);
+}
+
+/** What is there already keeps the mode that somebody gave it. */
+async function make(path: string, mode: number): Promise<void> {
+  try {
+    await mkdir(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    if (code !== 'ENOENT' || dirname(path) === path) throw error;
+    await make(dirname(path), mode);
+    return make(path, mode);
+  }
+  // A service's umask takes from what mkdir(2) is asked for.
+  await chmod(path, mode);
 }
 
 function isTrusted(uid: number): boolean {

@@ -1,6 +1,6 @@
 /** A full pass under load, then deltas: the replica is the disks at every cut. And passes that fail, are paused, or find a guest that never rests. */
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { FullPassProgress, FullPassSink } from '../../daemon/capture/capture.ts';
@@ -169,4 +169,31 @@ t.test('a pass that is given up leaves nothing behind', async (t) => {
   t.same(await ownObjects(standIn.qmp), []);
   await standIn.quit();
   for (const disk of [0, 1]) t.equal(difference(join(folder, `disk${disk}.raw`), replica.path(disk)), null);
+});
+
+t.test('the socket of a pass is given to the QEMU’s user, and never the folder that it lies in', { skip: process.getuid!() === 0 ? false : 'another user cannot be played without root' }, async (t) => {
+  const folder = shortFolder(t);
+  const standIn = await startStandIn(t, makeDisks(folder, [{ sizeBytes: 4 * mib, format: 'raw' }]), folder);
+  const stranger = 61_234;
+  chownSync(standIn.qmpPath, stranger, stranger);
+  const temporary = join(folder, 'tmp');
+  mkdirSync(temporary);
+  const { TMPDIR: before } = process.env;
+  process.env['TMPDIR'] = temporary;
+  t.teardown(() => { if (before === undefined) delete process.env['TMPDIR']; else process.env['TMPDIR'] = before; });
+  // Too long for a socket's path: it lies in a folder of its own then.
+  const capture = makeCapture(standIn, { folder: join(folder, 'x'.repeat(100)) });
+  await capture.connect();
+  await capture.reconcile(null);
+  const seen: unknown[] = [];
+  const look = (): void => {
+    for (const name of readdirSync(temporary)) {
+      const [outer, inner] = [statSync(join(temporary, name)), statSync(join(temporary, name, 'pass'))];
+      seen.push([outer.uid, outer.mode & 0o777, inner.uid]);
+    }
+  };
+  await capture.fullPass(sinkInto(new Replica(folder, 1)), { rateBytesPerSecond: 0, signal: new AbortController().signal, onProgress: look });
+  t.strictSame(seen.at(-1), [0, 0o711, stranger], 'whoever owned the folder could put a link in the socket’s place, to be given what it leads to');
+  t.strictSame(readdirSync(temporary), [], 'and nothing is left of it');
+  await capture.release();
 });

@@ -1,6 +1,6 @@
 /**
  * The Debian package on a machine of its own with systemd as process 1: installed, started in its sandbox, upgraded with a guest protected, its
- * failed-over guest outliving restarts, removed, purged. This machine's Node is no Debian package, hence --force-depends.
+ * failed-over guest followed by the source of the same host, outliving restarts, removed, purged. This machine's Node is no Debian package, hence --force-depends.
  */
 import { execFile } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -44,11 +44,12 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
   for (const role of ['source', 'target']) {
     await mkdir(at(role));
     await machine.run('mkdir', '-p', `/etc/systemd/system/afterimage-${role}.service.d`);
-    await machine.run('sh', '-c', `printf '[Service]\\nReadWritePaths=${at(role)}\\n' > /etc/systemd/system/afterimage-${role}.service.d/test.conf`);
+    // The target's guests write to the source's spool.
+    await machine.run('sh', '-c', `printf '[Service]\\nReadWritePaths=${at('source')} ${at(role)}\\n' > /etc/systemd/system/afterimage-${role}.service.d/test.conf`);
   }
   await machine.run('chown', 'afterimage:', at('target'));
-  await writeFile(at('source.yaml'), `role: source\nname: alpha\ndata: /var/lib/afterimage/source\nspool: { folder: ${at('source')}, budget: 128MiB, keepFree: 1MiB }\ncontrol: ${at('source')}/s.sock\n`);
-  await writeFile(at('target.yaml'), `role: target\nname: bravo\nlisten: { host: 127.0.0.1 }\nadvertise: 127.0.0.1\ndata: /var/lib/afterimage/target\nkeepFree: 1MiB\ncontrol: ${at('target')}/t.sock\nfailover: { accel: tcg, overlayFolder: ${at('target')}/overlays }\n`);
+  await writeFile(at('source.yaml'), `role: source\nname: alpha\ndata: /var/lib/afterimage/source\nspool: { folder: ${at('source')}/spool, budget: 128MiB, keepFree: 1MiB }\ncontrol: ${at('source')}/s.sock\nlocalTarget: { user: afterimage, name: bravo }\n`);
+  await writeFile(at('target.yaml'), `role: target\nname: bravo\nlisten: { host: 127.0.0.1 }\nadvertise: 127.0.0.1\ndata: /var/lib/afterimage/target\nkeepFree: 1MiB\ncontrol: ${at('target')}/t.sock\nfailover: { accel: tcg, overlayFolder: ${at('target')}/overlays, source: ${at('source')}/s.sock }\n`);
   await machine.run('cp', at('source.yaml'), at('target.yaml'), '/etc/afterimage/');
   await machine.run('systemctl', 'daemon-reload');
   // Ready is what it says over the notify socket: start returns then.
@@ -58,6 +59,13 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
   await source.pair((await target.invite()).token);
   t.equal(await machine.run('ps', '-o', 'user=', '-p', await machine.property('afterimage-target', 'MainPID')), 'afterimage');
   t.equal(await machine.property('afterimage-source', 'StatusText'), 'well');
+
+  t.equal(await machine.run('stat', '-c', '%A %U:%G', at('source/s.sock')), 'srw-rw---- root:afterimage');
+  const capabilities = (pid: string) => machine.run('grep', '-oP', '^CapEff:\\s*0*\\K.+', `/proc/${pid}/status`);
+  t.equal(await capabilities(await machine.property('afterimage-target', 'MainPID')), '200', 'it may make files of locked points immutable, and nothing more');
+  const { checks } = JSON.parse(await machine.run('sh', '-c', 'afterimage doctor --json || true')) as { checks: { name: string; verdict: string; found: string }[] };
+  t.match(checks.find(({ name }) => name === 'locked points')?.found, /the daemon can make files immutable|no immutable attribute/);
+  t.strictSame(checks.filter(({ verdict }) => verdict === 'fail'), [], 'doctor finds nothing wrong with how it was installed');
 
   const disk = await createLabDisk(at('disk.raw'), 'raw', 64 * 1024 ** 2);
   const { kernel, initrd } = await buildLabGuest();
@@ -93,10 +101,22 @@ void t.test('installed, started, upgraded under a guest, failed over, removed, p
   await watchFile(over.logPath, /^AF COUNTER-FOUND (\d+)/m, 120_000);
   const pid = String(over.pid);
   t.equal(await machine.run('ps', '-o', 'user=', '-p', pid), 'afterimage', 'it runs as the user too');
+  t.equal(await capabilities(pid), '0', 'without what the daemon has');
+  // The source, which is root, follows it by the target's word: through a socket of that user's, into its own spool.
+  t.match(await report(), { name: 'web1', qmpPath: new RegExp(`^user://\\d+${at('target')}/`) });
+  t.match(await machine.run('runuser', '-u', 'afterimage', '--', 'sh', '-c', `curl -s --unix-socket ${at('source/s.sock')} -X POST http://daemon/v1/guests/web1/pause`), /CONTROL_PEER/, 'its user may ask the source for nothing else');
   await machine.run('systemctl', 'restart', 'afterimage-target');
   t.match((await target.report()).failovers, [{ group: 'web1', isRunning: true, pid: over.pid }], 'a restart does not end it, and the daemon finds it again');
   await machine.run('systemctl', 'kill', '--kill-who=main', '--signal=SIGKILL', 'afterimage-target');
   await waitFor(() => target.report().then(({ failovers }) => failovers[0]?.isRunning === true, () => false), { limitMs: 60_000, what: 'a daemon that was killed to be back' });
+
+  // From the commit on what it writes becomes points, over restarts of the source too.
+  await target.commitFailover('web1');
+  await waitFor(async () => (await report()).newestPoint?.term === over.term, { limitMs: 120_000, what: `a point of term ${over.term}` });
+  await newPoint();
+  await machine.run('systemctl', 'restart', 'afterimage-source');
+  await newPoint();
+  t.match(await report(), { phase: 'protected', term: over.term });
 
   await machine.run('dpkg', '-r', 'afterimage');
   t.equal(await machine.property('afterimage-target', 'ActiveState'), 'inactive');

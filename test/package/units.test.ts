@@ -8,7 +8,7 @@ import t from 'tap';
 const run = promisify(execFile);
 const folder = join(import.meta.dirname, '..', '..', 'scripts', 'packaging', 'systemd');
 /** systemd-analyze security, 0 best, 10 worst; it stood there when this was written. A change that opens more is a decision. */
-const exposureMax = { source: 2.8, target: 2.2 } as const;
+const exposureMax = { source: 2.8, target: 2.3 } as const;
 
 for (const role of ['source', 'target'] as const) {
   t.test(`${role}`, async (t) => {

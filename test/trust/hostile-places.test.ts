@@ -31,6 +31,13 @@ t.test('a data folder that others may write to, or that is another user’s', as
   await chmod(data, 0o755);
   await preparePrivateFolder(data);
   t.pass('others may look: each file is 0600');
+  const umask = process.umask(0o077);
+  try {
+    await preparePrivateFolder(join(at, 'a/b/spool'), 0o711);
+  } finally {
+    process.umask(umask);
+  }
+  for (const made of ['a', 'a/b', 'a/b/spool']) t.equal((await stat(join(at, made))).mode & 0o777, 0o711, 'passed through whatever the umask of the service is');
   for (const mode of [0o775, 0o757, 0o1777]) {
     await chmod(data, mode);
     await t.rejects(preparePrivateFolder(data), unsafe, mode.toString(8));

@@ -45,7 +45,7 @@ t.test('what each scope may is a decision', async (t) => {
     administer: [...service.administer, 'lockPoint', 'forget', 'releasePoint', 'dismiss', 'failover', 'stopFailover', 'commitFailover', 'seedFrom', 'invite', 'revoke', 'revokeOldSecrets', 'rotate'],
   });
   t.strictSame(may(sourceRoutes), {
-    read: [...service.read, 'report', 'guests', 'guest', 'pairings'],
+    read: [...service.read, 'report', 'identity (local)', 'guests', 'guest', 'pairings'],
     operate: [...service.operate, 'pause', 'resume', 'resync', 'mark', 'setCapture', 'setRate'],
     administer: [...service.administer, 'pair', 'revoke', 'rotate', 'protect', 'unprotect', 'setQmpPath', 'adopt (local)', 'surrender (local)', 'abandon (local)'],
   });

@@ -23,7 +23,7 @@ const normal = { sensitivity: 'normal' as const, holdMs: 7 * 86_400_000 };
 t.test('samples load', async (t) => {
   const at = (name: string): string => new URL(name, samples).pathname;
   t.strictSame(await loadConfig(at('source.yaml')), {
-    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source.sock', api: { host: '0.0.0.0', port: 7230, tls: null }, logLevel: 'info', metrics: { host: '127.0.0.1', port: 9728 },
+    role: 'source', path: at('source.yaml'), controlPath: '/run/afterimage/source/control.sock', localTarget: { user: 'afterimage', name: 'alpha' }, api: { host: '0.0.0.0', port: 7230, tls: null }, logLevel: 'info', metrics: { host: '127.0.0.1', port: 9728 },
     alerts: {
       webhooks: [], email: null, command: ['/usr/local/bin/page-me'], quietHours: null, repeatEveryMs: null, settleMs: 60_000, heartbeat: null,
       thresholds: { rpoWarn: 3, rpoError: 10, absentMs: 300_000, provenMs: null, certificateMs: 30 * 86_400_000, volumeFullMs: 86_400_000 },
@@ -40,7 +40,7 @@ t.test('samples load', async (t) => {
     },
   });
   t.strictSame(await loadConfig(at('target.yaml')), {
-    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target.sock', api: { host: '0.0.0.0', port: 7229, tls: null }, logLevel: 'info', localSourcePath: '/run/afterimage/source.sock',
+    role: 'target', path: at('target.yaml'), controlPath: '/run/afterimage/target/control.sock', api: { host: '0.0.0.0', port: 7229, tls: null }, logLevel: 'info', localSourcePath: '/run/afterimage/source/control.sock',
     metrics: { host: '127.0.0.1', port: 9729 },
     alerts: {
       webhooks: [
@@ -83,13 +83,14 @@ t.test('samples load', async (t) => {
 
 t.test('what is left out is filled in', async (t) => {
   t.strictSame(parseConfig('F', await readFile(new URL('source-minimal.yaml', samples), 'utf8'), 'host-1.example.org'), {
-    role: 'source', path: 'F', controlPath: '/var/lib/afterimage/source/control.sock', api: null, logLevel: 'info', metrics: null, alerts: null,
+    role: 'source', path: 'F', controlPath: '/var/lib/afterimage/source/control.sock', localTarget: null, api: null, logLevel: 'info', metrics: null, alerts: null,
     options: {
       name: 'host-1', dataFolder: '/var/lib/afterimage/source',
       spool: { folder: '/var/lib/afterimage/source/spool', budgetBytes: 4 * GiB, keepFreeBytes: GiB },
       guests: {}, limits: [],
     },
   });
+  t.match(parseConfig('F', 'role: source\nname: a\ndata: /d\nlocalTarget: { user: 61234 }'), { localTarget: { user: '61234', name: 'a' } });
   const target = parseConfig('F', await readFile(new URL('target-minimal.yaml', samples), 'utf8'), 'host-2.example.org');
   t.match(target, { role: 'target', options: { listen: { port: defaultPort }, advertise: { host: 'host-2.example.org', port: defaultPort } } });
 });
@@ -145,7 +146,7 @@ t.test('golden errors: all problems of a file at once, each with its place', asy
     'F:3:7: data: expected an absolute path, found "relative/path"',
     'F:6:11: spool.budget: expected a size of at least 16MiB with its unit, such as 4GiB, found 4096',
     'F:7:3: spool.keepfree: unknown key; expected one of folder, budget, keepFree',
-    'F:8:1: colour: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, api, log, metrics, alerts',
+    'F:8:1: colour: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, localTarget, api, log, metrics, alerts',
     'F:10:10: log.level: expected one of trace, debug, info, warn, error, found "loud"',
     'F:11:10: control: expected an absolute path of at most 107 bytes, found []',
   ]);

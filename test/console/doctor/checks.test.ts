@@ -1,4 +1,6 @@
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +14,7 @@ import { planChecks } from '../../../console/doctor/checks-plan.ts';
 import { fileSystemOf, mountTypeOf } from '../../../console/doctor/file-systems.ts';
 import { fallocateCheck, fileSystemCheck, judgeFileSystem, permissionCheck, secretFilesCheck, spaceCheck } from '../../../console/doctor/folder-checks.ts';
 import { clockCheck, nodeCheck, portCheck, reachableCheck } from '../../../console/doctor/host-checks.ts';
+import { immutableCheck, isAble, judgeImmutable } from '../../../console/doctor/immutable-check.ts';
 import { kvmCheck } from '../../../console/doctor/kvm-check.ts';
 import { qemuCheck, qemuFeaturesCheck, qemuImgCheck } from '../../../console/doctor/qemu-checks.ts';
 import { formatDoctor } from '../../../console/render/doctor.ts';
@@ -107,7 +110,10 @@ t.test('folders', async (t) => {
   await mkdir(data, { mode: 0o700 });
   t.match(await permissionCheck('data', data, true).run(), { verdict: 'ok', found: /mode 700/ });
   await chmod(data, 0o750);
-  t.match(await permissionCheck('data', data, true).run(), { verdict: 'fail', advice: `chmod 700 ${data}` });
+  t.match(await permissionCheck('data', data, true).run(), { verdict: 'fail', advice: `chmod go-rw ${data}` });
+  await chmod(data, 0o711);
+  t.match(await permissionCheck('data', data, true).run(), { verdict: 'ok' }, 'as the unit makes a source’s');
+  await chmod(data, 0o750);
   t.match(await permissionCheck('spool', data, false).run(), { verdict: 'ok' });
   await chmod(data, 0o777);
   t.match(await permissionCheck('spool', data, false).run(), { verdict: 'fail', advice: `chmod o-w ${data}` });
@@ -154,6 +160,31 @@ function listening(port: number): Promise<Server> {
   });
 }
 
+t.test('locked points: what the file system has, and what the daemon may', async (t) => {
+  t.match(judgeImmutable('unknown', true), { verdict: 'warn', found: /file system has no immutable/ });
+  t.match(judgeImmutable('set', true), { verdict: 'ok', found: /the daemon can/ });
+  t.match(judgeImmutable('refused', true), { verdict: 'ok' }, 'asked by somebody else than the daemon');
+  t.match(judgeImmutable('set', false), { verdict: 'warn', found: /the daemon lacks CAP_LINUX_IMMUTABLE/, advice: /AmbientCapabilities/ });
+  t.match(judgeImmutable('set', null), { verdict: 'ok', found: /does not run/ });
+  t.match(judgeImmutable('refused', null), { verdict: 'warn', found: /this user lacks/ });
+  t.ok(isAble('Name:\tnode\nCapEff:\t0000000000000200\n'));
+  t.notOk(isAble('CapEff:\t000001fffffffdff\n'));
+
+  const data = join(folder, 'locks');
+  await mkdir(data);
+  const nobody = join(folder, 'none.sock');
+  const alone = await immutableCheck(data, nobody).run();
+  t.match(alone.found, isAble(await readFile('/proc/self/status', 'utf8')) ? /can be made immutable|no immutable attribute/ : /this user lacks|no immutable attribute/);
+  // As the process behind the socket may, whoever asks: this one takes off the power, and starts nothing that has it.
+  const path = join(folder, 'daemon.sock');
+  const weak = spawn('setpriv', ['--bounding-set', '-linux_immutable', '--inh-caps', '-linux_immutable', process.execPath, '-e', 'require("node:net").createServer((s) => s.destroy()).listen(process.argv[1], () => console.log("up"))', path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => weak.kill('SIGKILL'));
+  await once(weak.stdout, 'data');
+  const asked = await immutableCheck(data, path).run();
+  t.match(asked, { verdict: 'warn', found: alone.found.includes('no immutable attribute') ? /no immutable attribute/ : /the daemon lacks CAP_LINUX_IMMUTABLE/ });
+  t.strictSame(await readdir(data), [], 'nothing is left');
+});
+
 t.test('which checks a host needs', async (t) => {
   const names = (configs: readonly Parameters<typeof planChecks>[0]['configs'][number][]): string[] =>
     planChecks({ host: thisHost, configs, guests: [{ qmpPath: '/q', holder: null }], targets: [{ name: 'bravo', host: 'b', port: 1 }], isKvmTried: false }).map(({ name }) => name);
@@ -164,6 +195,6 @@ t.test('which checks a host needs', async (t) => {
     ...common, 'clock', 'source data permissions', 'key files', 'spool permissions', 'spool file system', 'spool preallocation', 'spool space', ...asked,
   ]);
   t.strictSame(names([parseConfig('F', 'role: target\nname: a\ndata: /d')]), [
-    ...common, 'KVM', 'clock', 'target data permissions', 'key files', 'target data file system', 'target data preallocation', 'target data space', 'port', ...asked,
+    ...common, 'KVM', 'clock', 'target data permissions', 'key files', 'target data file system', 'target data preallocation', 'target data space', 'locked points', 'port', ...asked,
   ]);
 });

@@ -2,14 +2,12 @@
  * The guests of this host that could be protected, and the place by which each is named: of libvirt, of Proxmox VE, and those that were started by other means with a QMP socket.
  * Changes nothing. A manager that is not there has no guests; one that does not answer is said so.
  */
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { isFault } from '../journal/fault.ts';
 import { formatPlace } from './guest-place.ts';
 import { lookUpDomain } from './libvirt/domain.ts';
 import { virsh } from './libvirt/virsh.ts';
 import { isOwnMonitor, monitorPaths } from './own-monitor-plan.ts';
-import { pveSocketPath, readPveConfig } from './pve/pve-guest.ts';
+import { listPveGuests, pveSocketPath, readPveConfig } from './pve/pve-guest.ts';
 import { pveValue, splitPveArgs } from './pve/pve-config.ts';
 import { isSocket } from './pve/is-socket.ts';
 import { runningGuests } from './running-guests.ts';
@@ -73,9 +71,7 @@ async function libvirtGuests(uri: string): Promise<{ readonly guests: Discovered
 }
 
 async function pveGuests(root: string): Promise<DiscoveredGuest[]> {
-  const files = await readdir(join(root, 'etc/pve/qemu-server')).catch((error: NodeJS.ErrnoException) => { if (error.code === 'ENOENT') return []; throw error; });
-  const vmids = files.flatMap((file) => /^(\d{3,9})\.conf$/.exec(file)?.[1] ?? []).map(Number).sort((a, b) => a - b);
-  return Promise.all(vmids.map(async (vmid): Promise<DiscoveredGuest> => {
+  return Promise.all((await listPveGuests(root)).map(async (vmid): Promise<DiscoveredGuest> => {
     const place = { kind: 'pve', vmid, root } as const;
     const { config } = await readPveConfig(place);
     const isRunning = await isSocket(pveSocketPath(place));

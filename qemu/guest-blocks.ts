@@ -71,9 +71,9 @@ export async function dropView(qmp: QmpConnection, disk: number): Promise<void> 
   }
 }
 
-/** By the name that we gave it; where libvirt started the guest the names are libvirt's, and the image tells it by its own (replica-target, `overlayPath`). */
+/** By the name that we gave it; where libvirt or Proxmox VE started the guest the names are theirs, and the image tells it by its own (replica-target, `overlayPath`, `launchPve`). */
 function nodeOf(nodes: readonly NamedNode[], disk: number): NamedNode | undefined {
-  return nodes.find((one) => one['node-name'] === diskNode({ disk })) ?? nodes.find(({ drv, file }) => drv === 'qcow2' && file.endsWith(`/${diskNode({ disk })}.qcow2`));
+  return nodes.find((one) => one['node-name'] === diskNode({ disk })) ?? nodes.find(({ drv, file }) => drv === 'qcow2' && (file.endsWith(`/${diskNode({ disk })}.qcow2`) || new RegExp(`/vm-\\d+-disk-${disk}\\.qcow2$`).test(file)));
 }
 
 function jobId(disk: number): string {

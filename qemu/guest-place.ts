@@ -74,12 +74,3 @@ function decoded(text: string): string | undefined {
     throw error;
   }
 }
-
-/** Why a guest's QEMU is gone as soon as the guest is off, with what was to be read of its disks once more: its manager sees to that. Undefined: it stays when it is told to. */
-export function endsAtPowerOff(text: string): string | undefined {
-  switch (parsePlace(text)?.kind) {
-    case 'libvirt': return 'libvirt ends its QEMU as soon as it is off';
-    case 'pve': return 'Proxmox VE ends its QEMU as soon as it is off';
-    default: return undefined;
-  }
-}

@@ -1,7 +1,8 @@
 /**
  * Records a guest's devices by walking QOM: what the user gave (`/machine/peripheral`, `/machine/peripheral-anon`) and
  * what old-style options made (`/machine/unattached`, of which all else belongs to the board and comes with the machine).
- * Which devices and properties count is device-kinds.ts; this file only reads.
+ * Which devices and properties count is device-kinds.ts; this file only reads. It asks for all of a device at once: there are hundreds of answers to
+ * wait for, and through libvirt one after the other took most of a minute on a busy host, at each connection.
  */
 import { agentPortName } from './agent-channel.ts';
 import type { GuestDisk } from './disk-inventory-plan.ts';
@@ -71,7 +72,7 @@ class DeviceRecorder {
       this.notes.push(`The device ${id ?? path} (${driver}) is not started at the target: its drive is not replicated.`);
       return;
     }
-    const [bus, address, iothread, properties] = [await this.#bus(path), await this.#address(path), await this.#ioThread(path), await this.#properties(path, found, role)];
+    const [bus, address, iothread, properties] = await Promise.all([this.#bus(path), this.#address(path), this.#ioThread(path), this.#properties(path, found, role)]);
     this.devices.push({
       path, driver,
       ...(id === undefined ? {} : { id }),
@@ -112,8 +113,8 @@ class DeviceRecorder {
   }
 
   async #ioThread(path: string): Promise<string | null> {
-    const link = await this.#get<string>(path, 'iothread');
-    if (Array.isArray(await this.#get<unknown>(path, 'iothread-vq-mapping'))) {
+    const [link, mapping] = await Promise.all([this.#get<string>(path, 'iothread'), this.#get<unknown>(path, 'iothread-vq-mapping')]);
+    if (Array.isArray(mapping)) {
       this.notes.push(`The device ${path} spreads its queues over several I/O threads; at the target it has none.`);
     }
     return typeof link === 'string' && link.startsWith('/objects/') ? link.slice('/objects/'.length) : null;
@@ -122,9 +123,10 @@ class DeviceRecorder {
   async #properties(path: string, driver: string, role: DeviceRole): Promise<Record<string, Value>> {
     const defaults = await this.#defaultsOf(driver);
     const properties: Record<string, Value> = {};
-    for (const [name, byDefault] of defaults) {
-      if (!isRecordedProperty(name)) continue;
-      const now = await this.#get<unknown>(path, name);
+    const names = [...defaults.keys()].filter(isRecordedProperty);
+    const values = await Promise.all(names.map((name) => this.#get<unknown>(path, name)));
+    for (const [at, name] of names.entries()) {
+      const [now, byDefault] = [values[at], defaults.get(name)];
       if (now === byDefault || now === '' || (name === 'bootindex' && now === -1)) continue;
       if (typeof now === 'number' && !Number.isSafeInteger(now)) {
         const exact = await this.#exactly(path, name);

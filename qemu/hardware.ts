@@ -162,8 +162,9 @@ interface Machine {
 async function recordMachine(qmp: QmpConnection): Promise<Machine> {
   const get = <T>(property: string): Promise<T | null> => askOrNull<T>(qmp, 'qom-get', { path: '/machine', property });
   const options: Record<string, string | number | boolean> = {};
-  for (const name of machineOptions) {
-    const option = await get<unknown>(name);
+  const values = await Promise.all(machineOptions.map((name) => get<unknown>(name)));
+  for (const [at, name] of machineOptions.entries()) {
+    const option = values[at];
     if (typeof option === 'boolean' || typeof option === 'number' || (typeof option === 'string' && option !== '')) options[name] = option;
   }
   const [type, firmware, kernel, initrd, append, boot] = await Promise.all([

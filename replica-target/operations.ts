@@ -15,6 +15,7 @@ import type { GroupNetworks, NetworkName } from './failover/network-plan.ts';
 import type { Invitation, InvitationRequest, RotationReport, TargetPairingsReport } from './pairing/target-pairing.ts';
 import type { TlsPaths } from '../host/node/tls-files.ts';
 import type { DiskChanges } from './points/points.ts';
+import type { GuestManager } from './failover/managed-launch.ts';
 import type { GuestStart } from './failover/readiness-plan.ts';
 import type { RehearsalRequest } from './failover/rehearsal.ts';
 import type { RehearsalReport } from './failover/rehearsal-report.ts';
@@ -50,8 +51,8 @@ export interface TargetOptions {
     readonly network: NetworkChoice;
     /** Absolute. Overlays, QMP sockets and logs of guests that run here. */
     readonly overlayFolder: string;
-    /** Which libvirt defines and starts, in a failover, guests that were libvirt's where they ran; absent: they are started by us. */
-    readonly libvirtUri?: string | undefined;
+    /** Who defines and starts guests that were its where they ran; absent: they are started by us. */
+    readonly manager?: GuestManager | undefined;
     /** By group and guest, of those that are not simply started at once; they need not be here yet. */
     readonly starts?: Readonly<Record<string, Readonly<Record<string, GuestStart>>>>;
     /** How often it is looked whether each group could start here; every 6 h when absent. */

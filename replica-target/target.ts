@@ -25,6 +25,9 @@ import { checkEveryMsDefault, StartWatch } from './failover/start-check-watch.ts
 import { explained } from './failover/start-explained.ts';
 import { refuseToMove } from './failover/refuse-to-move.ts';
 import type { StartReport } from './failover/start-finding.ts';
+import { chooseAccel } from './failover/guest-launch.ts';
+import { planManagedGroup } from './failover/managed-launch.ts';
+import { planNetwork } from './failover/network-plan.ts';
 import { planRunbook, type Runbook } from './failover/runbook-plan.ts';
 import { choosePoint } from './points/point-selector.ts';
 import type { DiskChanges } from './points/points.ts';
@@ -142,7 +145,7 @@ class Target implements TargetOperations {
       const orders = new SourceOrders(nodeClock);
       const adopter = { name: options.name, fingerprint: () => certificates.fingerprint, points: deps.controlPath === undefined ? null : { nbdPath: viewSocketPath, controlPath: deps.controlPath }, token: async () => (await pairing.invite({})).token };
       const adoption = new Adoption({ localSource: deps.localSource ?? null, pairing: adopter, clock: nodeClock, log: deps.log });
-      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, libvirtUri: options.failover.libvirtUri, log: deps.log });
+      const host = await nodeFailoverHost({ folder: join(options.dataFolder, 'failovers'), overlayFolder: options.failover.overlayFolder, viewSocketPath, hooks: options.failover.hooks, manager: options.failover.manager, log: deps.log });
       const claims = await openClaims(options, targetId, deps.log);
       if (claims !== null) closing.unshift(claims);
       const failovers = new Failovers({ ...shared, host, claims, stores: () => registry.groups(), keepFreeBytes: options.keepFreeBytes, tests, orders, adoption, retire: (groupId) => registry.forget(groupId) });
@@ -220,12 +223,14 @@ class Target implements TargetOperations {
   async plan({ group, at, isPlanned = false }: PlanRequest): Promise<Runbook> {
     const store = this.#group(group);
     const report = store.report();
+    const { failover } = this.#options;
     const points = await store.restorePoints.list();
     const atMs = nodeClock.nowMs();
     const read = readGroupHardware(store.hardware(), report.name);
+    const how = { accel: await chooseAccel(failover.accel), ...planNetwork({ group: report.name, kind: 'failover', asked: undefined, fallback: failover.network, configured: failover.networks }) };
     return planRunbook({
       group: report, point: points.length === 0 ? null : choosePoint(points, isPlanned ? 'newest' : at ?? 'newest', atMs, report.name), isPlanned, isTesting: this.#tests.isTesting(store.groupId),
-      guests: 'guests' in read ? read.guests.map(({ name }) => name) : [report.name], starts: this.#options.failover.starts?.[report.name] ?? {}, isFollowed: this.#deps.localSource !== undefined,
+      guests: 'guests' in read ? read.guests.map(({ name }) => name) : [report.name], managed: 'guests' in read ? planManagedGroup(failover.manager, report.name, read.guests, how) : [], starts: failover.starts?.[report.name] ?? {}, isFollowed: this.#deps.localSource !== undefined,
       startCheck: this.#startWatch.report().find((one) => one.group === report.name) ?? null, rehearsal: this.#rehearsals.report().find((one) => one.group === report.name) ?? null, atMs,
     });
   }

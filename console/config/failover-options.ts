@@ -1,5 +1,6 @@
 /** What a target's config says of failovers, tests and the witness, as the role's own options. */
 import { libvirtUriDefault } from '../../qemu/guest-place.ts';
+import { qmDefault } from '../../qemu/pve/qm.ts';
 import type { WitnessOptions } from '../../host/node/etcd-witness.ts';
 import type { ReadyChecks } from '../../replica-target/failover/readiness-plan.ts';
 import { checkEveryMsDefault } from '../../replica-target/failover/start-check-watch.ts';
@@ -13,6 +14,8 @@ const [readyMsDefault, hookMsDefault] = [300_000, 30_000];
 /** A host that is lost has not renewed its lease for so long, ms. */
 const leaseMsDefault = 30_000;
 const prefixDefault = '/afterimage/';
+/** It has to be made by an operator, who says where. */
+const pveStorageDefault = 'afterimage';
 
 export function failoverOptions({ failover, groups }: TargetFile, overlayFolder: string): TargetOptions['failover'] {
   const networks = byGroup(groups, (group) => group.networks);
@@ -20,9 +23,18 @@ export function failoverOptions({ failover, groups }: TargetFile, overlayFolder:
   const automatic = byGroup(groups, (group) => (group.automatic === undefined ? undefined : { afterMs: group.automatic.after }));
   return {
     accel: failover?.accel ?? 'auto', network: failover?.network ?? 'none', overlayFolder, checkEveryMs: failover?.check?.every ?? checkEveryMsDefault, starts: startOptions(groups),
-    ...(failover?.by === 'libvirt' ? { libvirtUri: failover.uri ?? libvirtUriDefault } : {}),
+    ...managerOptions(failover, groups),
     ...(isEmpty(networks) ? {} : { networks }), ...(isEmpty(hooks) ? {} : { hooks }), ...(isEmpty(automatic) ? {} : { automatic }),
   };
+}
+
+/** Undefined keys: guests are started by the target itself. */
+function managerOptions(failover: TargetFile['failover'], groups: TargetFile['groups']): Pick<TargetOptions['failover'], 'manager'> {
+  if (failover?.by === 'libvirt') return { manager: { by: 'libvirt', uri: failover.uri ?? libvirtUriDefault } };
+  if (failover?.by !== 'pve') return {};
+  const { root = '/', storage = pveStorageDefault, qm = qmDefault } = failover.pve ?? {};
+  const vmids = byGroup(groups, ({ guests }) => Object.fromEntries(Object.entries(guests ?? {}).flatMap(([guest, { vmid }]) => (vmid === undefined ? [] : [[guest, vmid]]))));
+  return { manager: { by: 'pve', root, storage, command: qm, vmids } };
 }
 
 export function rehearseOptions({ groups }: TargetFile): Readonly<Record<string, number>> {

@@ -7,6 +7,7 @@ import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { weekdays } from '../../daemon/stream/throttle-plan.ts';
 import { safeName } from '../../journal/wire.ts';
+import { parsePlace } from '../../qemu/guest-place.ts';
 import { networkName } from '../../replica-target/failover/network-plan.ts';
 import { sensitivities } from '../../replica-target/suspicion/suspicion-plan.ts';
 import { readDurationMs, readHostPort, readRate, readSizeBytes, readVolume } from './quantity.ts';
@@ -189,6 +190,10 @@ const isTrue = ['true', (value: unknown) => (value === true ? true : undefined)]
 const ready = section({ agent: optional(...isTrue), serial: optional(...pattern), command: optional(...commandLine), within: optional(...readyWithin) }).optional();
 const rehearse = section({ every: field(...rehearseEvery) }).optional();
 
+const vmid = ['a number from 100 to 999999999', (value: unknown) => (typeof value === 'number' && parsePlace(`pve://${value}`) !== undefined ? value : undefined)] as const;
+/** Proxmox VE's own rule (`pve-storage-id`). */
+const pveStorage = ['the name of a storage such as local', ofText((given) => (/^[a-z][a-z0-9._-]*[a-z0-9]$/i.test(given) ? given : undefined))] as const;
+
 const networkExpected = 'none, user, isolated or bridge:NAME';
 const network = [networkExpected, (value: unknown) => networkName.safeParse(value).data] as const;
 const macs = z.record(z.string(), field(...network)).transform((map, context) => Object.fromEntries(Object.entries(map).map(([key, choice]) => {
@@ -201,7 +206,7 @@ const hook = section({ command: field(...commandLine), within: optional(...hookW
 const hooks = section({ fence: hook, beforeStart: hook, afterStart: hook, afterCommit: hook, afterRollBack: hook }).optional();
 const automatic = section({ after: field(...duration(0, 86_400_000, 'a duration of at most 1d, such as 30s')) }).optional();
 
-const groups = z.record(safeName, section({ retention, suspicion, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready })).optional() }), {
+const groups = z.record(safeName, section({ retention, suspicion, rehearse, networks, hooks, automatic, guests: z.record(safeName, section({ order: optional(...startOrder), delay: optional(...startDelay), ready, vmid: optional(...vmid) })).optional() }), {
   error: (issue) => {
     if (issue.code === 'invalid_key') return `expected ${name[0]} for a group`;
     return issue.code === 'invalid_type' ? `expected names of groups with their settings, found ${show(issue.input)}` : undefined;
@@ -278,7 +283,7 @@ export const targetShape = section({
   control: optional(...socketPath),
   api,
   log,
-  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), by: optional(...oneOf(['qemu', 'libvirt'])), uri: optional(...text), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
+  failover: section({ accel: optional(...oneOf(['kvm', 'tcg', 'auto'])), network: optional(...failoverNetwork), overlayFolder: optional(...path), source: optional(...socketPath), by: optional(...oneOf(['qemu', 'libvirt', 'pve'])), uri: optional(...text), pve: section({ storage: optional(...pveStorage), qm: optional(...commandLine), root: optional(...path) }).optional(), check: section({ every: optional(...checkEvery) }).optional() }).optional(),
   nbd: section({
     socket: optional(...socketPath),
     listen: section({ host: optional(...listenHost), port: optional(...port), keys: optional(...path), clients: optional(...fingerprints) }).optional(),

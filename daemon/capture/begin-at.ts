@@ -3,10 +3,11 @@
  * hold, and its power is switched. Each is done whole or fails; nothing is remembered here.
  */
 import type { Clock } from '../../host/clock.ts';
-import { Fault } from '../../journal/fault.ts';
+import { Fault, isFault } from '../../journal/fault.ts';
 import type { PointId } from '../../journal/point.ts';
 import { listImages } from '../../qemu/guest-images.ts';
-import { endGuest, runState, shutDown, standStill, startAgain } from '../../qemu/guest-power.ts';
+import type { OffHold } from '../../qemu/off-hold.ts';
+import { endGuest, keepThroughOff, runState, shutDown, standStill, startAgain } from '../../qemu/guest-power.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import { addBitmap, removeBitmap } from './bitmap-actions.ts';
 import type { GuestPower } from './capture.ts';
@@ -25,14 +26,18 @@ export async function beginAt(qmp: QmpConnection, { groupId, disks }: SettleGues
   throw new Fault('GUEST_CHANGED', 'the guest runs already: what it wrote since it was started is not known');
 }
 
-export function guestPower(qmp: QmpConnection, clock: Clock, endsAtPowerOff?: string): GuestPower {
+/** `hold`: of the manager that would end its QEMU when it is off; null: nobody would. */
+export function guestPower(qmp: QmpConnection, clock: Clock, hold: OffHold | null = null): GuestPower {
   return {
-    endsAtPowerOff,
-    shutDown: (options) => shutDown(qmp, options),
+    keepThroughOff: () => keepThroughOff(qmp, hold),
+    shutDown: (options) => shutDown(qmp, { ...options, offMeans: hold?.offMeans ?? 'stop' }),
     standStill: () => standStill(qmp),
-    startAgain: (waitMs) => startAgain(qmp, { waitMs, clock }),
+    startAgain: (waitMs) => startAgain(qmp, { waitMs, clock, hold }),
     images: () => listImages(qmp),
-    end: () => endGuest(qmp),
+    end: async () => {
+      await endGuest(qmp);
+      await hold?.release().catch((error: unknown) => { if (!isFault(error)) throw error; });
+    },
     runState: () => runState(qmp),
     pause: () => standStill(qmp),
     goOn: async () => { await qmp.execute('cont'); },

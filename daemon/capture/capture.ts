@@ -116,9 +116,9 @@ export interface FullPassOptions {
 
 /** The guest's power, for a planned failover (qemu/guest-power.ts). Faults: QMP_*, GUEST_UNSUITED. */
 export interface GuestPower {
-  /** For people: why its QEMU does not outlive the guest’s power-off, so that it cannot be shut down for a last point. Absent: it does. */
-  readonly endsAtPowerOff?: string | undefined;
-  /** False: it still runs at the limit. */
+  /** From here until `startAgain` its QEMU outlives the guest’s power-off, so that it can be shut down for a last point. Resolves to null, or for people to why that cannot be had. */
+  keepThroughOff(): Promise<string | null>;
+  /** After `keepThroughOff`. False: it still runs at the limit. */
   shutDown(options: ShutDownOptions): Promise<boolean>;
   standStill(): Promise<void>;
   /** `waitMs`: how long it may still be on its way down. */

@@ -19,7 +19,7 @@ import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts
 import { connectGuest } from '../../qemu/connect-guest.ts';
 import { takeDiskInventory, takeStorageDaemonInventory, type GuestDisk } from '../../qemu/guest-disks.ts';
 import { recordGuest } from '../../qemu/guest-definition.ts';
-import { endsAtPowerOff } from '../../qemu/guest-place.ts';
+import { offHold, type OffHold } from '../../qemu/off-hold.ts';
 import type { Capture, CaptureChoice, CapturedDelta, CapturedDisk, CapturedGuest, CaptureFigures, CaptureStanding, CutHold, DiskSize, FullPassOptions, FullPassSink, GuestPower } from './capture.ts';
 import { beginAt, guestPower } from './begin-at.ts';
 import { addBitmap, mergeBitmap, removeBitmap, replaceBitmap, type BitmapAction } from './bitmap-actions.ts';
@@ -72,6 +72,7 @@ export class CbtCapture implements Capture {
   readonly #spool: Spool;
   readonly #stamps = new CycleStamps();
   #link: Link | null = null;
+  #offHold: OffHold | null = null;
   #disks: readonly GuestDisk[] = [];
   #isVhdUsable = true;
   /** Null: reconcile first. */
@@ -176,7 +177,7 @@ export class CbtCapture implements Capture {
 
   rest(): Promise<void> { return this.#spool.rest(); }
   agentChannel(): Promise<AgentChannel> { return findAgentChannel(this.#linked().qmp, splitListener(this.#o.qmpPath).uid); }
-  power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock, endsAtPowerOff(this.#o.qmpPath)); }
+  power(): GuestPower { return guestPower(this.#linked().qmp, this.#o.clock, this.#offHold ??= offHold(this.#o.qmpPath)); }
 
   begin(base: PointId): Promise<void> { return this.#inTurn(() => beginAt(this.#linked().qmp, { groupId: this.#o.groupId, disks: this.#disks }, base)); }
 

@@ -12,7 +12,7 @@ export async function allOf<T>(acts: readonly Promise<T>[]): Promise<T[]> {
 export function jointPower(guests: readonly { readonly power: GuestPower; readonly first: number }[]): GuestPower {
   const each = <T>(act: (power: GuestPower) => Promise<T>): Promise<T[]> => allOf(guests.map(({ power }) => act(power)));
   return {
-    endsAtPowerOff: guests.find(({ power }) => power.endsAtPowerOff !== undefined)?.power.endsAtPowerOff,
+    keepThroughOff: async () => (await each((power) => power.keepThroughOff())).find((why) => why !== null) ?? null,
     shutDown: async (options) => (await each((power) => power.shutDown(options))).every(Boolean),
     standStill: async () => { await each((power) => power.standStill()); },
     startAgain: async (waitMs) => { await each((power) => power.startAgain(waitMs)); },

@@ -4,8 +4,7 @@ import type { GuestPower } from '../capture/capture.ts';
 /** `onRunning` is called before the guest can write anything. */
 export function wakingPower(power: GuestPower, onRunning: () => void): GuestPower {
   return {
-    endsAtPowerOff: power.endsAtPowerOff,
-    shutDown: (options) => power.shutDown(options), standStill: () => power.standStill(), images: () => power.images(), end: () => power.end(), runState: () => power.runState(), pause: () => power.pause(),
+    keepThroughOff: () => power.keepThroughOff(), shutDown: (options) => power.shutDown(options), standStill: () => power.standStill(), images: () => power.images(), end: () => power.end(), runState: () => power.runState(), pause: () => power.pause(),
     startAgain: (waitMs) => { onRunning(); return power.startAgain(waitMs); },
     goOn: () => { onRunning(); return power.goOn(); },
   };

@@ -142,9 +142,9 @@ export class Handover {
 
   async #stop({ shutdownMs, onLimit }: YieldOrder, power: GuestPower, signal: AbortSignal): Promise<number> {
     const { clock, name } = this.#o;
-    const why = power.endsAtPowerOff;
-    if (why !== undefined || !(await power.shutDown({ limitMs: shutdownMs, clock, signal }))) {
-      if (why !== undefined && onLimit === 'give-up') throw new Fault('GUEST_KEEPS_RUNNING', `${name} is not shut down for a planned failover: ${why}. With \`--on-limit stop\` it is stopped where it stands, and nothing is lost`, { group: name });
+    const why = await power.keepThroughOff();
+    if (why !== null || !(await power.shutDown({ limitMs: shutdownMs, clock, signal }))) {
+      if (why !== null && onLimit === 'give-up') throw new Fault('GUEST_KEEPS_RUNNING', `${name} is not shut down for a planned failover: ${why}. With \`--on-limit stop\` it is stopped where it stands, and nothing is lost`, { group: name });
       if (onLimit === 'give-up') throw new Fault('GUEST_KEEPS_RUNNING', `${name} did not shut down within ${shutdownMs} ms, and runs on; should it still shut down, it has to be started again`, { group: name, shutdownMs });
       await power.standStill();
     }

@@ -8,7 +8,7 @@
 import type { Element } from '@xmldom/xmldom';
 import { Fault } from '../../journal/fault.ts';
 import { agentPortName } from '../agent-channel.ts';
-import type { BootDisk } from '../boot-disks.ts';
+import { isStoppedOnError, type BootDisk } from '../boot-disks.ts';
 import { monitorArguments } from '../own-monitor-plan.ts';
 import { addQemuArguments, attribute, child, children, ensureChild, parseDomain, serialize, textOf, type DomainXml } from './domain-xml.ts';
 
@@ -25,6 +25,8 @@ export interface AdaptOptions {
   /** A copy of the firmware's variables for this guest to write. */
   readonly varsPath?: string | undefined;
   readonly accel: 'kvm' | 'tcg';
+  /** It runs beside the domain that it is of: under this UUID, and a name that ends so. */
+  readonly trial?: { readonly suffix: string; readonly uuid: string } | undefined;
   /** Security models of this host's libvirt, and as whom QEMU is to run where one of them is `dac`. */
   readonly security: { readonly models: readonly string[]; readonly uid: number; readonly gid: number };
 }
@@ -33,13 +35,16 @@ export interface AdaptedDomain { readonly xml: string; readonly name: string; re
 
 const keptAtTop = new Set(['name', 'uuid', 'genid', 'title', 'memory', 'maxMemory', 'currentMemory', 'vcpu', 'vcpus', 'iothreads', 'iothreadids', 'cpu', 'os', 'sysinfo', 'features', 'clock', 'on_poweroff', 'on_reboot', 'on_crash', 'pm', 'devices']);
 /** Of this host alone, and nothing of the guest's. */
-const quietlyLeft = new Set(['seclabel', 'metadata', 'description', 'resource', 'emulator', 'console', 'qemu:commandline', 'alias']);
+const quietlyLeft = new Set(['seclabel', 'metadata', 'description', 'resource', 'emulator', 'console', 'qemu:commandline', 'alias', 'audio']);
 const keptInOs = new Set(['type', 'loader', 'boot', 'bootmenu', 'bios', 'smbios', 'kernel', 'initrd', 'cmdline']);
 const keptDevices = new Set(['disk', 'controller', 'interface', 'serial', 'channel', 'input', 'video', 'memballoon', 'rng', 'watchdog', 'panic', 'hub']);
 const keptInDisk = new Set(['driver', 'target', 'address', 'boot', 'serial', 'wwn', 'vendor', 'product', 'blockio', 'geometry']);
 const keptInInterface = new Set(['mac', 'model', 'driver', 'boot', 'address', 'mtu', 'acpi']);
 /** Of a disk's driver; caches and I/O modes are of the old host's storage. */
 const keptOfDriver = new Set(['name', 'discard', 'detect_zeroes', 'iothread', 'queues', 'queue_size', 'iommu', 'ats', 'packed']);
+
+/** A name is part of a folder's in which QEMU's socket lies (libvirt's virDomainDefGetShortName takes 20 characters of it). */
+const domainNameMax = 200;
 
 /** Faults: LIBVIRT_REFUSED (what is no domain's XML), FAILOVER_BOOT (a disk is not in it). */
 export function adaptDomain(recorded: string, options: AdaptOptions): AdaptedDomain {
@@ -53,6 +58,9 @@ export function adaptDomain(recorded: string, options: AdaptOptions): AdaptedDom
   adaptOs(xml, options.varsPath);
   // Its other kind hands files of the host to the guest.
   children(domain, 'sysinfo').filter((element) => attribute(element, 'type') !== 'smbios').forEach(remove);
+  // Empty, libvirt makes a new one: it tells the guest that it may have been set back in time.
+  children(domain, 'genid').forEach(empty);
+  if (options.trial !== undefined) renameForTrial(xml, options.trial);
   const devices = ensureChild(xml, domain, 'devices');
   keepOnly(devices, keptDevices, notes);
   adaptDisks(xml, devices, options.disks, notes);
@@ -134,8 +142,26 @@ function adaptDisk(xml: DomainXml, element: Element, disk: BootDisk): void {
   driver.setAttribute('name', 'qemu');
   driver.setAttribute('type', disk.format);
   // What it reads may go away for a while: then the guest waits, and is not told.
-  if (disk.backing !== undefined) for (const policy of ['error_policy', 'rerror_policy']) driver.setAttribute(policy, 'stop');
-  ensureChild(xml, element, 'source').setAttribute('file', disk.path);
+  if (isStoppedOnError(disk)) for (const policy of ['error_policy', 'rerror_policy']) driver.setAttribute(policy, 'stop');
+  const source = ensureChild(xml, element, 'source');
+  source.setAttribute('file', disk.path);
+  if (disk.fileBytesMax === undefined) return;
+  // As much of the file as QEMU may write to, whatever the guest does.
+  const slice = ensureChild(xml, ensureChild(xml, source, 'slices'), 'slice');
+  slice.setAttribute('type', 'storage');
+  slice.setAttribute('offset', '0');
+  slice.setAttribute('size', String(disk.fileBytesMax));
+}
+
+/** libvirt refuses a system UUID that is not the domain's. */
+function renameForTrial(xml: DomainXml, { suffix, uuid }: NonNullable<AdaptOptions['trial']>): void {
+  const { domain } = xml;
+  const name = textOf(child(domain, 'name')) ?? 'guest';
+  ensureChild(xml, domain, 'name').textContent = `${name.slice(0, domainNameMax - suffix.length - 1)}-${suffix}`;
+  ensureChild(xml, domain, 'uuid').textContent = uuid;
+  for (const sysinfo of children(domain, 'sysinfo')) {
+    for (const entry of children(sysinfo, 'system').flatMap((system) => children(system, 'entry'))) if (attribute(entry, 'name') === 'uuid') entry.textContent = uuid;
+  }
 }
 
 function adaptInterface(xml: DomainXml, element: Element, { network, networks }: AdaptOptions): void {

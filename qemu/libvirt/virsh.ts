@@ -36,14 +36,24 @@ export function virsh(uri: string, args: readonly string[], { limitMs = answerMs
   });
 }
 
-/** Defines a domain anew or for the first time: libvirt reads it from a file. Faults: as {@link virsh}. */
+/** Defines a domain anew or for the first time. Faults: as {@link virsh}. */
 export async function defineDomain(uri: string, xml: string): Promise<void> {
+  await withFile(xml, (path) => virsh(uri, ['define', path]));
+}
+
+/** Starts a domain that is defined nowhere, its processors held. Faults: as {@link virsh}. */
+export async function createDomain(uri: string, xml: string, limitMs: number): Promise<void> {
+  await withFile(xml, (path) => virsh(uri, ['create', '--paused', path], { limitMs }));
+}
+
+/** libvirt reads a definition from a file. */
+async function withFile(xml: string, act: (path: string) => Promise<unknown>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'afterimage-'));
   try {
     const path = join(folder, 'domain.xml');
     // It may hold passwords of consoles.
     await writeFile(path, xml, { mode: 0o600 });
-    await virsh(uri, ['define', path]);
+    await act(path);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -43,3 +43,13 @@ export function parsePveOptions(value: string): { readonly first: string; readon
 export function splitPveArgs(value: string): string[] {
   return [...value.matchAll(/(?:[^\s"']|"(?:[^"\\]|\\.)*"|'[^']*')+/g)].map(([word]) => word.replace(/"((?:[^"\\]|\\.)*)"|'([^']*)'/g, (_, double?: string, single?: string) => (double === undefined ? single ?? '' : double.replace(/\\(.)/g, '$1'))));
 }
+
+/** As {@link splitPveArgs} takes them apart again. */
+export function joinPveArgs(args: readonly string[]): string {
+  return args.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `"${word.replace(/["\\]/g, '\\$&')}"`)).join(' ');
+}
+
+/** Names of the sections behind the guest as it is: snapshots, `PENDING`, `special:…`. */
+export function pveSections(text: string): string[] {
+  return text.split('\n').flatMap((line) => /^\[(.*)\]\s*$/.exec(line)?.[1] ?? []);
+}

@@ -3,7 +3,7 @@
  * a time, and Proxmox VE connects to it for each thing that it does to the guest and for its statistics: who stays connected there makes Proxmox VE blind. So a guest is followed
  * through a second monitor, which `args:` of its config gives it.
  */
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Fault } from '../../journal/fault.ts';
 import type { GuestPlace } from '../guest-place.ts';
@@ -18,6 +18,15 @@ export const pveConfigPath = ({ vmid, root }: PvePlace): string => join(root, 'e
 export const pveSocketPath = ({ vmid, root }: PvePlace): string => join(root, 'var/run/qemu-server', `${vmid}.qmp`);
 /** Beside it: in a folder that Proxmox VE makes at each boot and that is root's. */
 export const pveOwnMonitorPath = ({ vmid, root }: PvePlace): string => join(root, 'var/run/qemu-server', `${vmid}.${ownMonitorName}`);
+
+/** Where Proxmox VE has the guest's agent, in whose config it is switched on (`PVE::QemuServer::Helpers::vm_qga_socket`). */
+export const pveAgentPath = ({ vmid, root }: PvePlace): string => join(root, 'var/run/qemu-server', `${vmid}.qga`);
+
+/** Numbers of the guests that are defined on this host, in order; none where Proxmox VE is not there. */
+export async function listPveGuests(root: string): Promise<number[]> {
+  const files = await readdir(join(root, 'etc/pve/qemu-server')).catch((error: NodeJS.ErrnoException) => { if (error.code === 'ENOENT') return []; throw error; });
+  return files.flatMap((file) => /^(\d{3,9})\.conf$/.exec(file)?.[1] ?? []).map(Number).sort((a, b) => a - b);
+}
 
 /** Fault QMP_UNREACHABLE (facts: error ENOENT): no such guest on this host. */
 export async function readPveConfig(place: PvePlace): Promise<{ readonly text: string; readonly config: PveConfig }> {

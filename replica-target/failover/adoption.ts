@@ -9,7 +9,7 @@ import type { PointId } from '../../journal/point.ts';
 import type { AdoptedGuest, LocalSource } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import type { NotedGuest } from './group-guests.ts';
-import { capturePath } from './guest-launch.ts';
+import { placeOfGuest } from './guest-launch.ts';
 
 /** How long a guest waits for the one who is to follow it, ms: connecting to its monitor, and pairing the first time. */
 const adoptMsMax = 5_000;
@@ -40,9 +40,10 @@ export class Adoption {
     const { localSource, pairing, log } = this.#o;
     if (localSource === null) return null;
     const { groupId, name, sourceId: before, term, rpoMs, isReclaimed } = store.report();
+    const places = await Promise.all(guests.map(async (guest) => ({ name: guest.name, qmpPath: await placeOfGuest(guest.folder) })));
     const adopt = (token: string | null): Promise<void> => localSource.adopt({
-      name, groupId, qmpPath: capturePath(guests[0]!.folder), base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
-      ...(guests.length === 1 ? {} : { members: guests.map((guest) => ({ name: guest.name, qmpPath: capturePath(guest.folder) })) }),
+      name, groupId, qmpPath: places[0]!.qmpPath, base: base === null ? null : { term: base.term, point: base.point }, term, rpoMs, token,
+      ...(guests.length === 1 ? {} : { members: places }),
       // A guest that comes home is protected to where it was protected before.
       ...(isReclaimed ? { target: null, points: null } : { target: { name: pairing.name, fingerprint: pairing.fingerprint() }, points: pairing.points }),
     });

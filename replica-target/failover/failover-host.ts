@@ -8,8 +8,8 @@ import type { Logger } from 'pino';
 import { readJsonFolder, replaceJson } from '../../host/node/json-file.ts';
 import type { BootDisk } from '../../qemu/boot.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
-import { forgetDomain } from '../../qemu/libvirt/start-domain.ts';
 import { runReady, runStateOf } from '../../qemu/guest-blocks.ts';
+import { thawPveGuest } from '../../qemu/pve/start-guest.ts';
 import type { AccelChoice } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
 import { bootImages } from './boot-images.ts';
@@ -17,6 +17,7 @@ import { failoverNote, type FailoverNote } from './failover-note.ts';
 import { eachMonitor, launchGuests, lookUpGuests, reportGuests, stopGuests, type NotedGuest } from './group-guests.ts';
 import { chooseAccel } from './guest-launch.ts';
 import { runHook, runHookAfter, type HookFacts, type Hooks, type HookStep } from './hooks.ts';
+import { forgetManaged, type GuestManager } from './managed-launch.ts';
 import type { ChosenNetwork } from './network-plan.ts';
 import { awaitReady } from './readiness.ts';
 import { GroupHomecoming, type GroupHomecomingOptions, type HomeReport } from './homecoming.ts';
@@ -34,7 +35,7 @@ export interface FailoverHost {
   /** Made where they are not there yet. */
   images(store: GroupStore, note: FailoverNote): Promise<BootDisk[]>;
   /** Those that do not run are started, and stand still. Fault FAILOVER_BOOT: none that was started is left. */
-  launch(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], how: ChosenNetwork & { readonly accel: 'kvm' | 'tcg' }): Promise<NotedGuest[]>;
+  launch(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], how: ChosenNetwork & { readonly of: string; readonly accel: 'kvm' | 'tcg' }): Promise<NotedGuest[]>;
   /** As they are now; the same list when nothing changed. */
   lookUp(guests: NotedGuest[]): Promise<NotedGuest[]>;
   /** Those that stand still since they were started run when it resolves. Faults: QMP_*. */
@@ -58,7 +59,7 @@ export interface ComingHome {
 }
 
 /** `folder`: of the notes. `viewSocketPath`: where this target serves views. */
-export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, hooks, libvirtUri, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly hooks?: Hooks | undefined; readonly libvirtUri?: string | undefined; readonly log: Logger }): Promise<FailoverHost> {
+export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, hooks, manager, log }: { readonly folder: string; readonly overlayFolder: string; readonly viewSocketPath: string; readonly hooks?: Hooks | undefined; readonly manager?: GuestManager | undefined; readonly log: Logger }): Promise<FailoverHost> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = (groupId: string): string => join(folder, `${groupId}.json`);
   return {
@@ -67,7 +68,7 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
     forget: (groupId) => rm(path(groupId), { force: true }),
     removeFolder: async (gone) => {
       // A guest alone lies where a group's files lie.
-      for (const guestFolder of [gone, ...await guestFolders(gone)]) await forgetDomain(guestFolder);
+      for (const guestFolder of [gone, ...await guestFolders(gone)]) await forgetManaged(guestFolder);
       await rm(gone, { recursive: true, force: true });
     },
     freeBytes: async () => {
@@ -79,9 +80,12 @@ export async function nodeFailoverHost({ folder, overlayFolder, viewSocketPath, 
       await mkdir(note.folder, { recursive: true, mode: 0o700 });
       return bootImages(store, note, viewSocketPath);
     },
-    launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, libvirtUri, log }),
+    launch: (guests, recorded, disks, how) => launchGuests(guests, recorded, disks, { ...how, isStopped: true, manager, log }),
     lookUp: lookUpGuests,
-    run: async (guests) => { await eachMonitor(guests, runReady); },
+    run: async (guests) => {
+      await eachMonitor(guests, runReady);
+      for (const { folder: guestFolder } of guests) await thawPveGuest(guestFolder);
+    },
     isWaiting: async (guests) => (await eachMonitor(guests, runStateOf)).includes('prelaunch'),
     awaitReady,
     stop: stopGuests,

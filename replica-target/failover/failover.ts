@@ -172,7 +172,7 @@ export class Failovers {
     if (note.guests.length === 0) note = { ...note, guests: placeGuests(recorded, note.folder) };
     await this.#note(note);
     await this.#o.host.hook('beforeStart', note);
-    const guests = await this.#o.host.launch(note.guests, recorded, disks, { network, networks, accel });
+    const guests = await this.#o.host.launch(note.guests, recorded, disks, { of: note.group, network, networks, accel });
     note = { ...note, guests };
     await this.#note(note);
     const isFollowed = !isRestart && this.#o.adoption.isPossible;

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { Fault } from '../../journal/fault.ts';
 import { isGuestRunning, stopGuest, type BootDisk } from '../../qemu/boot.ts';
 import { ownDiskName, readGroupHardware, type RecordedGuest } from '../../qemu/group-hardware.ts';
+import { stopPveGuest } from '../../qemu/pve/start-guest.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
 import type { StartedGuest } from '../operations.ts';
 import type { GroupStore } from '../store/store.ts';
@@ -46,7 +47,7 @@ export function placeGuests(recorded: readonly RecordedGuest[], groupFolder: str
 }
 
 /** Those that do not run are started, all at once; should one fail, those that were started are ended again. Fault FAILOVER_BOOT. */
-export async function launchGuests(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], launch: Pick<Launch, 'network' | 'networks' | 'accel' | 'isStopped' | 'libvirtUri'> & { readonly log: Logger }): Promise<NotedGuest[]> {
+export async function launchGuests(guests: readonly NotedGuest[], recorded: readonly RecordedGuest[], disks: readonly BootDisk[], launch: Pick<Launch, 'of' | 'network' | 'networks' | 'accel' | 'isStopped' | 'manager' | 'isTrial'> & { readonly log: Logger }): Promise<NotedGuest[]> {
   const launched = await Promise.allSettled(guests.map(async (guest, at) => {
     if (guest.pid !== null) return guest;
     const record = recorded[at]!;
@@ -66,7 +67,7 @@ export async function lookUpGuests(guests: NotedGuest[]): Promise<NotedGuest[]> 
 }
 
 export async function stopGuests(guests: readonly NotedGuest[]): Promise<void> {
-  await Promise.all(guests.flatMap(({ pid, qmpPath }) => (pid === null ? [] : [stopGuest(pid, qmpPath)])));
+  await Promise.all(guests.flatMap(({ pid, qmpPath, folder }) => (pid === null ? [] : [stopPveGuest(folder).then(() => stopGuest(pid, qmpPath))])));
 }
 
 /** Of each that runs. Faults: QMP_*. */

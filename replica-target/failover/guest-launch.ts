@@ -5,13 +5,12 @@
 import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { Fault } from '../../journal/fault.ts';
 import { bootCommand, findGuest, isGuestRunning, startGuest, type BootDisk } from '../../qemu/boot.ts';
 import type { GuestHardware } from '../../qemu/hardware.ts';
-import { adaptDomain } from '../../qemu/libvirt/adapt-domain.ts';
-import { securityModels, startDomain } from '../../qemu/libvirt/start-domain.ts';
+import { ownMonitorName } from '../../qemu/own-monitor-plan.ts';
 import { connectQmp } from '../../qemu/qmp-client.ts';
 import type { QmpConnection } from '../../qemu/qmp.ts';
+import { launchManaged, managedPlace, type GuestManager } from './managed-launch.ts';
 import type { NetworkMap, NetworkName } from './network-plan.ts';
 import { isThere, putInPlace } from './overlays.ts';
 
@@ -33,8 +32,13 @@ export function overlayPath(folder: string, disk: number): string {
 }
 
 /** The local source's, which follows what the guest writes. */
-export function capturePath(folder: string): string {
+function capturePath(folder: string): string {
   return join(folder, 'capture.sock');
+}
+
+/** By which the local source finds the guest: through its manager, where it has one. */
+export async function placeOfGuest(folder: string): Promise<string> {
+  return await managedPlace(folder) ?? capturePath(folder);
 }
 
 /** Where the guest's agent is reached, if it has a port for one. */
@@ -61,7 +65,10 @@ export async function withMonitor<T>(folder: string, act: (qmp: QmpConnection) =
 }
 
 export interface Launch {
+  /** The guest's name. */
   readonly group: string;
+  /** The group's, where it is another. */
+  readonly of?: string;
   readonly place: GuestPlace;
   readonly hardware: GuestHardware;
   readonly disks: readonly BootDisk[];
@@ -71,18 +78,21 @@ export interface Launch {
   readonly accel: 'kvm' | 'tcg';
   /** Its processors do not run before they are told to (`cont`). */
   readonly isStopped?: boolean;
-  /** Which libvirt starts guests that were libvirt's; absent: they are started by us, as all others. */
-  readonly libvirtUri?: string | undefined;
+  /** Who starts guests that were its; absent: they are started by us, as all others. */
+  readonly manager?: GuestManager | undefined;
+  /** It runs beside the guest that it is of: under another name, and with no trace after its end. */
+  readonly isTrial?: boolean;
   readonly log: Logger;
 }
 
 /** Resolves to the guest's pid when its QEMU answers. Fault FAILOVER_BOOT. */
 export async function launchGuest(launch: Launch): Promise<number> {
-  const { group, place, hardware, disks, network, networks, accel, isStopped, libvirtUri, log } = launch;
+  const { group, place, hardware, disks, network, networks, accel, isStopped, log } = launch;
   const { folder, qmpPath, logPath } = place;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const varsPath = await restoreVariables(hardware, folder);
-  if (libvirtUri !== undefined && hardware.manager?.kind === 'libvirt') return launchDomain({ ...launch, libvirtUri, xml: hardware.manager.xml, varsPath });
+  const managed = await launchManaged({ ...launch, varsPath, agentPath: agentPath(folder), monitors: [qmpPath, ownMonitorPath(folder), join(folder, ownMonitorName)] });
+  if (managed !== null) return managed;
   const { argv, notes } = bootCommand(hardware, {
     disks, qmpPath, pidFile: join(folder, 'pid'), consoleLog: logPath, network, networks, accel, agentPath: agentPath(folder),
     extra: [...[ownMonitorPath(folder), capturePath(folder)].flatMap((path) => ['-qmp', `unix:${path.replaceAll(',', ',,')},server=on,wait=off`]), ...(isStopped === true ? ['-S'] : [])],
@@ -90,21 +100,6 @@ export async function launchGuest(launch: Launch): Promise<number> {
   });
   for (const line of notes) log.warn({ group }, line);
   const { pid } = await startGuest(argv, { logPath: join(folder, 'qemu.log'), qmpPath });
-  return pid;
-}
-
-/** By libvirt, with the same monitors in the same places: whatever else is done to the guest is done as to every other. */
-async function launchDomain({ group, place: { folder, qmpPath, logPath }, hardware, disks, network, networks, accel, libvirtUri, xml, varsPath, log }: Launch & { readonly libvirtUri: string; readonly xml: string; readonly varsPath: string | null }): Promise<number> {
-  const models = await securityModels(libvirtUri);
-  const named = disks.map((disk) => ({ ...disk, name: disk.name ?? hardware.disks[disk.disk]?.name ?? '' }));
-  const adapted = adaptDomain(xml, {
-    disks: named, network, networks, accel, consoleLog: logPath, monitors: [qmpPath, ownMonitorPath(folder), capturePath(folder)], varsPath: varsPath ?? undefined,
-    security: { models, uid: process.getuid!(), gid: process.getgid!() },
-  });
-  for (const line of adapted.notes) log.warn({ group }, line);
-  await startDomain(libvirtUri, adapted, folder);
-  const pid = await findGuest(qmpPath);
-  if (pid === null) throw new Fault('FAILOVER_BOOT', `libvirt says that ${adapted.name} was started, and no process of this host is its QEMU`, { domain: adapted.name });
   return pid;
 }
 

@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 import { syncFolder } from '../../host/node/json-file.ts';
 import type { NbdBacking } from '../../qemu/boot.ts';
+import { reconnectSeconds } from '../../qemu/boot-disks.ts';
 
 const run = promisify(execFile);
 
@@ -26,11 +27,11 @@ export async function makeOverlay(path: string, base: OverlayBase, fileBytes?: n
   await putInPlace(aside, path);
 }
 
-/** The view is named in the image, so that nobody takes the image for whole; it is not looked at here: it may not be served yet. */
+/** The view is named in the image, so that nobody takes the image for whole, and for who starts QEMU by the image alone (Proxmox VE); it is not looked at here: it may not be served yet. */
 function baseArguments(base: OverlayBase, aside: string): string[] {
   if (base.kind === 'replica') return ['-b', base.path, aside];
   const { backing: { socketPath, exportName }, sizeBytes } = base;
-  return ['-u', '-b', `json:${JSON.stringify({ driver: 'nbd', server: { type: 'unix', path: socketPath }, export: exportName })}`, aside, String(sizeBytes)];
+  return ['-u', '-b', `json:${JSON.stringify({ driver: 'nbd', server: { type: 'unix', path: socketPath }, export: exportName, 'reconnect-delay': reconnectSeconds })}`, aside, String(sizeBytes)];
 }
 
 const imageInfo = z.object({ 'backing-filename': z.string().optional() });

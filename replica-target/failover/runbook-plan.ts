@@ -5,6 +5,7 @@
 import { formatPoint } from '../../journal/point.ts';
 import type { RestorePoint } from '../points/points.ts';
 import type { GroupStoreReport } from '../store/store.ts';
+import type { ManagedStart } from './managed-launch.ts';
 import { startAtOnce, startStages, type GuestStart } from './readiness-plan.ts';
 import type { RehearsalReport } from './rehearsal-report.ts';
 import type { StartReport } from './start-finding.ts';
@@ -17,6 +18,8 @@ export interface RunbookFacts {
   readonly isTesting: boolean;
   readonly guests: readonly string[];
   readonly starts: Readonly<Record<string, GuestStart>>;
+  /** Guests that libvirt or Proxmox VE starts. */
+  readonly managed: readonly ManagedStart[];
   /** The source of this host follows what is started here. */
   readonly isFollowed: boolean;
   readonly startCheck: StartReport | null;
@@ -57,7 +60,7 @@ export function planRunbook(facts: RunbookFacts): Runbook {
   };
 }
 
-function steps({ group, isPlanned, isTesting, guests, starts, isFollowed, rehearsal }: RunbookFacts, point: RestorePoint): RunbookStep[] {
+function steps({ group, isPlanned, isTesting, guests, managed, starts, isFollowed, rehearsal }: RunbookFacts, point: RestorePoint): RunbookStep[] {
   const plain = (step: string): RunbookStep => ({ step, tookMs: null });
   const isNewest = point.term === group.newest?.term && point.point === group.newest.point;
   const stages = startStages(guests, starts);
@@ -72,7 +75,7 @@ function steps({ group, isPlanned, isTesting, guests, starts, isFollowed, rehear
     ...(isNewest || isPlanned ? [] : [plain(`Point ${formatPoint(point)} is held, and served to the guests while its data comes home behind them.`)]),
     plain(`The term is raised from ${group.term} to ${group.term + 1}, durably: from then on the old source is refused.`),
     plain('Images are made on top, for what the guests write here.'),
-    { step: `QEMU is started for ${guests.join(', ')}, with the hardware that was recorded.`, tookMs: rehearsal?.rtoMs ?? null },
+    ...launchSteps(guests, managed, rehearsal?.rtoMs ?? null),
     ...(isFollowed ? [plain('The source of this host follows what they write, from the first write on.')] : []),
     ...(isPlanned ? [plain('Its source notes durably that it let go of them.')] : []),
     ...stages.flatMap((names, at) => names.map((name): RunbookStep => {
@@ -82,6 +85,17 @@ function steps({ group, isPlanned, isTesting, guests, starts, isFollowed, rehear
       return { step: `${name} runs${after === '' ? '' : ` ${after}`}${checks.length === 0 ? '' : `, and counts as ready when ${checks.join(' and ')}`}.`, tookMs: measuredOf(name) };
     })),
     ...(isPlanned ? [plain('The failover is committed, and what the guests write here are points of the group.')] : [plain('The failover waits for a decision: afterimage commit, or afterimage failover-stop --roll-back.')]),
+  ];
+}
+
+/** Those that are ours to start, then each that is its manager's, with what it loses on the way. */
+function launchSteps(guests: readonly string[], managed: readonly ManagedStart[], tookMs: number | null): RunbookStep[] {
+  const ours = guests.filter((name) => !managed.some(({ guest }) => guest === name));
+  return [
+    ...(ours.length === 0 ? [] : [{ step: `QEMU is started for ${ours.join(', ')}, with the hardware that was recorded.`, tookMs }]),
+    ...managed.map(({ guest, as, notes }, at): RunbookStep => ({
+      step: `${guest} is defined and started as ${as}, from its own definition.${notes.map((note) => ` ${note}`).join('')}`, tookMs: ours.length === 0 && at === 0 ? tookMs : null,
+    })),
   ];
 }
 

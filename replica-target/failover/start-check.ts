@@ -15,6 +15,7 @@ import type { AccelChoice, TargetOptions } from '../operations.ts';
 import { errorCode } from '../store/store-fault.ts';
 import type { GroupStore, GroupStoreReport } from '../store/store.ts';
 import { chooseAccel, guestPlace } from './guest-launch.ts';
+import { checkManager } from './managed-launch.ts';
 import { bridgeOf, planNetwork, type ChosenNetwork, type NetworkName } from './network-plan.ts';
 import { bridgeState, canRead, namedFiles, overlaySpace, readMemory, residentBytes } from './start-check-host.ts';
 import { refused, type StartFinding, type StartReport } from './start-finding.ts';
@@ -53,13 +54,14 @@ async function find(store: GroupStore, report: GroupStoreReport, asked: Asked): 
   const read = readGroupHardware(recorded, report.name);
   if ('flaw' in read) return [refused('hardware', `what was recorded cannot be used: ${read.flaw}`, 'Run the same release at source and target.')];
   const { guests } = read;
-  if (guests.length === 1) return judgeStart(await gather(report, guests[0]!, asked, 0));
+  const byManager = (guest: RecordedGuest): Promise<StartFinding[]> => checkManager(asked.failover.manager, report.name, guest, { ...asked, isHome: report.isReclaimed, ownFolder: ownStart(report, asked) });
+  if (guests.length === 1) return [...judgeStart(await gather(report, guests[0]!, asked, 0)), ...await byManager(guests[0]!)];
   const memoryOf = ({ hardware }: RecordedGuest): number => hardware.memory.sizeBytes + (hardware.memory.pluggedBytes ?? 0);
   const findings: StartFinding[] = [];
   // Each has to find room beside all others.
   const memoryBytes = guests.reduce((sum, guest) => sum + memoryOf(guest), 0);
   for (const guest of guests) {
-    for (const finding of judgeStart(await gather(report, guest, asked, memoryBytes - memoryOf(guest)))) findings.push({ ...finding, check: `${guest.name}: ${finding.check}` });
+    for (const finding of [...judgeStart(await gather(report, guest, asked, memoryBytes - memoryOf(guest))), ...await byManager(guest)]) findings.push({ ...finding, check: `${guest.name}: ${finding.check}` });
   }
   return findings;
 }
@@ -78,8 +80,8 @@ async function gather(report: GroupStoreReport, { hardware, disks: own }: Record
     runningGuests(),
   ]);
   // What this target started of the group itself ends before its guest starts: it clashes with nothing, and its memory is free.
-  const ownStart = join(overlayFolder, `${report.groupId.slice(0, 12)}-`);
-  const isOwn = ({ qmpPaths }: RunningGuest): boolean => qmpPaths.some((path) => path.startsWith(ownStart));
+  const start = ownStart(report, { failover });
+  const isOwn = ({ qmpPaths }: RunningGuest): boolean => qmpPaths.some((path) => path.startsWith(start));
   const freed = await Promise.all(running.filter(isOwn).map(({ pid }) => residentBytes(pid)));
   return {
     hasPoint: report.newest !== null,
@@ -89,6 +91,11 @@ async function gather(report: GroupStoreReport, { hardware, disks: own }: Record
     running: running.filter((guest) => !isOwn(guest)),
     socketPathBytes: socketPathBytes(overlayFolder, report),
   };
+}
+
+/** With which the folders of the group's failovers and tests begin. */
+function ownStart({ groupId }: GroupStoreReport, { failover: { overlayFolder } }: Pick<StartCheckOptions, 'failover'>): string {
+  return join(overlayFolder, `${groupId.slice(0, 12)}-`);
 }
 
 async function askProgram(name: string, searchPath: string, accel: 'kvm' | 'tcg', asking: AbilitiesOptions | undefined): Promise<StartFacts['program']> {

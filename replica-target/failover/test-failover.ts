@@ -31,6 +31,7 @@ import type { GroupTurns } from './group-turns.ts';
 import { chooseAccel, overlayPath } from './guest-launch.ts';
 import { releaseHold } from './held-point.ts';
 import { runHook, runHookAfter, type HookFacts } from './hooks.ts';
+import { forgetManaged } from './managed-launch.ts';
 import { networkName, planNetwork } from './network-plan.ts';
 import { allocatedBytes, makeOverlay } from './overlays.ts';
 import { awaitReady } from './readiness.ts';
@@ -190,7 +191,7 @@ export class TestFailovers {
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const bootDisks = await this.#overlay(groupId, point, disks, folder, budgetBytes);
       await runHook(failover.hooks, 'beforeStart', hookFacts(note), log);
-      const guests = await launchGuests(note.guests, recorded, bootDisks, { network, networks, accel, isStopped: true, log });
+      const guests = await launchGuests(note.guests, recorded, bootDisks, { of: name, network, networks, accel, isStopped: true, manager: failover.manager, isTrial: true, log });
       note = { ...note, guests };
       await this.#note(note);
       await this.#run(note);
@@ -323,6 +324,7 @@ export class TestFailovers {
     await this.#starts.get(note.groupId)?.stop();
     this.#starts.delete(note.groupId);
     await stopGuests(await lookUpGuests(note.guests));
+    for (const { folder } of note.guests) await forgetManaged(folder);
     await rm(note.folder, { recursive: true, force: true });
     await releaseHold(this.#o.pointsOf(note.groupId), note);
     await rm(this.#notePath(note.groupId), { force: true });

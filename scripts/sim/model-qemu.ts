@@ -202,6 +202,7 @@ export class ModelCapture implements Capture {
   power(): GuestPower {
     const { life, world } = this.#o;
     return {
+      keepThroughOff: () => Promise.resolve(null),
       shutDown: async ({ limitMs, signal }) => {
         const takesMs = world.dice.integer(2 * limitMs);
         await life.delay(Math.min(takesMs, limitMs), signal);

@@ -75,6 +75,21 @@ t.test('without KVM', async (t) => {
   t.match(notes.join('\n'), /host-passthrough/);
 });
 
+t.test('a trial runs beside the domain that it is of', async (t) => {
+  const withIdentity = recorded.replace('<memory ', '<genid>11111111-1d52-48f3-8516-782e98ab3fa0</genid><memory ').replace('<sysinfo type=\'fwcfg\'>', '<sysinfo type=\'smbios\'><system><entry name=\'uuid\'>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</entry><entry name=\'serial\'>S9</entry></system></sysinfo><sysinfo type=\'fwcfg\'>');
+  const uuid = '99999999-1d52-48f3-8516-782e98ab3fa0';
+  const { xml, name, uuid: own } = adaptDomain(withIdentity, { ...options, network: 'isolated', networks: {}, disks: [{ ...options.disks[0]!, fileBytesMax: 1048576 }], trial: { suffix: 'test-abc', uuid } });
+  t.equal(name, 'shop & co-test-abc');
+  t.equal(own, uuid);
+  t.match(xml, new RegExp(`<entry name="uuid">${uuid}</entry><entry name="serial">S9</entry>`), 'to the guest as well, as libvirt wants it');
+  t.notMatch(xml, /4dea22b3|11111111/, 'nothing has the identity of the other');
+  t.match(xml, /<genid\/>/, 'libvirt makes a new one');
+  t.match(xml, /<source file="\/srv\/o\/disk0.qcow2"><slices><slice type="storage" offset="0" size="1048576"\/><\/slices><\/source>/, 'its file grows no further');
+  t.match(xml, /error_policy="stop"/);
+  t.same([...xml.matchAll(/<interface type="(\w+)">/g)].map(([, type]) => type), ['user', 'user']);
+  t.equal([...xml.matchAll(/<link state="down"\/>/g)].length, 2, 'no cable in either');
+});
+
 t.test('a disk that the definition does not have', async (t) => {
   t.throws(() => adaptDomain(recorded, { ...options, disks: [...options.disks, { disk: 1, name: 'scsi0-0-0-0', path: '/srv/o/disk1.qcow2', format: 'qcow2' }] }), { code: 'FAILOVER_BOOT' }, 'it is not started without');
 });

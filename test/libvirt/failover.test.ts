@@ -18,6 +18,19 @@ void t.test('a domain fails over from libvirt to libvirt', { timeout: 280_000, s
   await pair.protect('web1', here.place('web1'), 1000);
   await pair.newPoint('web1');
   await pair.newPoint('web1');
+
+  const test = await pair.target.client.testFailover({ group: 'web1' });
+  const trial = (await there.virsh('list', '--name')).trim();
+  t.match(trial, /^web1-test-[0-9a-f]+$/, 'a test runs in the other libvirt under a name of its own');
+  t.not((await there.virsh('domuuid', trial)).trim(), (await here.virsh('domuuid', 'web1')).trim(), 'and as another one');
+  t.match(await there.virsh('domiflist', trial), /user/, 'on no network of the host’s');
+  t.match(await there.virsh('domif-getlink', trial, '52:54:00:12:34:56'), /down/);
+  await waitFor(async () => /^AF READY/m.test(await readFile(test.logPath, 'utf8').catch(() => '')), { limitMs: 90_000, what: 'the test’s guest to boot', everyMs: 100 });
+  await pair.newPoint('web1');
+  await pair.target.client.stopTest('web1');
+  t.equal((await there.virsh('list', '--all', '--name')).trim(), '', 'nothing of it is left');
+  t.same((await pair.target.client.report()).tests, []);
+
   await here.virsh('destroy', 'web1');
 
   const uuid = (await here.virsh('domuuid', 'web1')).trim();

@@ -43,6 +43,7 @@ class Host {
 
   get power(): GuestPower {
     return {
+      keepThroughOff: () => Promise.resolve(null),
       shutDown: async () => { await this.call('shutDown', () => { this.isRunning = false; }); return true; },
       standStill: () => this.call('standStill', () => { this.isRunning = false; }),
       startAgain: () => this.call('startAgain', () => { this.isRunning = true; }),

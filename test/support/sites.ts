@@ -23,7 +23,7 @@ export interface Site {
 }
 
 /** More lines for the configs of both sites. */
-export interface MoreConfig { readonly sourceConfig?: string; readonly targetConfig?: string; /** And for the target of one of them. */ readonly targetConfigOf?: (name: 'alpha' | 'bravo') => string }
+export interface MoreConfig { readonly sourceConfig?: string; readonly targetConfig?: string; /** And for the target of one of them. */ readonly targetConfigOf?: (name: 'alpha' | 'bravo') => string; /** More keys of its `failover`, each after a comma. */ readonly failoverOf?: (name: 'alpha' | 'bravo') => string }
 
 export interface Sites { readonly alpha: Site; readonly bravo: Site }
 
@@ -71,7 +71,7 @@ data: ${join(folder, 'target')}
 keepFree: 1MiB
 control: ${sockets.target}
 log: { level: debug }
-failover: { accel: tcg, network: none, source: ${sockets.source} }
+failover: { accel: tcg, network: none, source: ${sockets.source}${more.failoverOf?.(name) ?? ''} }
 ${more.targetConfig ?? ''}${more.targetConfigOf?.(name) ?? ''}`);
   const sourceClient = new SourceClient(sockets.source);
   const targetClient = new TargetClient(sockets.target);

@@ -162,7 +162,7 @@ async function nbdFingerprint(address: string): Promise<string> {
   let received = Buffer.alloc(0);
   const onData = (chunk: Buffer): void => { received = Buffer.concat([received, chunk]); };
   socket.on('data', onData);
-  const until = (bytes: number): Promise<void> => waitFor(() => received.length >= bytes, { ...limit, what: `${bytes} bytes of the server` });
+  const until = (bytes: number): Promise<unknown> => waitFor(() => received.length >= bytes, { ...limit, what: `${bytes} bytes of the server` });
   await until(18);
   const request = Buffer.alloc(20);
   // Fixed newstyle, no zeroes; IHAVEOPT; NBD_OPT_STARTTLS; no data.

@@ -56,7 +56,7 @@ t.test('samples load', async (t) => {
     options: {
       suspicion: { all: normal, groups: { web: normal, shop: normal } },
       name: 'bravo', dataFolder: '/srv/afterimage', listen: { host: '0.0.0.0', port: 7228 }, advertise: { host: 'bravo.example.org', port: 7228 },
-      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', libvirtUri: 'qemu:///system', checkEveryMs: 6 * 3_600_000, starts: { shop: {
+      failover: { accel: 'auto', network: 'none', overlayFolder: '/srv/afterimage/overlays', manager: { by: 'libvirt', uri: 'qemu:///system' }, checkEveryMs: 6 * 3_600_000, starts: { shop: {
         db: { order: 1, delayMs: 0, ready: { agent: true, withinMs: 300_000 } },
         web: { order: 2, delayMs: 5000, ready: { serial: 'login:', command: ['/usr/local/bin/check-shop', '--quiet'], withinMs: 120_000 } },
       } }, networks: { shop: { failover: { default: 'bridge:br0', '52:54:00:12:34:56': 'bridge:br-dmz' }, test: { default: 'isolated' } } }, automatic: { shop: { afterMs: 30_000 } }, hooks: { shop: {

@@ -6,7 +6,7 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { connect as connectUnix, type Socket } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
-import { foreignListener, splitListener } from '../host/node/listener.ts';
+import { splitListener } from '../host/listener-path.ts';
 import { Fault } from '../journal/fault.ts';
 import { faultOf } from './api/problem.ts';
 
@@ -69,7 +69,9 @@ async function connectionTo(place: ApiPlace, signal: AbortSignal): Promise<Reque
 }
 
 /** Fault API_UNTRUSTED. Rejects with the signal's reason. */
-function connectToUser(path: string, uid: number, signal: AbortSignal): Promise<Socket> {
+async function connectToUser(path: string, uid: number, signal: AbortSignal): Promise<Socket> {
+  // Native, and few commands of few hosts need it.
+  const { foreignListener } = await import('../host/node/listener.ts');
   return new Promise((resolve, reject) => {
     const socket = connectUnix({ path });
     const give = (error: unknown): void => {

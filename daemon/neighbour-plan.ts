@@ -5,7 +5,7 @@
  * word, unless that guest is known to be live elsewhere, or was protected to that very target and does not run.
  */
 import { isAbsolute } from 'node:path';
-import { ofListener } from '../host/node/listener.ts';
+import { ofListener } from '../host/listener-path.ts';
 import { Fault } from '../journal/fault.ts';
 import { readToken } from '../journal/identity.ts';
 import { parsePlace } from '../qemu/guest-place.ts';

@@ -2,7 +2,7 @@
  * Finds the channel to a guest's agent by asking its QEMU: the virtio-serial port named as the agent expects, the chardev behind
  * it, and where that listens. Changes nothing, connects to nothing.
  */
-import { ofListener } from '../host/node/listener.ts';
+import { ofListener } from '../host/listener-path.ts';
 import { askOrNull } from './guest-disks.ts';
 import type { QmpConnection } from './qmp.ts';
 

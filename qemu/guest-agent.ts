@@ -11,7 +11,8 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { createConnection, type Socket } from 'node:net';
-import { foreignListener, splitListener } from '../host/node/listener.ts';
+import { splitListener } from '../host/listener-path.ts';
+import { foreignListener } from '../host/node/listener.ts';
 import { Fault } from '../journal/fault.ts';
 import { AgentReplyReader, type AgentItem } from './agent-reply-reader.ts';
 import { textOf } from './peer-text.ts';

@@ -4,7 +4,7 @@
  * only while that very user's process listens there (host/node/listener.ts), whatever lies at the path by then. Every role keeps and hands on this text alone; connect-guest.ts turns it into a connection. Pure.
  */
 import { isAbsolute } from 'node:path';
-import { ofListener, splitListener } from '../host/node/listener.ts';
+import { ofListener, splitListener } from '../host/listener-path.ts';
 import { Fault } from '../journal/fault.ts';
 
 export type GuestPlace =

@@ -1,9 +1,7 @@
 /** Commands about guests that are not protected yet: `guests` lists what there is, `add-monitor` gives one of a manager a monitor of ours. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { discoverGuests } from '../../qemu/discover-guests.ts';
 import { libvirtUriDefault, readPlace } from '../../qemu/guest-place.ts';
-import { addMonitor } from '../../qemu/libvirt/add-monitor.ts';
 import { monitorArguments } from '../../qemu/own-monitor-plan.ts';
 import { pveValue } from '../../qemu/pve/pve-config.ts';
 import { pveOwnMonitorPath, readPveConfig, type PvePlace } from '../../qemu/pve/pve-guest.ts';
@@ -19,6 +17,7 @@ export function addDiscoveryCommands(program: Command): void {
     .option('--pve-root <folder>', 'where Proxmox VE’s folders begin', '/')
     .option('--json', 'as JSON')
     .action(async ({ libvirt, pveRoot, json }: GuestsOptions) => {
+      const { discoverGuests } = await import('../../qemu/discover-guests.ts');
       const found = await discoverGuests({ uri: libvirt ?? libvirtUriDefault, pveRoot: resolve(pveRoot) });
       if (json === true) return printJson(found);
       print(formatDiscovery(lookOf(process.stdout), found));
@@ -31,6 +30,7 @@ export function addDiscoveryCommands(program: Command): void {
       const place = readPlace(text);
       if (place.kind === 'socket') throw new UsageError('a guest with a QMP socket has what it needs');
       if (place.kind === 'pve') return print(await tellPve(place, socket));
+      const { addMonitor } = await import('../../qemu/libvirt/add-monitor.ts');
       const { path, wasThere, isRunningWithout } = await addMonitor(place, socket);
       print(`${place.domain} ${wasThere ? 'has' : 'was given'} a monitor for us at ${path}${isRunningWithout ? ', from its next start on; until then it is followed through libvirt' : ''}\n`);
     });

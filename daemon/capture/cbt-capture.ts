@@ -12,7 +12,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../../host/clock.ts';
-import { splitListener } from '../../host/node/listener.ts';
+import { splitListener } from '../../host/listener-path.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { formatPoint, isSamePoint, type PointId, type PointKind } from '../../journal/point.ts';
 import { findAgentChannel, type AgentChannel } from '../../qemu/agent-channel.ts';

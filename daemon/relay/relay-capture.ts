@@ -4,7 +4,7 @@
  * gets in one delta what it missed. It reads points only: it cuts none, and knows no bitmaps.
  */
 import type { Clock } from '../../host/clock.ts';
-import { splitListener } from '../../host/node/listener.ts';
+import { splitListener } from '../../host/listener-path.ts';
 import type { Extent } from '../../journal/extents.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { recordHeaderBytes, runBytesMax } from '../../journal/limits.ts';

@@ -4,26 +4,8 @@
  * Invariant: nothing is sent to a listener of another user.
  */
 import type { Socket } from 'node:net';
+import { uidMax } from '../listener-path.ts';
 import { peerOfSocket } from './libc.ts';
-
-export interface ListenerPath {
-  readonly path: string;
-  /** Undefined: whoever listens there. */
-  readonly uid?: number | undefined;
-}
-
-/** The largest number of a user; the one above means none (setreuid(2)). */
-const uidMax = 0xffff_fffe;
-
-/** `user://UID/PATH`, and as it is whatever is nothing of the kind. */
-export function splitListener(text: string): ListenerPath {
-  const found = /^user:\/\/(\d{1,10})(\/[^\0]*)$/.exec(text);
-  return found === null || Number(found[1]) > uidMax ? { path: text } : { path: found[2]!, uid: Number(found[1]) };
-}
-
-export function ofListener(path: string, uid: number): string {
-  return `user://${uid}${path}`;
-}
 
 /** Who listens at the other end of a socket that has just connected, if that is not who it has to be; null: it is. */
 export function foreignListener(socket: Socket, uid: number | undefined): number | null {

@@ -80,8 +80,8 @@ const alarmBytes: Readonly<Record<Sensitivity, number>> = { low: 32 * 1024 ** 2,
 /** Writing anew is what honest programs do, too: so much more of it is asked for. */
 const replacedFactor = 2;
 /**
- * First blocks of pieces that are an alarm, as a part of it: 256 pieces at `normal`. Measured: honest work up to 28, in-place and
- * first-block attacks 10 to 50 a second.
+ * First blocks of pieces that are an alarm, as a part of it: 256 pieces at `normal`. Measured: honest work up to 63, none of
+ * them like a cipher's; in-place and first-block attacks 10 to 50 a second.
  */
 const scatteredFactor = 1 / 8;
 /** So many bytes of first blocks must have been sampled, some 18: in a large point each stands for hundreds, and a single one proves nothing. */

@@ -7,7 +7,7 @@ export interface Scenario {
   readonly what: string;
   /** On a disk whose free space still holds what deleted files held. */
   readonly isUsedDisk: boolean;
-  /** By these the limits were chosen; the others were only ever measured. */
+  /** By these the limits were chosen; none was moved for the others. */
   readonly isTuning: boolean;
 }
 

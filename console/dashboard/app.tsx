@@ -3,12 +3,16 @@ import { render } from 'preact';
 import { follow, report } from './live.ts';
 import { AuditPage } from './pages/audit-page.tsx';
 import { Connection } from './pages/connection.tsx';
-import { GroupPage } from './pages/group-page.tsx';
+import { lazily } from './lazy.tsx';
 import { Overview } from './pages/overview.tsx';
 import { SignIn } from './pages/sign-in.tsx';
 import { SourcePage } from './pages/source-page.tsx';
 import { place } from './route.ts';
 import { signOut, token } from './session.ts';
+
+const GroupPage = lazily(async () => (await import('./pages/group-page.tsx')).GroupPage);
+/** By then the overview has been drawn, ms. */
+const fetchAheadMs = 2000;
 
 function App() {
   if (token.value === null) return <SignIn />;
@@ -37,4 +41,5 @@ function Page() {
 
 // Asked for before anything is drawn: the answer is on its way meanwhile.
 follow();
+setTimeout(GroupPage.fetch, fetchAheadMs);
 render(<App />, document.querySelector('#app')!);

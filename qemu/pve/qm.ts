@@ -14,7 +14,8 @@ export function qm(command: readonly string[], args: readonly string[]): Promise
   return new Promise((resolve, reject) => {
     const child = execFile(program, [...first, ...args], { env: { ...process.env, LC_ALL: 'C' }, timeout: qmMsMax, killSignal: 'SIGKILL', maxBuffer: 1024 ** 2 }, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout);
-      const said = stderr.split('\n').map((line) => line.trim()).filter((line) => line !== '').join('; ').slice(0, 500);
+      // What QEMU says comes last, behind its own arguments.
+      const said = stderr.split('\n').map((line) => line.trim()).filter((line) => line !== '').join('; ').slice(-500);
       const words = said !== '' ? said : error.killed === true ? `no answer within ${qmMsMax} ms` : error.message;
       reject(new Fault('FAILOVER_BOOT', `Proxmox VE refused qm ${args.join(' ')}: ${words}`, { args: args.join(' '), said }, error));
     });

@@ -31,7 +31,9 @@ export async function makeOverlay(path: string, base: OverlayBase, fileBytes?: n
 function baseArguments(base: OverlayBase, aside: string): string[] {
   if (base.kind === 'replica') return ['-b', base.path, aside];
   const { backing: { socketPath, exportName }, sizeBytes } = base;
-  return ['-u', '-b', `json:${JSON.stringify({ driver: 'nbd', server: { type: 'unix', path: socketPath }, export: exportName, 'reconnect-delay': reconnectSeconds })}`, aside, String(sizeBytes)];
+  // The format that the image names is put over it: without `raw` QEMU would take the export for a file's place.
+  const view = { driver: 'raw', file: { driver: 'nbd', server: { type: 'unix', path: socketPath }, export: exportName, 'reconnect-delay': reconnectSeconds } };
+  return ['-u', '-b', `json:${JSON.stringify(view)}`, aside, String(sizeBytes)];
 }
 
 const imageInfo = z.object({ 'backing-filename': z.string().optional() });

@@ -96,7 +96,7 @@ t.test('config: exit code 78 and every problem with its place', async (t) => {
   await Promise.all([['source', 'run'], ['status'], ['doctor'], ['pair', 'T']].map(async (args) => {
     const { code, stderr, stdout } = await command.run([...args, '--config', brokenConfig]);
     t.equal(code, 78, args.join(' '));
-    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, api, log, metrics, alerts\n`);
+    t.equal(stderr, `${brokenConfig}:2:7: data: expected an absolute path, found "relative"\n${brokenConfig}:3:1: what: unknown key; expected one of role, name, data, tls, spool, guests, limits, witness, control, localTarget, api, log, metrics, alerts\n`);
     t.equal(stdout, '');
   }));
   const fromEnvironment = await command.run(['status', '--json'], { AFTERIMAGE_CONFIG: brokenConfig });

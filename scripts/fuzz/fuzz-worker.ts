@@ -39,7 +39,7 @@ try {
   }
 } catch (error) {
   // Thrown by the fuzzer itself: among what is thrown in callbacks it would be lost, and the process would wait for ever.
-  process.stderr.write(`${String(error)}\n`, () => process.exit(2));
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`, () => process.exit(2));
   await new Promise(() => undefined);
 }
 coverage.close();

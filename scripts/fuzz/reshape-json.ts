@@ -49,7 +49,8 @@ function changeOne(root: { value: unknown }, dice: Dice): void {
   const act = dice.integer(10);
   if (act < 6) members[key] = dice.pick(values)(dice);
   else if (act < 7) delete members[key];
-  else if (act < 8) members[dice.pick(['x', '__proto__', 'constructor', 'toString', 'then', 'length'])] = dice.pick(values)(dice);
+  // A list has no named members in JSON, and its length takes no such values.
+  else if (act < 8 && !Array.isArray(holder)) members[dice.pick(['x', '__proto__', 'constructor', 'toString', 'then', 'length'])] = dice.pick(values)(dice);
   else if (act < 9 && Array.isArray(holder)) holder.push(...Array.from({ length: 1 + dice.integer(40) }, () => structuredClone(members[key])));
   else members[key] = [members[key], structuredClone(members[key])];
 }

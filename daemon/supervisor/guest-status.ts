@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../../host/clock.ts';
 import type { Fault } from '../../journal/fault.ts';
-import { isSamePoint, type PointId } from '../../journal/point.ts';
+import { comparePoints, isSamePoint, type PointId } from '../../journal/point.ts';
 import type { CaptureFigures, CapturedDisk, FullPassProgress } from '../capture/capture.ts';
 import type { GuestPhase, GuestReport, MarkedPoint } from '../report.ts';
 import { Exposure } from './exposure.ts';
@@ -101,6 +101,8 @@ export class GuestStatus {
   applied(id: PointId): void {
     const at = this.#cuts.findIndex((cut) => isSamePoint(cut.id, id));
     if (at < 0) return;
+    // Only what was acknowledged is applied; the word of that is older, and may still be on its way through this process.
+    if (this.#received === null || comparePoints(id, this.#received.id) > 0) this.acknowledged(id);
     this.#applied = this.#cuts[at]!;
     this.#cuts = this.#cuts.slice(at + 1);
   }

@@ -7,7 +7,8 @@ import { once } from 'node:events';
 import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { SourceClient, TargetClient } from '../../console/control-client.ts';
 import type { GuestReport } from '../../daemon/report.ts';
 import { isFault } from '../../journal/fault.ts';
@@ -52,7 +53,7 @@ export class Daemon<Client> {
     this.#child = child;
     await waitFor(async () => {
       if (child.exitCode !== null) throw new Error(`${this.#role} ended with ${child.exitCode}: ${await this.log()}`);
-      return this.#isUp().then(() => true, (error: unknown) => { if (isFault(error)) return false; throw error; });
+      return this.#isUp().then(() => true, (error: unknown) => { if (isFault(error) || (error as { code?: unknown }).code === 'DAEMON_UNREACHABLE') return false; throw error; });
     }, { limitMs: 20_000, what: `${this.#role} to answer` });
   }
 
@@ -110,10 +111,10 @@ control: ${targetSocket}
 log: { level: debug }
 failover: { accel: tcg, network: none${options.failover ?? ''} }
 ${options.targetConfig ?? ''}`);
-  const sourceClient = new SourceClient(sourceSocket);
-  const targetClient = new TargetClient(targetSocket);
-  const source = new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report());
-  const target = new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report());
+  const sourceClient = await ofRelease('SourceClient', new SourceClient(sourceSocket), sourceSocket, () => source.program, options.sourceProgram);
+  const targetClient = await ofRelease('TargetClient', new TargetClient(targetSocket), targetSocket, () => target.program, options.targetProgram);
+  const source: Daemon<SourceClient> = new Daemon('source', folder, join(folder, 'source.yaml'), sourceClient, () => sourceClient.report());
+  const target: Daemon<TargetClient> = new Daemon('target', folder, join(folder, 'target.yaml'), targetClient, () => targetClient.report());
   source.program = options.sourceProgram ?? source.program;
   target.program = options.targetProgram ?? target.program;
   t.teardown(async () => {
@@ -197,4 +198,24 @@ async function openLink(t: Teardown): Promise<Link> {
   t.teardown(() => { link.cut(); server.close(); });
   link.port = (server.address() as AddressInfo).port;
   return link;
+}
+
+/**
+ * While the daemon is `program`'s, of another release that has a client of its own beside it, that client; else ours. What 0.1.0 called by another name
+ * is found there.
+ */
+async function ofRelease<Client extends object>(name: 'SourceClient' | 'TargetClient', ours: Client, socketPath: string, running: () => string, program: string | undefined): Promise<Client> {
+  if (program === undefined) return ours;
+  const module = await import(pathToFileURL(join(dirname(program), 'control-client.js')).href) as Record<string, new (path: string) => Record<string, (...all: unknown[]) => unknown>>;
+  const theirs = new module[name]!(socketPath);
+  const renamed: Readonly<Record<string, string>> = { invite: 'token' };
+  return new Proxy(ours, {
+    get(_, member: string) {
+      // It is no promise, however often it is asked.
+      if (member === 'then') return undefined;
+      const [from, key] = running() === program ? [theirs, theirs[member] === undefined ? renamed[member] ?? member : member] : [ours as Record<string, unknown>, member];
+      const found = (from as Record<string, unknown>)[key];
+      return typeof found === 'function' ? (found as (...all: unknown[]) => unknown).bind(from) : found;
+    },
+  });
 }

@@ -72,32 +72,30 @@ async function connectionTo(place: ApiPlace, signal: AbortSignal): Promise<Reque
 async function connectToUser(path: string, uid: number, signal: AbortSignal): Promise<Socket> {
   // Native, and few commands of few hosts need it.
   const { foreignListener } = await import('../host/node/listener.ts');
-  return new Promise((resolve, reject) => {
-    const socket = connectUnix({ path });
-    const give = (error: unknown): void => {
-      signal.removeEventListener('abort', stop);
-      socket.destroy();
-      reject(error as Error);
-    };
-    const stop = (): void => give(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-    socket.once('error', give);
-    socket.once('connect', () => {
-      const foreign = foreignListener(socket, uid);
-      if (foreign !== null) return give(new Fault('API_UNTRUSTED', `a process of user ${foreign} listens at ${path}, where one of user ${uid} has to`, { place: path, found: foreign }));
-      signal.removeEventListener('abort', stop);
-      socket.off('error', give);
-      resolve(socket);
-    });
+  const socket = connectUnix({ path });
+  return whenTrusted(socket, 'connect', signal, () => {
+    const foreign = foreignListener(socket, uid);
+    return foreign === null ? null : new Fault('API_UNTRUSTED', `a process of user ${foreign} listens at ${path}, where one of user ${uid} has to`, { place: path, found: foreign });
   });
 }
 
 /** Fault API_UNTRUSTED. */
 function connectSafely(place: RemotePlace, signal: AbortSignal): Promise<TLSSocket> {
   const { host, port, fingerprint, ca } = place;
+  const isPinned = fingerprint !== null;
+  const socket = connect({ host, port, minVersion: 'TLSv1.3', rejectUnauthorized: false, ...(ca === undefined ? {} : { ca }), ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }) });
+  return whenTrusted(socket, 'secureConnect', signal, () => {
+    // As journal/identity.ts has it, which brings along what makes certificates.
+    const found = socket.getPeerCertificate().fingerprint256.replaceAll(':', '').toLowerCase();
+    if (isPinned && found !== fingerprint) return new Fault('API_UNTRUSTED', `${namePlace(place)} shows a certificate with the fingerprint ${found}, not ${fingerprint}`, { place: namePlace(place), found, fingerprint });
+    if (!isPinned && !socket.authorized) return new Fault('API_UNTRUSTED', `nobody known here vouches for the certificate of ${namePlace(place)} (${String(socket.authorizationError)}); its fingerprint is ${found}`, { place: namePlace(place), found });
+    return null;
+  });
+}
+
+/** Resolves with the socket once it is connected and `distrust` finds nothing; else it is destroyed. Rejects with what was found, the socket's error or the signal's reason. */
+function whenTrusted<Connected extends Socket>(socket: Connected, connected: 'connect' | 'secureConnect', signal: AbortSignal, distrust: () => Fault | null): Promise<Connected> {
   return new Promise((resolve, reject) => {
-    const isPinned = fingerprint !== null;
-    const socket = connect({ host, port, minVersion: 'TLSv1.3', rejectUnauthorized: false, ...(ca === undefined ? {} : { ca }), ...(/^[\d.]+$|:/.test(host) ? {} : { servername: host }) });
     const give = (error: unknown): void => {
       signal.removeEventListener('abort', stop);
       socket.destroy();
@@ -106,11 +104,9 @@ function connectSafely(place: RemotePlace, signal: AbortSignal): Promise<TLSSock
     const stop = (): void => give(signal.reason);
     signal.addEventListener('abort', stop, { once: true });
     socket.once('error', give);
-    socket.once('secureConnect', () => {
-      // As journal/identity.ts has it, which brings along what makes certificates.
-      const found = socket.getPeerCertificate().fingerprint256.replaceAll(':', '').toLowerCase();
-      if (isPinned && found !== fingerprint) return give(new Fault('API_UNTRUSTED', `${namePlace(place)} shows a certificate with the fingerprint ${found}, not ${fingerprint}`, { place: namePlace(place), found, fingerprint }));
-      if (!isPinned && !socket.authorized) return give(new Fault('API_UNTRUSTED', `nobody known here vouches for the certificate of ${namePlace(place)} (${String(socket.authorizationError)}); its fingerprint is ${found}`, { place: namePlace(place), found }));
+    socket.once(connected, () => {
+      const fault = distrust();
+      if (fault !== null) return give(fault);
       signal.removeEventListener('abort', stop);
       socket.off('error', give);
       resolve(socket);

@@ -49,7 +49,8 @@ async function readPrivate(path: string): Promise<string> {
   }
 }
 
-function parseJson(text: string): unknown {
+/** Undefined: it is no JSON. */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {

@@ -5,7 +5,7 @@
 import { mkdir, readFile, readlink, rename, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { readJson, replaceJson } from '../../host/node/json-file.ts';
+import { parseJson, readJson, replaceJson } from '../../host/node/json-file.ts';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { thawedConfig } from './adapt-config.ts';
 import { parsePveConfig, parsePveOptions, pveValue } from './pve-config.ts';
@@ -195,14 +195,5 @@ async function replaceText(path: string, text: string): Promise<void> {
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
     throw new Fault('FAILOVER_BOOT', `${path} cannot be written (${code}): the target has to run as root on Proxmox VE, and its cluster needs a quorum`, { path, error: code }, error);
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
   }
 }

@@ -175,8 +175,7 @@ function localPeers(server: Server, localTarget: NonNullable<ControlOptions<neve
 
 /** As the kernel saw the peer connect: a socket's mode and its folder's keep others off already, and this holds when somebody changed those. */
 function uidOf(socket: Socket): number {
-  const { fd } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
-  return fd === undefined || fd < 0 ? nobody : peerOfSocket(fd).uid;
+  return peerOfSocket(socket)?.uid ?? nobody;
 }
 
 /** Of what is no operation of the role: operators' tokens. */

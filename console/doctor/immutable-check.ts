@@ -76,8 +76,7 @@ function listenerOf(path: string): Promise<number | null> {
     const socket: Socket = createConnection({ path });
     socket.once('error', () => resolve(null));
     socket.once('connect', () => {
-      const { fd } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
-      const pid = fd === undefined || fd < 0 ? 0 : peerOfSocket(fd).pid;
+      const pid = peerOfSocket(socket)?.pid ?? 0;
       socket.destroy();
       // 0: it listens in another PID namespace.
       resolve(pid === 0 ? null : pid);

@@ -2,6 +2,7 @@
  * The calls of libc that Node lacks: fallocate, lseek for SEEK_DATA and SEEK_HOLE, flock, locks of open files (fcntl). They run on koffi's worker threads,
  * so that a slow file system does not hold up the event loop, but for one that by itself never waits; a failure is an error with `code`, as Node's own are. Linux only.
  */
+import type { Socket } from 'node:net';
 import koffi from 'koffi';
 
 const libc = koffi.load('libc.so.6');
@@ -121,8 +122,10 @@ export function keepFromChildren(capability: number): void {
   if (prctlCall(ambient.prctl, ambient.lower, capability, 0, 0) === -1) throw failed('prctl', capability);
 }
 
-/** Who connected to this unix socket, or listens at its other end, as the kernel noted it then (unix(7), SO_PEERCRED). */
-export function peerOfSocket(fd: number): { readonly pid: number; readonly uid: number } {
+/** Who connected to this unix socket, or listens at its other end, as the kernel noted it then (unix(7), SO_PEERCRED). Null: it is closed. */
+export function peerOfSocket(socket: Socket): { readonly pid: number; readonly uid: number } | null {
+  const { fd = -1 } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
+  if (fd < 0) return null;
   const found = Buffer.alloc(peerCredentials.bytes);
   if (getsockoptCall(fd, peerCredentials.level, peerCredentials.name, found, [found.length]) === -1) throw failed('getsockopt', fd);
   return { pid: found.readInt32LE(0), uid: found.readUInt32LE(4) };

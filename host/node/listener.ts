@@ -10,7 +10,6 @@ import { peerOfSocket } from './libc.ts';
 /** Who listens at the other end of a socket that has just connected, if that is not who it has to be; null: it is. */
 export function foreignListener(socket: Socket, uid: number | undefined): number | null {
   if (uid === undefined) return null;
-  const { fd } = (socket as unknown as { _handle?: { fd?: number } | null })._handle ?? {};
-  const found = fd === undefined || fd < 0 ? uidMax + 1 : peerOfSocket(fd).uid;
+  const found = peerOfSocket(socket)?.uid ?? uidMax + 1;
   return found === uid ? null : found;
 }

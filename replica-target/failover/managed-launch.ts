@@ -6,6 +6,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { rm, symlink } from 'node:fs/promises';
 import { Fault, isFault } from '../../journal/fault.ts';
 import { findGuest } from '../../qemu/boot.ts';
+import { isStoppedOnError } from '../../qemu/boot-disks.ts';
 import { formatPlace } from '../../qemu/guest-place.ts';
 import type { RecordedGuest } from '../../qemu/group-hardware.ts';
 import type { GuestHardware } from '../../qemu/hardware.ts';
@@ -124,7 +125,7 @@ async function launchPve({ of = '', group, place: { folder, qmpPath, logPath }, 
   const isHome = disks.every(({ format }) => format === 'raw');
   // Where it comes from it may have had another number.
   const vmid = isHome ? await findPveGuest(manager, hardware.uuid) ?? recorded.vmid : vmidOf(manager, of, group, recorded.vmid);
-  const files = isHome ? [] : disks.map(({ disk, path, format, name = hardware.disks[disk]?.name ?? '', backing }) => ({ path, file: `vm-${vmid}-disk-${disk}.${format}`, name, isStoppedOnError: backing !== undefined }));
+  const files = isHome ? [] : disks.map((one) => ({ path: one.path, file: `vm-${vmid}-disk-${one.disk}.${one.format}`, name: one.name ?? hardware.disks[one.disk]?.name ?? '', isStoppedOnError: isStoppedOnError(one) }));
   const vars = isHome || varsPath === null ? null : { path: varsPath, file: `vm-${vmid}-efi.${hardware.firmware?.varsFormat === 'qcow2' ? 'qcow2' : 'raw'}` };
   const volume = (file: string): string => volumeId(manager, vmid, file);
   const options: PveAdaptOptions = {

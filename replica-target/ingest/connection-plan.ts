@@ -2,7 +2,8 @@
  * The handshake as the target sees it: a message in, the next state and what to do out (PROTOCOL.md, "Handshake"). Pure:
  * no socket, no clock, and the nonce is handed in. Invariant: there is no way to `open` but by a certificate that is pinned for
  * the very source that the peer says it is, or through a proof that one of the secrets made over this connection's two nonces
- * and both certificates, of which only an invitation that is open, and then durably used up, pairs a source.
+ * and both certificates, of which only an invitation that is open, and then durably used up, pairs a source. A peer without a
+ * certificate has one way: the secret of an earlier release's pairing, which source-pairings.ts takes for sources that never showed one.
  */
 import { isSameProof, sourceProof, targetProof } from '../../journal/identity.ts';
 import type { FaultCode } from '../../journal/fault.ts';
@@ -76,14 +77,13 @@ function planProof(state: Extract<HandshakeState, { readonly phase: 'auth' }>, m
   if (source !== null && shown !== null && source.sourceId !== sourceId) return { step: 'refuse', code: 'WIRE_SECRET', message: 'the certificate is that of another source than the one that it is said to be' };
   const paired = shown === null ? {} : { paired: shown.fingerprint };
   // A source that is paired uses an invitation up all the same: nobody else is to find it open.
-  if (key?.state === 'open' && shown !== null) return { step: 'pair', key, claim: { sourceId, sourceName, certificate: shown }, open, reply: { t: 'welcome', creditBytes, ...proof, ...paired } };
+  if (key !== undefined && (key.state === 'old' || (key.state === 'open' && shown !== null))) return { step: 'pair', key, claim: { sourceId, sourceName, certificate: shown }, open, reply: { t: 'welcome', creditBytes, ...proof, ...paired } };
   if (source !== null && shown !== null) return { step: 'reply', state: open, reply: { t: 'welcome', creditBytes, ...proof, ...paired } };
   if (key === undefined) return { step: 'refuse', code: 'WIRE_SECRET', message: 'the source could not prove that it is paired with this target, nor that it has an invitation' };
   switch (key.state) {
     case 'shared': return { step: 'reply', state: open, reply: { t: 'welcome', creditBytes, ...proof } };
     case 'expired': return { step: 'refuse', code: 'PAIRING_EXPIRED', message: 'the invitation has expired' };
     case 'used': return { step: 'refuse', code: 'PAIRING_USED', message: 'the invitation has paired a source already' };
-    case 'open': return { step: 'refuse', code: 'WIRE_SECRET', message: 'a source that shows no certificate cannot be paired' };
-    default: return key.state satisfies never;
+    default: return { step: 'refuse', code: 'WIRE_SECRET', message: 'a source that shows no certificate cannot be paired' };
   }
 }

@@ -174,7 +174,8 @@ export class Connection {
     const { peers, log, peer } = this.#o;
     try {
       const source = await peers.pair(key, claim);
-      log.warn({ source: source.name, sourceId: source.sourceId, fingerprint: claim.certificate.fingerprint, peer }, `${source.name} is paired`);
+      const isPinned = claim.certificate !== null;
+      log.warn({ source: source.name, sourceId: source.sourceId, fingerprint: claim.certificate?.fingerprint, peer }, isPinned ? `${source.name} is paired` : `${source.name}, of an earlier release, is let in by its secret`);
       if (!this.#isClosing) this.#enter({ ...open, sourceName: source.name }, reply);
     } catch (error) {
       if (isFault(error)) return this.fail(error.code, error.message);
@@ -200,10 +201,13 @@ export class Connection {
     return this.#handshake.phase === 'open' ? this.#handshake.sourceId : null;
   }
 
+  /** Whether it showed a certificate in its TLS handshake. */
+  get hasCertificate(): boolean { return this.#o.facts.shown !== null; }
+
   /** Tells the source which certificate this target is going to show, if it is. One that noted it already says so once more. */
   announceRenewal(): void {
     const next = this.#o.nextCertificate?.() ?? null;
-    if (next === null || this.#handshake.phase !== 'open') return;
+    if (next === null || this.#handshake.phase !== 'open' || this.#o.facts.shown === null) return;
     this.#send({ t: 'renewal', ...signRenewal(next, { role: 'target', sourceNonce: this.#handshake.sourceNonce, targetNonce: this.#nonce }) });
   }
 

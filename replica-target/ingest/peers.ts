@@ -21,14 +21,15 @@ export interface PairedSource {
 /** A secret that a peer may prove that it knows, and what that is worth. */
 export interface PairingKey {
   readonly secret: Buffer;
-  /** `shared`: a secret alone, without certificates. Anything but those and `open` is only to say why it is refused. */
-  readonly state: 'shared' | 'open' | 'expired' | 'used';
+  /** `shared`: a secret alone, without certificates. `old`: a secret that an earlier release's pairing kept. Anything but those and `open` is only to say why it is refused. */
+  readonly state: 'shared' | 'old' | 'open' | 'expired' | 'used';
 }
 
 export interface PairingClaim {
   readonly sourceId: string;
   readonly sourceName: string;
-  readonly certificate: ShownCertificate;
+  /** Null: a source of an earlier release, that has none and proved an old secret. */
+  readonly certificate: ShownCertificate | null;
 }
 
 export interface Peers {
@@ -37,7 +38,7 @@ export interface Peers {
   /** Whose certificate it is; null for one that is nobody's, or whose pairing was revoked. */
   sourceOf(shown: ShownCertificate | null): PairedSource | null;
   keys(): readonly PairingKey[];
-  /** Uses the key up: the source is paired, durably, when this resolves. Faults: PAIRING_EXPIRED, PAIRING_USED, PAIRING_FOREIGN, WIRE_SECRET. */
+  /** Uses the key up: the source is paired, durably, when this resolves; one without a certificate is let in by an old secret, and nothing is pinned. Faults: PAIRING_EXPIRED, PAIRING_USED, PAIRING_FOREIGN, WIRE_SECRET. */
   pair(key: PairingKey, claim: PairingClaim): Promise<PairedSource>;
   /** A paired source has connected. */
   seen(source: PairedSource, shown: ShownCertificate, address: string): void;

@@ -74,6 +74,8 @@ export interface Ingest {
   refusals(): Record<string, number>;
   /** Ends the connections of a source whose pairing was revoked; resolves when nothing more of it is taken. */
   expel(sourceId: string): Promise<void>;
+  /** The same for every source that showed no certificate. */
+  expelUncertified(): Promise<void>;
   /** Tells every source that is connected which certificate comes next. */
   announceRenewal(): void;
   /** New connections are shown this certificate; those that stand go on. */
@@ -143,8 +145,16 @@ class Door implements Ingest {
     return this.#refusals.report();
   }
 
-  async expel(sourceId: string): Promise<void> {
-    const theirs = [...this.#connections].filter((connection) => connection.sourceId === sourceId);
+  expel(sourceId: string): Promise<void> {
+    return this.#expel((connection) => connection.sourceId === sourceId);
+  }
+
+  expelUncertified(): Promise<void> {
+    return this.#expel((connection) => connection.sourceId !== null && !connection.hasCertificate);
+  }
+
+  async #expel(isMeant: (connection: Connection) => boolean): Promise<void> {
+    const theirs = [...this.#connections].filter(isMeant);
     for (const connection of theirs) connection.fail('PAIRING_REVOKED', 'the pairing of this source was revoked');
     await Promise.all(theirs.map((connection) => connection.finished));
   }

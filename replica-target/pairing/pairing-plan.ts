@@ -47,19 +47,24 @@ export function forgetSpent(pairings: Pairings, nowMs: number): Pairings {
   return { ...pairings, invitations };
 }
 
-/** `hasGroups`: a group here belongs to that source. Faults: PAIRING_USED, PAIRING_FOREIGN, WIRE_SECRET. */
-export function planPairing(pairings: Pairings, secretHex: string, claim: PairingClaim, hasGroups: boolean, nowMs: number): { readonly next: Pairings; readonly source: SourceRecord } {
-  const { sourceId, sourceName } = claim;
+/**
+ * `hasGroups`: a group here belongs to that source. `source`: as it is known from now on; null, one of an earlier release, which has no certificate to be known by.
+ * Faults: PAIRING_USED, PAIRING_FOREIGN, WIRE_SECRET.
+ */
+export function planPairing(pairings: Pairings, secretHex: string, claim: PairingClaim, hasGroups: boolean, nowMs: number): { readonly next: Pairings; readonly source: SourceRecord | null } {
+  const { sourceId, sourceName, certificate } = claim;
   const known = pairings.sources.find((one) => one.sourceId === sourceId);
-  const isSameCertificate = known?.certificates.some(({ fingerprint }) => fingerprint === claim.certificate.fingerprint) ?? false;
-  refuseTaken(pairings, sourceId, claim.certificate.fingerprint);
+  const isSameCertificate = known?.certificates.some(({ fingerprint }) => fingerprint === certificate?.fingerprint) ?? false;
+  if (certificate !== null) refuseTaken(pairings, sourceId, certificate.fingerprint);
   const old = pairings.pairings.find((one) => one.secretHex === secretHex);
   if (old !== undefined) {
     if (known !== undefined && (!isSameCertificate || known.revokedAtMs !== undefined)) throw foreign(`the source ${known.name} is known by another certificate, or its pairing was revoked: a secret of an earlier release does not change that`);
     // Several sources may have been paired by one secret: those that are here already are all let in.
     if (known === undefined && old.isUsed === true && !hasGroups) throw new Fault('PAIRING_USED', 'the token has paired a source already');
-    return withSource({ ...pairings, pairings: pairings.pairings.map((one) => (one === old ? { ...one, isUsed: true } : one)) }, known, claim, nowMs);
+    if (certificate === null) return { next: pairings, source: null };
+    return withSource({ ...pairings, pairings: pairings.pairings.map((one) => (one === old ? { ...one, isUsed: true } : one)) }, known, claim, certificate, nowMs);
   }
+  if (certificate === null) throw new Fault('WIRE_SECRET', 'a source that shows no certificate cannot be paired');
   const invitation = pairings.invitations.find((one) => one.secretHex === secretHex);
   if (invitation === undefined) throw new Fault('WIRE_SECRET', 'there is no such invitation');
   if (invitation.used !== undefined) throw new Fault('PAIRING_USED', 'the invitation has paired a source already');
@@ -69,10 +74,10 @@ export function planPairing(pairings: Pairings, secretHex: string, claim: Pairin
   if (!isMeant && known?.revokedAtMs !== undefined) throw foreign(`the pairing of ${known.name} was revoked`);
   if (!isMeant && known === undefined && hasGroups) throw foreign(`there are groups of the source ${sourceName} here, which it was paired for in another way`);
   const used = { sourceId, atMs: nowMs };
-  return withSource({ ...pairings, invitations: pairings.invitations.map((one) => (one === invitation ? { ...one, used } : one)) }, known, claim, nowMs);
+  return withSource({ ...pairings, invitations: pairings.invitations.map((one) => (one === invitation ? { ...one, used } : one)) }, known, claim, certificate, nowMs);
 }
 
-function withSource(pairings: Pairings, known: SourceRecord | undefined, { sourceId, sourceName, certificate }: PairingClaim, nowMs: number): { readonly next: Pairings; readonly source: SourceRecord } {
+function withSource(pairings: Pairings, known: SourceRecord | undefined, { sourceId, sourceName }: PairingClaim, certificate: ShownCertificate, nowMs: number): { readonly next: Pairings; readonly source: SourceRecord } {
   const isSame = known !== undefined && known.revokedAtMs === undefined && known.certificates.some(({ fingerprint }) => fingerprint === certificate.fingerprint);
   const source: SourceRecord = {
     sourceId, name: sourceName, pairedAtMs: isSame ? known.pairedAtMs : nowMs,

@@ -97,7 +97,7 @@ export class SourcePairings implements Peers {
   }
 
   refusal(shown: ShownCertificate | null): ReturnType<Peers['refusal']> {
-    if (shown === null) return { code: 'WIRE_SECRET', message: 'a peer without a certificate' };
+    if (shown === null) return this.hasOldSecrets ? null : { code: 'WIRE_SECRET', message: 'a peer without a certificate' };
     const holder = this.#holder(shown.fingerprint);
     const isInvited = this.#pairings.invitations.some((one) => one.name !== undefined && one.name === holder?.name && this.#stateOf(one) === 'open');
     if (holder?.revokedAtMs !== undefined && !isInvited) return { code: 'PAIRING_REVOKED', message: `the pairing of ${holder.name} was revoked` };
@@ -114,21 +114,21 @@ export class SourcePairings implements Peers {
   keys(): readonly PairingKey[] {
     return [
       ...this.#pairings.invitations.map((one) => ({ secret: Buffer.from(one.secretHex, 'hex'), state: this.#stateOf(one) })),
-      ...this.#pairings.pairings.map(({ secretHex }) => ({ secret: Buffer.from(secretHex, 'hex'), state: 'open' as const })),
+      ...this.#pairings.pairings.map(({ secretHex }) => ({ secret: Buffer.from(secretHex, 'hex'), state: 'old' as const })),
     ];
   }
 
   async pair({ secret }: PairingKey, claim: PairingClaim): Promise<PairedSource> {
     const secretHex = secret.toString('hex');
-    let paired: SourceRecord | null = null;
+    let name = claim.sourceName;
     await this.#change((pairings) => {
       const invitation = pairings.invitations.find((one) => one.secretHex === secretHex);
       if (invitation !== undefined && this.#stateOf(invitation) === 'expired') throw new Fault('PAIRING_EXPIRED', 'the invitation has expired');
       const { next, source } = planPairing(pairings, secretHex, claim, this.#o.hasGroups(claim.sourceId), this.#o.clock.nowMs());
-      paired = source;
+      name = source?.name ?? name;
       return next;
     });
-    return { sourceId: claim.sourceId, name: paired!.name };
+    return { sourceId: claim.sourceId, name };
   }
 
   seen({ sourceId }: PairedSource, { fingerprint }: ShownCertificate, address: string): void {
@@ -160,6 +160,8 @@ export class SourcePairings implements Peers {
     await this.#change((pairings) => ({ ...pairings, sources: pairings.sources.map((one) => (one.sourceId === sourceId ? { ...one, revokedAtMs: one.revokedAtMs ?? this.#o.clock.nowMs() } : one)) }));
     return { sourceId, name };
   }
+
+  get hasOldSecrets(): boolean { return this.#pairings.pairings.length > 0; }
 
   /** Secrets of earlier releases let nobody in any more. Returns how many there were. */
   async revokeOldSecrets(): Promise<number> {

@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import { readTlsFiles, type TlsPaths } from '../../host/node/tls-files.ts';
+import { Fault } from '../../journal/fault.ts';
 import { makeToken } from '../../journal/identity.ts';
 import type { Ingest } from '../ingest/server.ts';
 import type { CertificateReport, OwnCertificates } from './own-certificates.ts';
@@ -81,12 +82,18 @@ export class TargetPairing {
     return source;
   }
 
-  /** See source-pairings.ts. */
-  revokeOldSecrets(): Promise<number> { return this.#o.pairings.revokeOldSecrets(); }
+  /** See source-pairings.ts. Nothing more of who was let in by one is taken when it resolves. */
+  async revokeOldSecrets(): Promise<number> {
+    const count = await this.#o.pairings.revokeOldSecrets();
+    await this.#o.ingest().expelUncertified();
+    return count;
+  }
 
   /** Begins to give the target another certificate. `isNow`: it is shown at once; sources that have not noted it must be paired anew. Faults: REQUEST_INVALID, CONFIG_INVALID. */
   async rotate(isNow: boolean): Promise<RotationReport> {
-    const { certificates, name, tls } = this.#o;
+    const { certificates, name, tls, pairings } = this.#o;
+    // Sources without a certificate are of a release that knows no announcement: they would find a target that they do not know.
+    if (!isNow && pairings.hasOldSecrets) throw new Fault('REQUEST_INVALID', 'secrets of an earlier release still let sources in, which could not be told of another certificate: upgrade them, and `afterimage revoke --old-secrets` first');
     const { own } = await readTlsFiles(tls);
     if (certificates.next === null || own !== null) await certificates.begin(name, own);
     this.resume();

@@ -186,3 +186,27 @@ t.test('state files of pairings by a shared secret are read, and go over to cert
   await source.restart();
   await isUp(source.targets);
 });
+
+t.test('a source of an earlier release, which has no certificate, goes on by its secret until it shows one', async (t) => {
+  const target = await trustTarget(t);
+  const secret = Buffer.alloc(32, 0x77);
+  await writeFile(join(target.folder, 'pairings.json'), JSON.stringify({ pairings: [{ secretHex: secret.toString('hex'), issuedAtMs: 5 }] }), { mode: 0o600 });
+  await target.restart();
+  const { operations } = target.running;
+  const token = makeToken({ host: '127.0.0.1', port: target.options.listen.port, fingerprint: target.running.report().fingerprint, secret, targetId: '22'.repeat(16), targetName: 'bravo' });
+  await t.rejects(attempt(token, { secret: Buffer.alloc(32, 3) }), { code: 'WIRE_SECRET' }, 'another secret');
+  await t.rejects(attempt(token, { secret: readToken((await operations.invite({})).token).secret }), { code: 'WIRE_SECRET' }, 'an invitation pairs certificates alone');
+  (await attempt(token, { secret })).close();
+  (await attempt(token, { secret })).close();
+  t.match(operations.pairings(), { sources: [], oldSecretCount: 1 }, 'nothing is pinned, and it comes again');
+  await t.rejects(operations.rotate(false), { code: 'REQUEST_INVALID' }, 'nobody could tell it of another certificate');
+  const before = await attempt(token, { secret, sourceId: 'cd'.repeat(16) });
+  (await attempt(token, { secret, certificate: await makeCertificate('mallory') })).close();
+  t.match(operations.pairings().sources, [{ sourceId: 'ab'.repeat(16) }]);
+  await t.rejects(attempt(token, { secret }), { code: 'PAIRING_FOREIGN' }, 'what has shown a certificate is not taken without it');
+  await t.rejects(attempt(token, { secret, sourceId: 'ef'.repeat(16) }), { code: 'PAIRING_USED' }, 'nor is anybody new');
+  t.equal(await operations.revokeOldSecrets(), 1);
+  t.match(await before.closed, { code: 'PAIRING_REVOKED' }, 'who was let in by it is sent away');
+  await t.rejects(attempt(token, { secret }), { code: 'WIRE_SECRET' });
+  t.match(await operations.rotate(false), { awaited: ['mallory'] });
+});

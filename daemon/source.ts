@@ -453,10 +453,10 @@ class Source implements SourceOperations {
   async #supervision(guest: ProtectedGuest, target: string, kind: 'points' | 'relayed'): Promise<Omit<SupervisorOptions, 'capture' | 'handover' | 'relinquish'>> {
     const linked = this.#links.get(target);
     if (linked === undefined) throw new Fault('TARGET_UNPAIRED', `guest ${guest.name} is protected to ${target}, which is not paired`, { guest: guest.name });
-    const { link, encoder, passes } = linked;
+    const { link, encoder, passes, turns } = linked;
     const { name, groupId, qmpPath, rpoMs, members } = guest;
     return {
-      facts: { name, groupId, qmpPath, target, rpoMs, ...(members === undefined ? {} : { members }) }, link, encoder, passes, clock: nodeClock, random: nodeRandom,
+      facts: { name, groupId, qmpPath, target, rpoMs, ...(members === undefined ? {} : { members }) }, link, encoder, passes, turns, clock: nodeClock, random: nodeRandom,
       log: this.#deps.log.child({ guest: name, ...(kind === 'relayed' ? { to: target } : {}) }),
       rateBytesPerSecond: guest.rateBytesPerSecond,
       isPaused: guest.isPaused,

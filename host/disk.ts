@@ -50,6 +50,8 @@ export interface DiskFile {
   preallocate(sizeBytes: number): Promise<void>;
   /** Next range with data at or after `at` (SEEK_DATA/SEEK_HOLE), or null when there is none. */
   nextData(at: number): Promise<{ start: number; end: number } | null>;
+  /** What of the range is durable need not stay in memory: nothing will read it soon. A hint, never waited for. Not every disk has a memory. */
+  dropCached?(at: number, length: number): void;
   /** Keeps programs that go by QEMU's image locks from opening it for writing, while it is open here; false: one has it open so already. Not every disk can. */
   barWriters?(isBarred: boolean): boolean;
   close(): Promise<void>;

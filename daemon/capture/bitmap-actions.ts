@@ -9,7 +9,7 @@ export interface BitmapAction { readonly type: string; readonly data: Readonly<R
 
 /** `isPersistent`: it outlives QEMU, when that ends well. */
 export function addBitmap(node: string, name: string, isPersistent: boolean): BitmapAction {
-  return { type: 'block-dirty-bitmap-add', data: { node, name, granularity: bitmapGranularity, persistent: isPersistent } };
+  return { type: 'block-dirty-bitmap-add', data: { node, name, granularity: bitmapGranularity, ...(isPersistent ? { persistent: true } : {}) } };
 }
 
 export function mergeBitmap(node: string, target: string, source: string): BitmapAction {

@@ -427,6 +427,7 @@ export class CbtCapture implements Capture {
   }
 
   async #attachLogs(): Promise<void> {
+    if (!this.#keeper.wishes()) return;
     await this.#keeper.attach(this.#linked(), this.#disks);
     this.#disks = await this.#listDisks();
   }

@@ -179,7 +179,8 @@ function backupAction(context: CopyContext, order: CopyOrder, { disk, trackNode,
     data: {
       'job-id': nodeName(groupId, order.stamp, disk, 'job'), device: trackNode, target: nodeName(groupId, order.stamp, disk, 'top'),
       sync: 'bitmap', bitmap, 'bitmap-mode': order.bitmapMode, 'filter-node-name': nodeName(groupId, order.stamp, disk, 'filter'),
-      'on-source-error': 'report', 'on-target-error': 'report', 'auto-finalize': !isHeld, 'auto-dismiss': false,
+      // What is as by itself is left out, errors among it (`report`): QEMU reads a command byte by byte, with six system calls for each.
+      ...(isHeld ? { 'auto-finalize': false } : {}), 'auto-dismiss': false,
       ...(order.round === undefined ? {} : { speed: order.round.speedBytesPerSecond, 'x-perf': { 'max-workers': order.round.workers } }),
     },
   };

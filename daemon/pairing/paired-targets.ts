@@ -13,6 +13,7 @@ import { PassTurns } from '../resync/pass-turns.ts';
 import type { PairedTarget, SourceState } from '../source-state.ts';
 import { connectTarget, type TargetAddress } from '../stream/connect-target.ts';
 import { Encoder } from '../stream/encoder.ts';
+import { CycleTurns } from '../stream/cycle-turns.ts';
 import type { TargetLink } from '../stream/session.ts';
 import { openTargetLink } from '../stream/target-link.ts';
 import type { OutboxGate } from '../stream/throttle.ts';
@@ -27,7 +28,7 @@ const pairPaceMs = 500;
 const usePaceMs = 60_000;
 
 /** One encoder per link: it is the link that decides whether to compress. */
-export interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns }
+export interface Linked { readonly target: PairedTarget; readonly link: TargetLink; readonly encoder: Encoder; readonly passes: PassTurns; readonly turns: CycleTurns }
 
 export interface TargetPairingReport {
   readonly name: string;
@@ -186,7 +187,7 @@ export class PairedTargets {
         return session;
       },
     });
-    const linked = { target, link, encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns() };
+    const linked = { target, link, encoder: new Encoder({ clock: nodeClock }), passes: new PassTurns(), turns: new CycleTurns(nodeClock) };
     this.#linked.set(name, linked);
     return linked;
   }

@@ -33,6 +33,8 @@ export interface DeltaSending extends DeltaPlace {
   readonly about?: FreezeFacts & { readonly label?: string | undefined };
   readonly random: Random;
   readonly encoder: Encoder;
+  /** Called when the last record has left; what follows is to wait for the target. */
+  readonly onLeft?: () => void;
   readonly signal?: AbortSignal;
 }
 
@@ -77,6 +79,7 @@ export async function sendDelta(session: TargetSession, sending: DeltaSending, d
       await lane.sendRecord(makeRecord(frameHeader(identity, 'seal', sequence), encodePayload(seal)));
     }
     ended();
+    sending.onLeft?.();
     await ack.acknowledged;
   } finally {
     ended();

@@ -39,7 +39,6 @@ const uncommittedRetryMs = 1_000;
 export const copyPaceMsMin = 1000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
 const measureMs = 2_000;
-
 /** How long a final point may take to be cut and acknowledged, ms. */
 const finalMsMax = 600_000;
 
@@ -342,7 +341,7 @@ export class GuestSupervisor {
 
   /** Cuts at the group's pace; a round is followed at once by the next cut. */
   async #cycles(session: TargetSession, holding: GroupHolding, from: PointId, signal: AbortSignal): Promise<void> {
-    const { capture, clock, facts } = this.#o;
+    const { capture, clock, facts, turns } = this.#o;
     let [base, open] = [from, holding.open];
     // What was cut for a request before the last session ended may have arrived.
     this.#told(this.#marks.held(base));
@@ -352,10 +351,11 @@ export class GuestSupervisor {
       while (this.#isAtRest) await this.#untilResumed(signal);
       const follows = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
-      const order = this.#marks.next();
       await capture.awaitChange?.(base, signal);
-      if (this.#handover.isAsked) continue;
-      const { delta, about } = await this.#cut(base, follows, order);
+      // Before the cut: what waited would be old when it left.
+      const endTurn = await turns.take(signal);
+      if (this.#handover.isAsked) { endTurn(); continue; }
+      const { delta, about } = await this.#cut(base, follows, this.#marks.next()).catch((error: unknown) => { endTurn(); throw error; });
       const next = delta.id ?? follows;
       if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
         await delta.end('dropped');
@@ -363,7 +363,7 @@ export class GuestSupervisor {
       }
       if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
       this.#status.behindBytes = delta.changedBytes;
-      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open, about }, signal);
+      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open, about }, signal, endTurn);
       this.#retryMs = retryMsMin;
       if (delta.isRound) {
         this.#status.enter('behind', 'catching up in rounds: the delta is larger than the spool');
@@ -469,13 +469,14 @@ export class GuestSupervisor {
   /** Sends a delta and ends it, one way or the other: after this the guest holds nothing for it. */
   async #ship(
     session: TargetSession, delta: CapturedDelta,
-    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open']; about: PointAbout }, signal: AbortSignal,
+    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open']; about: PointAbout }, signal: AbortSignal, endTurn?: () => void,
   ): Promise<GroupHolding['open']> {
     const { facts, encoder, random } = this.#o;
     let sent: { readonly open: GroupHolding['open'] };
     try {
-      sent = await sendDelta(session, { groupId: facts.groupId, ...place, random, encoder, signal }, delta);
+      sent = await sendDelta(session, { groupId: facts.groupId, ...place, random, encoder, onLeft: () => endTurn?.(), signal }, delta);
     } catch (error) {
+      endTurn?.();
       await delta.end('unknown');
       throw error;
     }

@@ -8,6 +8,7 @@ import type { Capture } from '../capture/capture.ts';
 import type { AppCutHold } from '../freeze/app-hold.ts';
 import type { PassTurns } from '../resync/pass-turns.ts';
 import type { Encoder } from '../stream/encoder.ts';
+import type { CycleTurns } from '../stream/cycle-turns.ts';
 import type { TargetLink } from '../stream/session.ts';
 import type { GuestFacts } from './guest-status.ts';
 import type { HandoverNote } from './handover.ts';
@@ -26,6 +27,8 @@ export interface SupervisorOptions {
   readonly encoder: Encoder;
   /** Of the link: its guests' full passes take turns. */
   readonly passes: PassTurns;
+  /** Of the link: its guests' cycles take turns. */
+  readonly turns: CycleTurns;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

@@ -2,11 +2,11 @@
  * The real disk: node:fs for what Node can do, libc.ts for holes, preallocation and locks. Where a file system cannot punch or
  * preallocate, it does what the seam promises by other means: zeroes are written, space is not reserved.
  */
-import { constants } from 'node:fs';
+import { constants, read, write, writev } from 'node:fs';
 import { mkdir, open, readdir, rename, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import type { Disk, DiskFile, DiskLock } from '../disk.ts';
 import { syncFolder } from './json-file.ts';
-import { barWriters, beginWriteOut, fallocate, fallocateModes, flockExclusive, isImmutable, readCached, seekData, seekHole, setImmutable } from './libc.ts';
+import { barWriters, beginWriteOut, dropFromCache, fallocate, fallocateModes, flockExclusive, isImmutable, readCached, seekData, seekHole, setImmutable } from './libc.ts';
 
 /** One write of zeroes where holes cannot be punched. */
 const zeroes = Buffer.alloc(1024 * 1024);
@@ -86,6 +86,10 @@ class NodeFile implements DiskFile {
   readonly #file: FileHandle;
   #unwritten = { start: Infinity, end: 0, bytes: 0 };
   #writingOut: Promise<void> | null = null;
+  #dropping: Promise<void> | null = null;
+  #underWay = 0;
+  #isClosed = false;
+  #onIdle: () => void = () => undefined;
 
   constructor(path: string, file: FileHandle) {
     this.path = path;
@@ -95,7 +99,7 @@ class NodeFile implements DiskFile {
   async read(into: Buffer, intoAt: number, length: number, at: number): Promise<number> {
     let done = 0;
     while (done < length) {
-      const { bytesRead } = await this.#file.read(into, intoAt + done, length - done, at + done);
+      const bytesRead = await this.#call((fd, over) => read(fd, into, intoAt + done, length - done, at + done, over));
       if (bytesRead === 0) break;
       done += bytesRead;
     }
@@ -109,7 +113,7 @@ class NodeFile implements DiskFile {
   async write(bytes: Buffer, at: number): Promise<void> {
     let done = 0;
     while (done < bytes.length) {
-      const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, at + done);
+      const bytesWritten = await this.#call((fd, over) => write(fd, bytes, done, bytes.length - done, at + done, over));
       done += bytesWritten;
     }
     this.#wrote(at, bytes.length);
@@ -119,7 +123,7 @@ class NodeFile implements DiskFile {
     let position = at;
     for (let first = 0; first < buffers.length; first += gatherMax) {
       const some = buffers.slice(first, first + gatherMax);
-      const { bytesWritten } = await this.#file.writev(some, position);
+      const bytesWritten = await this.#call((fd, over) => writev(fd, some, position, over));
       // A short writev is rare (a full disk, a signal): the rest goes one by one, and then says why.
       let skip = bytesWritten;
       for (const buffer of some) {
@@ -129,6 +133,12 @@ class NodeFile implements DiskFile {
       }
     }
     this.#wrote(at, position - at);
+  }
+
+  dropCached(at: number, length: number): void {
+    const isOver = (): void => undefined;
+    const before = this.#dropping;
+    this.#dropping = Promise.all([before, dropFromCache(this.#file.fd, at, length)]).then(isOver, isOver);
   }
 
   barWriters(isBarred: boolean): boolean {
@@ -189,7 +199,24 @@ class NodeFile implements DiskFile {
   async close(): Promise<void> {
     // The descriptor's number may soon be another file's.
     await this.#writingOut;
+    await this.#dropping;
+    this.#isClosed = true;
+    if (this.#underWay > 0) await new Promise<void>((resolve) => { this.#onIdle = resolve; });
     await this.#file.close();
+  }
+
+  /** By descriptor and with a callback: each call of a FileHandle's own methods makes objects that cost as much as a small write does (measured). */
+  #call(begin: (fd: number, over: (error: Error | null, count: number) => void) => void): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.#isClosed) return reject(Object.assign(new Error(`EBADF: ${this.path} is closed`), { code: 'EBADF', errno: -9, syscall: 'read or write' }));
+      begin(this.#file.fd, (error, count) => {
+        this.#underWay -= 1;
+        if (this.#underWay === 0) this.#onIdle();
+        if (error === null) resolve(count);
+        else reject(error);
+      });
+      this.#underWay += 1;
+    });
   }
 
   /** Never waited for but by `close`: a hint to the kernel. */

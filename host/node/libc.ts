@@ -9,6 +9,7 @@ const libc = koffi.load('libc.so.6');
 const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
 const lseekCall = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const syncFileRangeCall = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)');
+const fadviseCall = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
 koffi.struct('iovec', { base: 'void *', length: 'size_t' });
 const preadCall = libc.func('int64_t preadv2(int fd, iovec *vectors, int count, int64_t offset, int flags)');
 const flockCall = libc.func('int flock(int fd, int operation)');
@@ -23,6 +24,8 @@ export const fallocateModes = { extend: 0, keepSizePunchHole: 0x01 | 0x02 } as c
 const whence = { data: 3, hole: 4 } as const;
 /** fcntl.h, sync_file_range(2): SYNC_FILE_RANGE_WRITE */
 const startWriting = 2;
+/** fcntl.h: POSIX_FADV_DONTNEED */
+const willNotNeed = 4;
 /** linux/fs.h: RWF_NOWAIT */
 const withoutWaiting = 8;
 /** sys/file.h: LOCK_EX | LOCK_NB */
@@ -72,6 +75,11 @@ export function seekHole(fd: number, offset: number): Promise<number> {
 /** The kernel begins to write out what is dirty in the range. Promises nothing: what fails is said by the next sync (sync_file_range(2), "Warning"). */
 export async function beginWriteOut(fd: number, offset: number, length: number): Promise<void> {
   await call('sync_file_range', syncFileRangeCall, fd, offset, length, startWriting);
+}
+
+/** Pages of the range that are durable leave the page cache (posix_fadvise(2), POSIX_FADV_DONTNEED). Best effort, and promises nothing. */
+export async function dropFromCache(fd: number, offset: number, length: number): Promise<void> {
+  await call('posix_fadvise', fadviseCall, fd, offset, length, willNotNeed);
 }
 
 /** Bytes read from the page cache, on this thread; null when they are not there, or the file system cannot say (preadv2(2), "RWF_NOWAIT"). */

@@ -236,6 +236,23 @@ export class Applier {
       // Applied they are, whatever became of telling it.
       for (const waiter of due) waiter.resolve();
     }
+    await this.#dropCached(batch);
+  }
+
+  /** Nobody reads what was applied in the journal any more but who recovers. */
+  async #dropCached({ deltas }: Batch): Promise<void> {
+    const { disk, folder } = this.#o;
+    const [start, { segment: last, at: end }] = [deltas[0]!.start, deltas.at(-1)!.end];
+    for (let segment = start?.segment ?? last; segment <= last; segment++) {
+      const at = segment === start?.segment ? start.at : 0;
+      try {
+        const file = await disk.open(folder.segment(segment), 'read');
+        file.dropCached?.(at, segment === last ? end - at : this.#o.segmentBytes - at);
+        await file.close();
+      } catch (error) {
+        if (errorCode(error) === null) throw error;
+      }
+    }
   }
 
   /** From here on readers find what the replica is about to lose. */

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { Xxh64 } from '@node-rs/xxhash';
 import type { Disk, DiskFile } from '../../host/disk.ts';
+import { BufferStock } from './buffer-stock.ts';
 import { removeIfThere } from './checked-json.ts';
 import { undoFileName, type GroupFolder } from './group-folder.ts';
 import { encodeHistoryHeader, encodeHistoryTrailer, HistoryIndex, historyIndexEntryBytes, historyRunBytes, writeHistoryRun, type HistoryFacts, type HistoryRun } from './history-format.ts';
@@ -16,6 +17,8 @@ export const unsealedSuffix = '.part';
 const indexSuffix = `.index${unsealedSuffix}`;
 /** Bytes of one write, and of each of the two buffers: one is filled while the other is written. */
 const stageBytes = 2 * 1024 * 1024;
+/** Of all writers: fresh megabytes for each batch cost more to collect than to fill. */
+const stages = new BufferStock(stageBytes, 8);
 /** Entries of the index that are kept in memory, 1.5 MiB; what is more lies in a file beside, until the runs are all there. */
 const indexEntriesMax = 64 * 1024;
 
@@ -26,8 +29,8 @@ export class HistoryWriter {
   readonly #file: DiskFile;
   readonly #index = new HistoryIndex();
   readonly #indexEntriesMax: number;
-  #stage = Buffer.allocUnsafe(stageBytes);
-  #spare = Buffer.allocUnsafe(stageBytes);
+  #stage = stages.take();
+  #spare = stages.take();
   #staged = 0;
   /** Of the stage in the file. */
   #at = 0;
@@ -94,6 +97,8 @@ export class HistoryWriter {
     const indexCount = (this.#spilledBytes + bytes.length) / historyIndexEntryBytes;
     await this.#put(Buffer.concat([bytes, encodeHistoryTrailer({ indexAt, indexCount, indexChecksum: checksum.digest(), dataBytes: this.#dataBytes })]));
     await this.#file.sync();
+    // It is read when somebody goes back in time: what boots from the replica has more use for the memory.
+    this.#file.dropCached?.(0, this.#at);
     await this.#close(true);
     await this.#disk.rename(this.#folder.undo(this.#name + unsealedSuffix), this.#folder.undo(this.#name));
     await this.#disk.syncFolder(this.#folder.history);
@@ -110,6 +115,8 @@ export class HistoryWriter {
     this.#isClosed = true;
     // A write that failed has been reported, or will be by `seal`; the file must only not be closed under it.
     await this.#writing.catch(() => undefined);
+    stages.give(this.#stage);
+    stages.give(this.#spare);
     await this.#file.close();
     await this.#spill?.close();
     // A full disk needs the space; what cannot be removed now, the next try or recovery removes.

@@ -1,13 +1,16 @@
 /**
  * Reads records of the journal by their place, in ascending order, several small ones with one read. Its memory is taken once
- * and used again: what it hands out is valid until it is released. It checks nothing: that is for those who know what a record is.
+ * and used again: what it hands out is valid until it is released, and all of it is before `close`. It checks nothing: that is for those who know what a record is.
  */
 import type { Disk, DiskFile } from '../../host/disk.ts';
+import { BufferStock } from './buffer-stock.ts';
 import type { GroupFolder } from './group-folder.ts';
 import type { JournalPosition } from './journal-recovery.ts';
 
 /** Bytes that are read at once when records are small. */
 const readAheadBytes = 256 * 1024;
+/** Of all sources. */
+const chunkBuffers = new BufferStock(readAheadBytes, 16);
 
 /** One read's bytes, and how many of its records are still in use. */
 interface Chunk { buffer: Buffer; segment: number; at: number; length: number; users: number }
@@ -35,6 +38,14 @@ export class JournalSource {
   }
 
   async close(): Promise<void> {
+    const last = this.#current;
+    this.#current = null;
+    if (last?.users === 0) this.#free.push(last);
+    for (const { buffer } of this.#free.splice(0)) if (buffer.length === readAheadBytes) chunkBuffers.give(buffer);
+    await this.#closeFile();
+  }
+
+  async #closeFile(): Promise<void> {
     const open = this.#file;
     this.#file = null;
     await open?.file.close();
@@ -50,10 +61,10 @@ export class JournalSource {
     this.#current = null;
     if (last !== null && last.users === 0) this.#free.push(last);
     if (this.#file?.segment !== place.segment) {
-      await this.close();
+      await this.#closeFile();
       this.#file = { segment: place.segment, file: await this.#disk.open(this.#folder.segment(place.segment), 'read') };
     }
-    const chunk = this.#free.pop() ?? { buffer: Buffer.alloc(0), segment: 0, at: 0, length: 0, users: 0 };
+    const chunk = this.#free.pop() ?? { buffer: chunkBuffers.take(), segment: 0, at: 0, length: 0, users: 0 };
     const wanted = Math.max(length, readAheadBytes);
     if (chunk.buffer.length < wanted) chunk.buffer = Buffer.allocUnsafe(wanted);
     chunk.length = await this.#file.file.read(chunk.buffer, 0, wanted, place.at);

@@ -115,11 +115,13 @@ export class BlockSampler {
       tally.sameBytes += bytes;
       return null;
     }
-    const before = shapeOf(old).shape;
-    // Last, so that its histogram is the one at hand.
     const now = shapeOf(after);
-    if (now.shape === 'blank' && before === 'structured') tally.wipedBytes += bytes;
-    if (now.shape !== 'noise') return null;
+    if (now.shape !== 'noise' && now.shape !== 'blank') return null;
+    const before = shapeOf(old, true).shape;
+    if (now.shape === 'blank') {
+      if (before === 'structured') tally.wipedBytes += bytes;
+      return null;
+    }
     tally.noiseBytes += bytes;
     if (before === 'structured') {
       tally.turnedBytes += bytes;

@@ -21,13 +21,15 @@ const structuredMin = 1500;
 /** `between`: neither noise nor clearly structured, such as JPEG and PNG. */
 export type Shape = 'blank' | 'structured' | 'between' | 'noise';
 
-const counts = new Uint32Array(256);
+const countsOfLast = new Uint32Array(256);
+const countsAside = new Uint32Array(256);
 
 /** `length`: bytes up to the trailing zeroes. `chiSquare`: of those; 0 when blank. */
 export interface BlockShape { readonly shape: Shape; readonly length: number; readonly chiSquare: number }
 
-/** The histogram of the block that was looked at last is in {@link addLastTo}'s reach until the next call. */
-export function shapeOf(bytes: Uint8Array): BlockShape {
+/** The histogram of the block is in {@link addLastTo}'s reach until the next call; `isAside`: the one before stays so. */
+export function shapeOf(bytes: Uint8Array, isAside = false): BlockShape {
+  const counts = isAside ? countsAside : countsOfLast;
   let length = bytes.length;
   while (length > 0 && bytes[length - 1] === 0) length--;
   if (length < shapedBytesMin) return { shape: length === 0 ? 'blank' : 'structured', length, chiSquare: 0 };
@@ -39,7 +41,7 @@ export function shapeOf(bytes: Uint8Array): BlockShape {
 
 /** Adds the histogram of the block that {@link shapeOf} looked at last. */
 export function addLastTo(pool: Float64Array): void {
-  for (let value = 0; value < 256; value++) pool[value]! += counts[value]!;
+  for (let value = 0; value < 256; value++) pool[value]! += countsOfLast[value]!;
 }
 
 /** Adds the histogram of these bytes. */

@@ -7,6 +7,7 @@ import { pino } from 'pino';
 import { CbtCapture } from '../../daemon/capture/cbt-capture.ts';
 import { Encoder } from '../../daemon/stream/encoder.ts';
 import { PassTurns } from '../../daemon/resync/pass-turns.ts';
+import { CycleTurns } from '../../daemon/stream/cycle-turns.ts';
 import { openTargetLink } from '../../daemon/stream/target-link.ts';
 import { GuestSupervisor } from '../../daemon/supervisor/guest-supervisor.ts';
 import type { Clock } from '../../host/clock.ts';
@@ -53,7 +54,7 @@ function protect(name: string, groupId: string): void {
     spool: { folder: facts.spoolFolder, budgetBytes: 4 * 1024 ** 3, freeBytesMin: 64 * 1024 ** 2 },
   });
   const supervisor = new GuestSupervisor({
-    facts: { name, groupId, qmpPath: facts.qmpPath, target: token.targetName, rpoMs }, capture, link, encoder, passes: new PassTurns(), clock: steppedClock, random: nodeRandom, log,
+    facts: { name, groupId, qmpPath: facts.qmpPath, target: token.targetName, rpoMs }, capture, link, encoder, passes: new PassTurns(), turns: new CycleTurns(steppedClock), clock: steppedClock, random: nodeRandom, log,
     rateBytesPerSecond: 0, isPaused: false, lastPoint: null, handover: null, noteHandover: () => Promise.resolve(), relinquish: () => Promise.resolve(), onAcknowledged: () => tell({ event: 'acknowledged' }),
   });
   protectedGuest = { supervisor, groupId };

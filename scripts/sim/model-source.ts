@@ -5,6 +5,7 @@ import { shakeHands } from '../../daemon/stream/connect-target.ts';
 import { openTargetLink } from '../../daemon/stream/target-link.ts';
 import { WireSession } from '../../daemon/stream/wire-session.ts';
 import type { TargetLink } from '../../daemon/stream/session.ts';
+import { CycleTurns } from '../../daemon/stream/cycle-turns.ts';
 import { PassTurns } from '../../daemon/resync/pass-turns.ts';
 import { GuestSupervisor } from '../../daemon/supervisor/guest-supervisor.ts';
 import type { HandoverNote } from '../../daemon/supervisor/handover.ts';
@@ -70,7 +71,7 @@ export class ModelSource {
       facts: { name: 'web', groupId, qmpPath: '/qmp', target: 'bravo', rpoMs: 1000 },
       capture,
       checkStart: () => leases?.checkStart(groupId),
-      link: this.#link(life), encoder: new Encoder({ clock: life, hostIdle: () => 0 }), passes: new PassTurns(), clock: life, random: world.random, log,
+      link: this.#link(life), encoder: new Encoder({ clock: life, hostIdle: () => 0 }), passes: new PassTurns(), turns: new CycleTurns(life), clock: life, random: world.random, log,
       rateBytesPerSecond: 0, isPaused: false, lastPoint: this.#lastPoint,
       onAcknowledged: (point) => {
         if (life.isOver) return;

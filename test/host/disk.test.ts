@@ -1,7 +1,7 @@
 /** The real disk against the real file system of the temporary folder: holes, preallocation, gathered writes, locks. */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -128,3 +128,33 @@ t.test('an image is kept from those who would write to it, as QEMU locks images'
 function qemuIo(path: string, command: string, ...options: readonly string[]): Promise<unknown> {
   return promisify(execFile)('qemu-io', ['-f', 'raw', ...options, '-c', command, path], { timeout: 20_000 });
 }
+
+/** statfs(2): TMPFS_MAGIC */
+const isMemory = (await statfs(folder)).type === 0x0102_1994;
+
+t.test('what is durable leaves the memory when it is told to, and is read from the disk after that', { skip: isMemory ? 'the temporary folder is in memory' : false }, async (t) => {
+  const file = await nodeDisk.open(join(folder, 'dropped'), 'create');
+  const [bytes, into] = [Buffer.alloc(1024 * 1024, 5), Buffer.alloc(4096)];
+  await file.write(bytes, 0);
+  await file.sync();
+  t.equal(file.readNow?.(into, into.length, 8192), into.length, 'in memory');
+  file.dropCached?.(0, bytes.length);
+  await file.close();
+  const again = await nodeDisk.open(join(folder, 'dropped'), 'read');
+  t.not(again.readNow?.(into, into.length, 8192), into.length, 'not any more');
+  t.equal(await again.read(bytes, 0, bytes.length, 0), bytes.length);
+  t.ok(bytes.every((byte) => byte === 5));
+  await again.close();
+});
+
+t.test('a file is closed when what is under way has ended, and takes nothing after that', async (t) => {
+  const file = await nodeDisk.open(join(folder, 'closed'), 'create');
+  const writes = Array.from({ length: 64 }, (_, i) => file.write(Buffer.alloc(65_536, i), i * 65_536));
+  await file.close();
+  await Promise.all(writes);
+  await t.rejects(file.write(Buffer.alloc(1), 0), { code: 'EBADF' });
+  await t.rejects(file.read(Buffer.alloc(1), 0, 1, 0), { code: 'EBADF' });
+  const again = await nodeDisk.open(join(folder, 'closed'), 'read');
+  t.equal(await again.sizeBytes(), 64 * 65_536);
+  await again.close();
+});

@@ -1,6 +1,6 @@
 /**
  * Whose cycle it is, of many guests that share a link: a few at a time cut and send, the others in the order in which they asked. Side by
- * side all would be there when the last is, and every guest's newest point that much older. A turn is lent for a while only: a long delta,
+ * side all would be there when the last is, and every guest's newest point that much older; so who waits has not cut yet. A turn is lent for a while only: a long delta,
  * or one that a rate limit holds, goes on beside the others after that. It knows no guest and no link.
  */
 import PQueue from 'p-queue';

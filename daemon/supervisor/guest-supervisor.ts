@@ -352,7 +352,6 @@ export class GuestSupervisor {
       const follows = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       await capture.awaitChange?.(base, signal);
-      // Before the cut: what waited would be old when it left.
       const endTurn = await turns.take(signal);
       if (this.#handover.isAsked) { endTurn(); continue; }
       const { delta, about } = await this.#cut(base, follows, this.#marks.next()).catch((error: unknown) => { endTurn(); throw error; });

@@ -122,6 +122,8 @@ void t.test('every act of the dashboard, on a real guest', { timeout: 280_000 },
   await bravo.target.start();
   await page.getByText('live', { exact: true }).waitFor();
 
+  // Its guest's source finds it again a moment later, and is needed for what comes.
+  await waitFor(async () => (await bravo.target.client.report()).sources.length > 0, { limitMs: waitMs, what: 'the source to be back' });
   // A planned failover there and back: it has to be meant.
   await button('Planned failover').click();
   await page.getByRole('region', { name: 'Plan' }).waitFor();

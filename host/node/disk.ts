@@ -89,6 +89,7 @@ class NodeFile implements DiskFile {
   #dropping: Promise<void> | null = null;
   #underWay = 0;
   #isClosed = false;
+  #closing: Promise<void> | null = null;
   #onIdle: () => void = () => undefined;
 
   constructor(path: string, file: FileHandle) {
@@ -196,12 +197,16 @@ class NodeFile implements DiskFile {
     return { start, end: await seekHole(this.#file.fd, start) };
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     // The descriptor's number may soon be another file's.
-    await this.#writingOut;
-    await this.#dropping;
     this.#isClosed = true;
     if (this.#underWay > 0) await new Promise<void>((resolve) => { this.#onIdle = resolve; });
+    await this.#writingOut;
+    await this.#dropping;
     await this.#file.close();
   }
 

@@ -86,6 +86,7 @@ export class TargetPairing {
   async revokeOldSecrets(): Promise<number> {
     const count = await this.#o.pairings.revokeOldSecrets();
     await this.#o.ingest().expelUncertified();
+    await this.#showWhenNoted();
     return count;
   }
 
@@ -113,7 +114,8 @@ export class TargetPairing {
   }
 
   #showWhenNoted(): Promise<void> {
-    return this.certificate().awaited.length > 0 ? Promise.resolve() : this.#show();
+    // Who comes by an old secret could not be told, however the change began: a file of the operator's, an earlier process.
+    return this.#o.pairings.hasOldSecrets || this.certificate().awaited.length > 0 ? Promise.resolve() : this.#show();
   }
 
   #show(): Promise<void> {

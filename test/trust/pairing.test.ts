@@ -210,3 +210,23 @@ t.test('a source of an earlier release, which has no certificate, goes on by its
   await t.rejects(attempt(token, { secret }), { code: 'WIRE_SECRET' });
   t.match(await operations.rotate(false), { awaited: ['mallory'] });
 });
+
+t.test('the operator’s own new certificate waits for secrets of an earlier release to be given up', async (t) => {
+  const target = await trustTarget(t);
+  const source = await trustSource(t);
+  await source.targets.pair((await target.running.operations.invite({})).token);
+  const before = target.running.report().fingerprint;
+  await target.stop();
+  const path = join(target.folder, 'pairings.json');
+  const pairings = JSON.parse(await readFile(path, 'utf8')) as object;
+  await writeFile(path, JSON.stringify({ ...pairings, pairings: [{ secretHex: '77'.repeat(32), issuedAtMs: 5 }] }), { mode: 0o600 });
+  const [cert, key] = [join(target.folder, 'own.pem'), join(target.folder, 'own.key')];
+  const own = await makeCertificate('bravo');
+  await writeFile(cert, own.cert);
+  await writeFile(key, own.key, { mode: 0o600 });
+  await target.restart({ tls: { cert, key } });
+  await waitFor(() => target.running.operations.pairings().sources[0]?.hasNotedRenewal === true, { ...limit, what: 'the source to have noted it' });
+  t.equal(target.running.report().fingerprint, before, 'all that could be told know, and it is not shown yet');
+  await target.running.operations.revokeOldSecrets();
+  t.equal(target.running.report().fingerprint, fingerprintOf(own.cert));
+});

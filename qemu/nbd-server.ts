@@ -10,7 +10,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { recordHeaderBytes, runBytesMax } from '../journal/limits.ts';
 import { Fault } from '../journal/fault.ts';
 import { NbdBudget } from './nbd-budget.ts';
-import { NbdBufferPool } from './nbd-buffer-pool.ts';
+import { BufferPool } from '../host/buffer-pool.ts';
 import type { NbdListenOptions, NbdServeOptions, NbdServer, NbdTls, NbdTlsListenOptions } from './nbd-handler.ts';
 import { nbdPayloadBytesDefault } from './nbd-protocol.ts';
 import { NbdSession } from './nbd-session.ts';
@@ -55,7 +55,7 @@ async function serve(options: NbdServeOptions, tls: NbdTls | null, place: string
   const shared = {
     exports: options.exports, tls, budget, inFlightBytesMaxEach: options.inFlightBytesMaxEach ?? inFlightBytesMax, counts, headroomBytes, runBytesMax,
     // Without a pool of the caller's nothing is given back, and nothing kept.
-    buffers: options.buffers ?? new NbdBufferPool(headroomBytes, 0),
+    buffers: options.buffers ?? new BufferPool(headroomBytes, 0),
     requestBytesMax: options.requestBytesMax ?? nbdPayloadBytesDefault,
     stallLimitMs: options.stallLimitMs ?? stallLimitMsDefault,
     handshakeLimitMs: options.handshakeLimitMs ?? handshakeLimitMsDefault,

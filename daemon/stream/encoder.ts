@@ -9,7 +9,7 @@ import { compress } from 'snappy';
 import type { Clock } from '../../host/clock.ts';
 import { recordHeaderBytes, runBytesMax } from '../../journal/limits.ts';
 import { makeRecord, sealRecordBytes, type RecordHeader, type RecordView } from '../../journal/record.ts';
-import { NbdBufferPool } from '../../qemu/nbd-buffer-pool.ts';
+import { BufferPool } from '../../host/buffer-pool.ts';
 import { initialCompression, isCompressing, planCompression, sampleMs } from './compression-plan.ts';
 
 /** Compressed payloads must be at most this share of the run, or the run travels plain. */
@@ -35,7 +35,7 @@ export interface EncodedRun {
 
 export class Encoder {
   /** Where buffers for data runs come from, with room for the header in front. */
-  readonly buffers = new NbdBufferPool(recordHeaderBytes, pooledBytesMax);
+  readonly buffers = new BufferPool(recordHeaderBytes, pooledBytesMax);
   readonly #clock: Clock;
   readonly #hostIdle: () => number;
   #compression = initialCompression;

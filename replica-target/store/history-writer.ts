@@ -5,8 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { Xxh64 } from '@node-rs/xxhash';
+import { BufferPool } from '../../host/buffer-pool.ts';
 import type { Disk, DiskFile } from '../../host/disk.ts';
-import { BufferStock } from './buffer-stock.ts';
 import { removeIfThere } from './checked-json.ts';
 import { undoFileName, type GroupFolder } from './group-folder.ts';
 import { encodeHistoryHeader, encodeHistoryTrailer, HistoryIndex, historyIndexEntryBytes, historyRunBytes, writeHistoryRun, type HistoryFacts, type HistoryRun } from './history-format.ts';
@@ -17,8 +17,8 @@ export const unsealedSuffix = '.part';
 const indexSuffix = `.index${unsealedSuffix}`;
 /** Bytes of one write, and of each of the two buffers: one is filled while the other is written. */
 const stageBytes = 2 * 1024 * 1024;
-/** Of all writers: fresh megabytes for each batch cost more to collect than to fill. */
-const stages = new BufferStock(stageBytes, 8);
+/** Of all writers. */
+const stages = new BufferPool(0, 8 * stageBytes);
 /** Entries of the index that are kept in memory, 1.5 MiB; what is more lies in a file beside, until the runs are all there. */
 const indexEntriesMax = 64 * 1024;
 
@@ -29,8 +29,8 @@ export class HistoryWriter {
   readonly #file: DiskFile;
   readonly #index = new HistoryIndex();
   readonly #indexEntriesMax: number;
-  #stage = stages.take();
-  #spare = stages.take();
+  #stage = stages.take(stageBytes);
+  #spare = stages.take(stageBytes);
   #staged = 0;
   /** Of the stage in the file. */
   #at = 0;

@@ -2,15 +2,15 @@
  * Reads records of the journal by their place, in ascending order, several small ones with one read. Its memory is taken once
  * and used again: what it hands out is valid until it is released, and all of it is before `close`. It checks nothing: that is for those who know what a record is.
  */
+import { BufferPool } from '../../host/buffer-pool.ts';
 import type { Disk, DiskFile } from '../../host/disk.ts';
-import { BufferStock } from './buffer-stock.ts';
 import type { GroupFolder } from './group-folder.ts';
 import type { JournalPosition } from './journal-recovery.ts';
 
 /** Bytes that are read at once when records are small. */
 const readAheadBytes = 256 * 1024;
 /** Of all sources. */
-const chunkBuffers = new BufferStock(readAheadBytes, 16);
+const chunkBuffers = new BufferPool(0, 16 * readAheadBytes);
 
 /** One read's bytes, and how many of its records are still in use. */
 interface Chunk { buffer: Buffer; segment: number; at: number; length: number; users: number }
@@ -38,11 +38,14 @@ export class JournalSource {
   }
 
   async close(): Promise<void> {
-    const last = this.#current;
-    this.#current = null;
-    if (last?.users === 0) this.#free.push(last);
-    for (const { buffer } of this.#free.splice(0)) if (buffer.length === readAheadBytes) chunkBuffers.give(buffer);
+    this.#retire();
+    for (const { buffer } of this.#free.splice(0)) chunkBuffers.give(buffer);
     await this.#closeFile();
+  }
+
+  #retire(): void {
+    if (this.#current?.users === 0) this.#free.push(this.#current);
+    this.#current = null;
   }
 
   async #closeFile(): Promise<void> {
@@ -57,16 +60,17 @@ export class JournalSource {
   }
 
   async #load(place: JournalPosition, length: number): Promise<Chunk> {
-    const last = this.#current;
-    this.#current = null;
-    if (last !== null && last.users === 0) this.#free.push(last);
+    this.#retire();
     if (this.#file?.segment !== place.segment) {
       await this.#closeFile();
       this.#file = { segment: place.segment, file: await this.#disk.open(this.#folder.segment(place.segment), 'read') };
     }
-    const chunk = this.#free.pop() ?? { buffer: chunkBuffers.take(), segment: 0, at: 0, length: 0, users: 0 };
     const wanted = Math.max(length, readAheadBytes);
-    if (chunk.buffer.length < wanted) chunk.buffer = Buffer.allocUnsafe(wanted);
+    const chunk = this.#free.pop() ?? { buffer: chunkBuffers.take(wanted), segment: 0, at: 0, length: 0, users: 0 };
+    if (chunk.buffer.length < wanted) {
+      chunkBuffers.give(chunk.buffer);
+      chunk.buffer = chunkBuffers.take(wanted);
+    }
     chunk.length = await this.#file.file.read(chunk.buffer, 0, wanted, place.at);
     chunk.segment = place.segment;
     chunk.at = place.at;

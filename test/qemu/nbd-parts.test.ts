@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { NbdBudget } from '../../qemu/nbd-budget.ts';
-import { NbdBufferPool } from '../../qemu/nbd-buffer-pool.ts';
+import { BufferPool } from '../../host/buffer-pool.ts';
 import { NbdCover } from '../../qemu/nbd-cover.ts';
 import { nbdExtentsOf, type NbdExtent } from '../../qemu/nbd-extents.ts';
 import { NbdInlet } from '../../qemu/nbd-inlet.ts';
@@ -154,7 +154,7 @@ t.test('the budget is never exceeded, and is first come, first served', async ()
 });
 
 t.test('the pool gives what was given back, keeps no more than agreed, and takes nothing twice', async (t) => {
-  const pool = new NbdBufferPool(80, 200 * KiB);
+  const pool = new BufferPool(80, 200 * KiB);
   const first = pool.take(64 * KiB);
   t.equal(first.length, 80 + 64 * KiB);
   pool.give(first.subarray(80));

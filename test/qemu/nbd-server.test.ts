@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Fault } from '../../journal/fault.ts';
-import { NbdBufferPool } from '../../qemu/nbd-buffer-pool.ts';
+import { BufferPool } from '../../host/buffer-pool.ts';
 import type { NbdExport, NbdListenOptions, NbdServer } from '../../qemu/nbd-handler.ts';
 import { listenNbd } from '../../qemu/nbd-server.ts';
 import { nbdBaseAllocation } from '../../qemu/nbd-protocol.ts';
@@ -101,7 +101,7 @@ for (const format of ['raw', 'qcow2'] as const) {
     const guest = await connectTo(t, guestSocket, { exportName: 'g' });
 
     const sink = memoryDisk(sizeBytes);
-    const buffers = new NbdBufferPool(80, 8 * MiB);
+    const buffers = new BufferPool(80, 8 * MiB);
     const { path, server, faults } = await listen(t, {
       disk: {
         sizeBytes,

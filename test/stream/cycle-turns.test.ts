@@ -11,13 +11,14 @@ function handClock(): { readonly clock: Pick<typeof nodeClock, 'delay'>; pass():
   };
 }
 
+const never = new AbortController().signal;
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 t.test('a few at a time, in the order in which they asked', async (t) => {
   const turns = new CycleTurns(handClock().clock);
   const ends: (() => void)[] = [];
   const begun: number[] = [];
-  for (let guest = 0; guest < 7; guest++) void turns.take().then((end) => { begun.push(guest); ends.push(end); });
+  for (let guest = 0; guest < 7; guest++) void turns.take(never).then((end) => { begun.push(guest); ends.push(end); });
   await settled();
   t.same(begun, [0, 1, 2, 3]);
   ends[2]!();
@@ -33,9 +34,9 @@ t.test('a few at a time, in the order in which they asked', async (t) => {
 t.test('who takes long holds nobody up for ever', async (t) => {
   const { clock, pass } = handClock();
   const turns = new CycleTurns(clock);
-  const long = await Promise.all([turns.take(), turns.take(), turns.take(), turns.take()]);
+  const long = await Promise.all([turns.take(never), turns.take(never), turns.take(never), turns.take(never)]);
   let isBegun = false;
-  void turns.take().then(() => { isBegun = true; });
+  void turns.take(never).then(() => { isBegun = true; });
   await settled();
   t.equal(isBegun, false);
   pass();
@@ -46,10 +47,10 @@ t.test('who takes long holds nobody up for ever', async (t) => {
 
 t.test('who gives up while it waits leaves its place to the next', async (t) => {
   const turns = new CycleTurns(nodeClock);
-  const ends = await Promise.all([turns.take(), turns.take(), turns.take(), turns.take()]);
+  const ends = await Promise.all([turns.take(never), turns.take(never), turns.take(never), turns.take(never)]);
   const over = new AbortController();
   const givenUp = turns.take(over.signal);
-  const next = turns.take();
+  const next = turns.take(never);
   over.abort(new Error('over'));
   await t.rejects(givenUp, /over/);
   await t.rejects(turns.take(over.signal), /over/, 'nor is it begun after that');

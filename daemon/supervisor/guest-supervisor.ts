@@ -16,20 +16,17 @@ import type { Capture, CapturedDelta, CapturedDisk } from '../capture/capture.ts
 import type { GuestReport, MarkedPoint } from '../report.ts';
 import { PassSender, type PassSenderOptions } from '../resync/pass-sender.ts';
 import type { PassTurns } from '../resync/pass-turns.ts';
-import { sendDelta, type DeltaSending } from '../stream/delta-sender.ts';
 import type { Encoder } from '../stream/encoder.ts';
 import type { TargetLink, TargetSession } from '../stream/session.ts';
 import { GuestStatus, type GuestFacts } from './guest-status.ts';
-import { Marks, type MarkOrder, type MarkWish } from './marks.ts';
+import { Marks, type MarkWish } from './marks.ts';
+import { cutPoint, shipDelta, type Agreed } from './cycle.ts';
 import type { RelayedGuest, RelayedPoint } from '../relay/relay-capture.ts';
 import { wakingPower } from '../relay/waking-power.ts';
 import { Handover } from './handover.ts';
 import type { SupervisorOptions } from './supervisor-options.ts';
 import { NewestPoint } from './newest-point.ts';
 import { heldPoint, nextPoint, planNextStep, type NextStep } from './next-step-plan.ts';
-
-/** What the seal of a point says of how it came about. */
-type PointAbout = NonNullable<DeltaSending['about']>;
 
 /** Pause before starting over, growing from the first to the second while nothing succeeds, ms. */
 const retryMsMin = 250;
@@ -39,6 +36,7 @@ const uncommittedRetryMs = 1_000;
 export const copyPaceMsMin = 1000;
 /** How often QEMU is asked how much is dirty while the target is away, ms. */
 const measureMs = 2_000;
+
 /** How long a final point may take to be cut and acknowledged, ms. */
 const finalMsMax = 600_000;
 
@@ -349,20 +347,12 @@ export class GuestSupervisor {
       if (signal.aborted) throw signal.reason;
       if (this.#handover.isAsked) return this.#handOver(session, { holding, base, open }, signal);
       while (this.#isAtRest) await this.#untilResumed(signal);
-      const follows = nextPoint(base, holding.term);
       const begunMs = clock.monotonicMs();
       await capture.awaitChange?.(base, signal);
       const endTurn = await turns.take(signal);
       if (this.#handover.isAsked) { endTurn(); continue; }
-      const { delta, about } = await this.#cut(base, follows, this.#marks.next()).catch((error: unknown) => { endTurn(); throw error; });
-      const next = delta.id ?? follows;
-      if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
-        await delta.end('dropped');
-        throw new Fault('GUEST_CHANGED', 'a disk changed its size, or came or went');
-      }
-      if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
-      this.#status.behindBytes = delta.changedBytes;
-      open = await this.#ship(session, delta, { base: holding.newest === null && base.point === 0 ? null : base, next, term: holding.term, open, about }, signal, endTurn);
+      const { delta, next, open: after } = await this.#cycle(session, { holding, base, open }, signal, endTurn).finally(endTurn);
+      open = after;
       this.#retryMs = retryMsMin;
       if (delta.isRound) {
         this.#status.enter('behind', 'catching up in rounds: the delta is larger than the spool');
@@ -382,8 +372,23 @@ export class GuestSupervisor {
     }
   }
 
+  /** `onLeft`: all of it has left, and only the target is waited for. */
+  async #cycle(session: TargetSession, agreed: Agreed, signal: AbortSignal, onLeft: () => void): Promise<{ readonly delta: CapturedDelta; readonly next: PointId; readonly open: GroupHolding['open'] }> {
+    const { capture } = this.#o;
+    const follows = nextPoint(agreed.base, agreed.holding.term);
+    const { delta, about } = await cutPoint(this.#o, agreed.base, follows, this.#marks.next());
+    const next = delta.id ?? follows;
+    if (!delta.disks.every(({ disk, sizeBytes }) => capture.disks()[disk]?.sizeBytes === sizeBytes) || !isSameDisks(this.#status.disks, capture.disks())) {
+      await delta.end('dropped');
+      throw new Fault('GUEST_CHANGED', 'a disk changed its size, or came or went');
+    }
+    if (!delta.isRound) this.#status.cut(next, delta.cutAtMs, delta.cutMonotonicMs);
+    this.#status.behindBytes = delta.changedBytes;
+    return { delta, next, open: await shipDelta(this.#o, session, agreed, { delta, about, next }, signal, onLeft) };
+  }
+
   /** Shuts the guest down, and sends what is left as a final point. Then it is let go of, or both sides are asked anew. */
-  async #handOver(session: TargetSession, from: { readonly holding: GroupHolding; readonly base: PointId; readonly open: GroupHolding['open'] }, signal: AbortSignal): Promise<void> {
+  async #handOver(session: TargetSession, from: Agreed, signal: AbortSignal): Promise<void> {
     const { capture, facts, log } = this.#o;
     const { term } = from.holding;
     this.#status.enter('yielding', `shutting ${facts.name} down for a planned failover`);
@@ -393,7 +398,7 @@ export class GuestSupervisor {
       for (;;) {
         const delta = await capture.cut(base, nextPoint(base, term), 'final');
         const next = delta.id ?? nextPoint(base, term);
-        open = await this.#ship(session, delta, { base: from.holding.newest === null && base.point === 0 ? null : base, next, term, open, about: {} }, signal);
+        open = await shipDelta(this.#o, session, { holding: from.holding, base, open }, { delta, next, about: {} }, signal);
         if (delta.isRound) continue;
         this.#acknowledged({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs });
         if (delta.kind === 'final') return next;
@@ -403,27 +408,6 @@ export class GuestSupervisor {
     if (!isLetGo) return log.warn({ guest: facts.name }, `the planned failover of ${facts.name} came to nothing; it runs on`);
     log.warn({ guest: facts.name }, `${facts.name} was handed over`);
     this.#isConnected = false;
-  }
-
-  /** Cuts, and holds the guest still meanwhile where `order` asks for that. */
-  async #cut(base: PointId, next: PointId, order: MarkOrder | null): Promise<{ delta: CapturedDelta; about: PointAbout }> {
-    const { capture, app } = this.#o;
-    if (order === null) return { delta: await capture.cut(base, next, 'crash'), about: {} };
-    const { isApp, isFinal, label } = order.wish;
-    const hold = order.isFrozenFor ? app?.hold() : undefined;
-    let delta: CapturedDelta;
-    try {
-      delta = await capture.cut(base, next, isFinal === true ? 'final' : isApp ? 'crash' : 'mark', hold);
-    } finally {
-      if (hold?.isUsed === true) order.froze(hold.outcome.fault);
-    }
-    const { fault, ...freeze } = hold?.outcome ?? { fault: order.fault, ...(order.fault === null ? {} : { notApp: order.fault.code }) };
-    const about = { ...freeze, ...(label === undefined ? {} : { label }) };
-    if (!delta.isRound) {
-      const reason = fault === null ? null : { code: fault.code, message: fault.message };
-      order.cut({ ...next, kind: delta.kind, cutAtMs: delta.cutAtMs, isAppWanted: isApp, reason, ...about });
-    }
-    return { delta, about };
   }
 
   #told(marked: MarkedPoint | null): void {
@@ -463,24 +447,6 @@ export class GuestSupervisor {
       power: () => wakingPower(capture.power(), () => { this.#isAtRest = false; this.#resume(); }),
       takeFinal: async () => { await this.#marks.request({ isApp: false, isFinal: true }, finalMsMax, () => `the guest is ${this.#status.standing}`); },
     };
-  }
-
-  /** Sends a delta and ends it, one way or the other: after this the guest holds nothing for it. */
-  async #ship(
-    session: TargetSession, delta: CapturedDelta,
-    place: { base: PointId | null; next: PointId; term: number; open: GroupHolding['open']; about: PointAbout }, signal: AbortSignal, endTurn?: () => void,
-  ): Promise<GroupHolding['open']> {
-    const { facts, encoder, random } = this.#o;
-    let sent: { readonly open: GroupHolding['open'] };
-    try {
-      sent = await sendDelta(session, { groupId: facts.groupId, ...place, random, encoder, onLeft: () => endTurn?.(), signal }, delta);
-    } catch (error) {
-      endTurn?.();
-      await delta.end('unknown');
-      throw error;
-    }
-    await delta.end('acknowledged');
-    return sent.open;
   }
 }
 

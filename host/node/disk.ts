@@ -86,9 +86,8 @@ class NodeFile implements DiskFile {
   readonly #file: FileHandle;
   #unwritten = { start: Infinity, end: 0, bytes: 0 };
   #writingOut: Promise<void> | null = null;
-  #dropping: Promise<void> | null = null;
+  #dropping: Promise<void> = Promise.resolve();
   #underWay = 0;
-  #isClosed = false;
   #closing: Promise<void> | null = null;
   #onIdle: () => void = () => undefined;
 
@@ -137,9 +136,7 @@ class NodeFile implements DiskFile {
   }
 
   dropCached(at: number, length: number): void {
-    const isOver = (): void => undefined;
-    const before = this.#dropping;
-    this.#dropping = Promise.all([before, dropFromCache(this.#file.fd, at, length)]).then(isOver, isOver);
+    this.#dropping = this.#dropping.then(() => dropFromCache(this.#file.fd, at, length)).catch(() => undefined);
   }
 
   barWriters(isBarred: boolean): boolean {
@@ -203,7 +200,6 @@ class NodeFile implements DiskFile {
 
   async #close(): Promise<void> {
     // The descriptor's number may soon be another file's.
-    this.#isClosed = true;
     if (this.#underWay > 0) await new Promise<void>((resolve) => { this.#onIdle = resolve; });
     await this.#writingOut;
     await this.#dropping;
@@ -213,12 +209,13 @@ class NodeFile implements DiskFile {
   /** By descriptor and with a callback: each call of a FileHandle's own methods makes objects that cost as much as a small write does (measured). */
   #call(begin: (fd: number, over: (error: Error | null, count: number) => void) => void): Promise<number> {
     return new Promise((resolve, reject) => {
-      if (this.#isClosed) return reject(Object.assign(new Error(`EBADF: ${this.path} is closed`), { code: 'EBADF', errno: -9, syscall: 'read or write' }));
+      if (this.#closing !== null) return reject(Object.assign(new Error(`EBADF: ${this.path} is closed`), { code: 'EBADF', errno: -9, syscall: 'read or write' }));
       begin(this.#file.fd, (error, count) => {
-        this.#underWay -= 1;
-        if (this.#underWay === 0) this.#onIdle();
         if (error === null) resolve(count);
         else reject(error);
+        // Behind that, so that whoever wrote has said so before the file is closed.
+        this.#underWay -= 1;
+        if (this.#underWay === 0) this.#onIdle();
       });
       this.#underWay += 1;
     });

@@ -8,7 +8,7 @@ import type { DiskFile } from '../../host/disk.ts';
 import type { Random } from '../../host/random.ts';
 import type { DiskPlan } from '../store/apply-plan.ts';
 import type { JournalPosition } from '../store/journal-recovery.ts';
-import { addLastTo, addTo, chiSquareOf, shapeBlockBytes, shapeOf } from './block-shape.ts';
+import { addTo, chiSquareOf, shapeBlockBytes, shapeOf } from './block-shape.ts';
 import type { PointChanges } from './point-changes.ts';
 
 /** Looked at of the data of each point, and of what it zeroes; and of a whole batch. One takes 15 µs. */
@@ -117,7 +117,7 @@ export class BlockSampler {
     }
     const now = shapeOf(after);
     if (now.shape !== 'noise' && now.shape !== 'blank') return null;
-    const before = shapeOf(old, true).shape;
+    const before = shapeOf(old).shape;
     if (now.shape === 'blank') {
       if (before === 'structured') tally.wipedBytes += bytes;
       return null;
@@ -126,13 +126,13 @@ export class BlockSampler {
     if (before === 'structured') {
       tally.turnedBytes += bytes;
       tally.turnedPooled += now.length;
-      addLastTo(tally.turned ??= new Float64Array(256));
+      addTo(tally.turned ??= new Float64Array(256), after.subarray(0, now.length));
       return now.length;
     }
     if (before !== 'noise') {
       tally.freshBytes += bytes;
       tally.freshPooled += now.length;
-      addLastTo(tally.fresh ??= new Float64Array(256));
+      addTo(tally.fresh ??= new Float64Array(256), after.subarray(0, now.length));
     }
     return null;
   }

@@ -21,15 +21,12 @@ const structuredMin = 1500;
 /** `between`: neither noise nor clearly structured, such as JPEG and PNG. */
 export type Shape = 'blank' | 'structured' | 'between' | 'noise';
 
-const countsOfLast = new Uint32Array(256);
-const countsAside = new Uint32Array(256);
+const counts = new Uint32Array(256);
 
 /** `length`: bytes up to the trailing zeroes. `chiSquare`: of those; 0 when blank. */
 export interface BlockShape { readonly shape: Shape; readonly length: number; readonly chiSquare: number }
 
-/** The histogram of the block is in {@link addLastTo}'s reach until the next call; `isAside`: the one before stays so. */
-export function shapeOf(bytes: Uint8Array, isAside = false): BlockShape {
-  const counts = isAside ? countsAside : countsOfLast;
+export function shapeOf(bytes: Uint8Array): BlockShape {
   let length = bytes.length;
   while (length > 0 && bytes[length - 1] === 0) length--;
   if (length < shapedBytesMin) return { shape: length === 0 ? 'blank' : 'structured', length, chiSquare: 0 };
@@ -37,11 +34,6 @@ export function shapeOf(bytes: Uint8Array, isAside = false): BlockShape {
   for (let i = 0; i < length; i++) counts[bytes[i]!]!++;
   const chiSquare = chiSquareOf(counts, length);
   return { shape: chiSquare <= noiseMax ? 'noise' : chiSquare >= structuredMin ? 'structured' : 'between', length, chiSquare };
-}
-
-/** Adds the histogram of the block that {@link shapeOf} looked at last. */
-export function addLastTo(pool: Float64Array): void {
-  for (let value = 0; value < 256; value++) pool[value]! += countsOfLast[value]!;
 }
 
 /** Adds the histogram of these bytes. */

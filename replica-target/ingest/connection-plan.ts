@@ -84,6 +84,7 @@ function planProof(state: Extract<HandshakeState, { readonly phase: 'auth' }>, m
     case 'shared': return { step: 'reply', state: open, reply: { t: 'welcome', creditBytes, ...proof } };
     case 'expired': return { step: 'refuse', code: 'PAIRING_EXPIRED', message: 'the invitation has expired' };
     case 'used': return { step: 'refuse', code: 'PAIRING_USED', message: 'the invitation has paired a source already' };
-    default: return { step: 'refuse', code: 'WIRE_SECRET', message: 'a source that shows no certificate cannot be paired' };
+    case 'open': case 'old': return { step: 'refuse', code: 'WIRE_SECRET', message: 'a source that shows no certificate cannot be paired' };
+    default: return key.state satisfies never;
   }
 }

@@ -207,14 +207,14 @@ export class Connection {
   /** Tells the source which certificate this target is going to show, if it is. One that noted it already says so once more. */
   announceRenewal(): void {
     const next = this.#o.nextCertificate?.() ?? null;
-    if (next === null || this.#handshake.phase !== 'open' || this.#o.facts.shown === null) return;
+    if (next === null || this.#handshake.phase !== 'open' || !this.hasCertificate) return;
     this.#send({ t: 'renewal', ...signRenewal(next, { role: 'target', sourceNonce: this.#handshake.sourceNonce, targetNonce: this.#nonce }) });
   }
 
   #onRenewal(message: Extract<SourceMessage, { t: 'renew' | 'retire' | 'renewalNoted' }>, open: Extract<HandshakeState, { phase: 'open' }>): void {
     this.#renewals += 1;
     if (this.#renewals > renewalsMax) return this.fail('WIRE_OVERSIZED', `more than ${renewalsMax} messages about certificates on one connection`);
-    if (this.#o.facts.shown === null) return this.fail('WIRE_GARBAGE', `${message.t} of a source without a certificate`);
+    if (!this.hasCertificate) return this.fail('WIRE_GARBAGE', `${message.t} of a source without a certificate`);
     this.#renewing = this.#renewing.then(() => this.#renew(message, open));
   }
 

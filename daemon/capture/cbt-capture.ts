@@ -357,7 +357,7 @@ export class CbtCapture implements Capture {
         if (delta !== null) return delta;
       }
     }
-    if (standing.work === null && !this.#logs.isIn && this.#keeper.wishes()) await this.#attachLogs();
+    if (standing.work === null && !this.#logs.isIn) await this.#attachLogs();
     const survey = await this.#survey(standing, hold);
     // No guest is held for a round, which is no point.
     if (hold === undefined || survey.plan.kind !== 'whole') return this.#copy(standing, next, kind, survey);
@@ -427,8 +427,7 @@ export class CbtCapture implements Capture {
   }
 
   async #attachLogs(): Promise<void> {
-    await this.#keeper.attach(this.#linked(), this.#disks);
-    this.#disks = await this.#listDisks();
+    if (await this.#keeper.attach(this.#linked(), this.#disks)) this.#disks = await this.#listDisks();
   }
 
   async #giveUpLogs(why: string): Promise<void> {

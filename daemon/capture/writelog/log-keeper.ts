@@ -69,12 +69,12 @@ export class LogKeeper {
     this.#patternNow = { cuts: 0, writtenBytes: 0, changedBytes: 0 };
   }
 
-  /** Puts the logs in where they are wished for; when that fails, the bitmaps do. The disks have other nodes on top then. */
-  async attach(guest: LogGuest, disks: readonly GuestDisk[]): Promise<void> {
-    if (!this.wishes()) return;
+  /** Puts the logs in where they are wished for; when that fails, the bitmaps do. True: the disks may have other nodes on top now. */
+  async attach(guest: LogGuest, disks: readonly GuestDisk[]): Promise<boolean> {
+    if (!this.wishes()) return false;
     if (this.#o.clock.monotonicMs() < this.#notBeforeMs) {
       this.#why = givenUp(this.logs.outWhy);
-      return;
+      return false;
     }
     try {
       await this.logs.attach(guest, disks);
@@ -83,6 +83,7 @@ export class LogKeeper {
       if (!isRefusal(error)) throw error;
       await this.pause(guest, `it could not be put in: ${error.message}`);
     }
+    return true;
   }
 
   /** After a cut that was copied: the next can be read from the logs. If not, this one is none the worse. */

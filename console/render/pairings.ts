@@ -21,7 +21,7 @@ export function formatTargetPairings(look: Look, report: TargetPairingsReport, a
     certificates[0]!.fingerprint,
   ])));
   const notes = report.invitations.map(({ name, expiresAtMs }) => `an invitation${name === null ? '' : ` for ${printable(name)}`} can be used for ${formatSpan(expiresAtMs - atMs)}`);
-  if (report.oldSecretCount > 0) notes.push(`${tint(look, 'bad', `${report.oldSecretCount} secrets of an earlier release`)} still let in sources that have a group here and no certificate yet: when all of them are listed above, \`afterimage revoke --old-secrets\``);
+  if (report.oldSecretCount > 0) notes.push(`${tint(look, 'bad', `${report.oldSecretCount} secrets of an earlier release`)} still let in sources that have a group here and no certificate yet: when all of them are listed above, \`afterimage revoke --old-secrets\`${report.certificate.next === null ? '' : '; the next certificate is not shown before'}`);
   if (notes.length > 0) blocks.push(notes.join('\n'));
   return `${blocks.join('\n\n')}\n`;
 }

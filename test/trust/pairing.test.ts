@@ -2,6 +2,8 @@ import t from 'tap';
 import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { plainLook } from '../../console/render/look.ts';
+import { formatTargetPairings } from '../../console/render/pairings.ts';
 import { fingerprintOf, makeCertificate, makeToken, readToken } from '../../journal/identity.ts';
 import { waitFor } from '../support/wait.ts';
 import { attempt, isUp, limit, stolenFrom, trustSource, trustTarget } from './trust-rig.ts';
@@ -227,6 +229,7 @@ t.test('the operator’s own new certificate waits for secrets of an earlier rel
   await target.restart({ tls: { cert, key } });
   await waitFor(() => target.running.operations.pairings().sources[0]?.hasNotedRenewal === true, { ...limit, what: 'the source to have noted it' });
   t.equal(target.running.report().fingerprint, before, 'all that could be told know, and it is not shown yet');
+  t.match(formatTargetPairings(plainLook, target.running.operations.pairings(), 0), /revoke --old-secrets`; the next certificate is not shown before/);
   await target.running.operations.revokeOldSecrets();
   t.equal(target.running.report().fingerprint, fingerprintOf(own.cert));
 });
